@@ -1,0 +1,68 @@
+"""Rules that span several settings; each names the key to change and the values that would do.
+
+Runs on: driver.
+Takes:   a typed recipe and platform.
+Gives:   the list of contradictions, empty when there are none.
+"""
+
+from __future__ import annotations
+
+from pipelines.config.platform import Platform
+from pipelines.config.recipe import Recipe
+from pipelines.errors import SparkringError
+
+
+def contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
+    """Every contradiction within the recipe and between recipe and platform."""
+    return [*_recipe_contradictions(recipe), *_platform_contradictions(recipe, platform)]
+
+
+def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
+    faults = []
+    model, train, lanes = recipe.model, recipe.train, recipe.data.num_lanes
+    if model.width % model.num_heads:
+        faults.append(SparkringError("model.num_heads", f"{model.num_heads} does not divide model.width ({model.width})",
+                                     f"use {_or(_divisors(model.width))}"))
+    if train.global_batch_samples % lanes:
+        faults.append(SparkringError(
+            "train.global_batch_samples", f"{train.global_batch_samples} is not a multiple of data.num_lanes ({lanes})",
+            f"use {_nearest_multiples(train.global_batch_samples, lanes)}, "
+            f"or data.num_lanes {_or(_divisors(train.global_batch_samples))}"))
+    if (train.steps is None) == (train.epochs is None):
+        given = "neither is given" if train.steps is None else "both are given"
+        faults.append(SparkringError("train.steps, train.epochs", given, "give exactly one"))
+    if train.steps is not None and recipe.schedule.warmup_steps >= train.steps:
+        faults.append(SparkringError("schedule.warmup_steps",
+                                     f"{recipe.schedule.warmup_steps} is not below train.steps ({train.steps})"))
+    return faults
+
+
+def _platform_contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
+    faults = []
+    layout, lanes = platform.layout, recipe.data.num_lanes
+    if lanes % layout.num_replicas:
+        faults.append(SparkringError("layout.num_replicas", f"{layout.num_replicas} does not divide data.num_lanes ({lanes})",
+                                     f"use {_or(_divisors(lanes))}"))
+    if layout.num_segments != 1:
+        faults.append(SparkringError("layout.num_segments", f"{layout.num_segments}: splitting a model by layers is not "
+                                     "available in this version", "use 1"))
+    if str(platform.spark.conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true":
+        faults.append(SparkringError("spark.conf.spark.dynamicAllocation.enabled",
+                                     "true: a gang of ranks needs a fixed number of slots", "set it to false"))
+    return faults
+
+
+def _divisors(number: int) -> list[int]:
+    return [n for n in range(1, number + 1) if number % n == 0]
+
+
+def _nearest_multiples(number: int, of: int) -> str:
+    below = number // of * of
+    return _or([n for n in (below, below + of) if n > 0])
+
+
+def _or(numbers: list[int]) -> str:
+    if len(numbers) > 8:  # long lists help nobody: the small ones and the largest
+        numbers = [*numbers[:7], numbers[-1]]
+    *head, last = [str(n) for n in numbers]
+    return f"{', '.join(head)} or {last}" if head else last

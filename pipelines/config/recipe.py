@@ -1,0 +1,136 @@
+"""The recipe: everything that decides what is learned.
+
+Runs on: driver and ranks.
+Takes:   the mapping read from ``conf/recipes/*.yaml`` (see ``load.py``).
+Gives:   ``Recipe``, a frozen typed model; unknown keys are refused.
+
+A recipe never says where or how fast: that is the platform (``platform.py``).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class InputSource(Section):
+    """One input of prepare.
+
+    ``path`` is a file, a folder (read recursively), a glob, or any URL that the Spark session can read.
+    ``${PYTHON_STDLIB}`` stands for the folder of the running Python's standard library.
+    """
+
+    path: str = Field(min_length=1)
+    format: Literal["text", "jsonl", "parquet"] = "text"
+    column: str = "text"  # jsonl, parquet: the field that holds the document
+    pattern: str | None = None  # folders: take only file names that match, e.g. "*.py"
+    delimiter: str | None = Field(default=None, min_length=1)  # text: cut files into documents here
+
+
+class Split(Section):
+    """How rows are divided into train and validation.
+
+    ``hash``: by a stable hash of each document's content, so adding documents moves none.
+    ``position``: each document's first part is train, its last part validation (for one long document).
+    """
+
+    kind: Literal["hash", "position"] = "hash"
+    validation_fraction: Fraction = 0.05
+
+
+class Tokenizer(Section):
+    """``bpe`` is trained on a sample of the input unless ``path`` gives a ``tokenizer.json``."""
+
+    kind: Literal["bpe", "characters", "bytes"] = "bpe"
+    vocabulary_size: Annotated[int, Field(ge=257)] = 4096  # bpe only, end-of-text included
+    sample_bytes: Count = 16 * 1024**2  # bpe and characters: how much text is looked at
+    path: str | None = None  # a tokenizer.json in Hugging Face format
+
+
+class Prepare(Section):
+    """From raw input to the immutable dataset; these settings and the input make the dataset's version."""
+
+    inputs: tuple[InputSource, ...] = Field(min_length=1)
+    max_document_bytes: Count = 16 * 1024**2  # longer ones are rejected as "oversized"
+    deduplicate: bool = True
+    split: Split = Split()
+    tokenizer: Tokenizer = Tokenizer()
+    sequence_length: Annotated[int, Field(ge=2)] = 256  # tokens that a sample predicts; a row holds one more
+    rows_per_row_group: Count = 512
+    shard_text_bytes: Count = 64 * 1024**2  # text per shard, before encoding; small inputs make smaller ones
+
+
+class Data(Section):
+    """How the dataset is read: the order of samples, on any layout."""
+
+    num_lanes: Count = 16
+    window_row_groups: Count = 4  # rows are shuffled in a window of this many row groups
+    shuffle: bool = True
+
+
+class Model(Section):
+    """A decoder-only transformer (GPT-2 architecture). ``sequence_length`` comes from ``prepare``."""
+
+    kind: Literal["gpt"] = "gpt"
+    num_layers: Count = 4
+    num_heads: Count = 4
+    width: Count = 128
+    tied_embeddings: bool = True
+    bias: bool = True
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+
+
+class Optimizer(Section):
+    """AdamW; weight decay acts on matrices, not on biases, gains or embeddings of position."""
+
+    kind: Literal["adamw"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+
+
+class Schedule(Section):
+    """Linear warm-up, then cosine (or constant) to the end of training."""
+
+    kind: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    final_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1  # of the peak learning rate, at the last step
+
+
+class Train(Section):
+    """How the model is trained: give ``steps`` or ``epochs``, not both."""
+
+    global_batch_samples: Count = 64
+    steps: Count | None = None
+    epochs: Count | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
+    precision: Literal["fp32", "bf16"] = "fp32"
+    gradient_wire: Literal["fp32", "fp16", "bf16"] = "fp32"  # what travels in the allreduce
+    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    evaluate_every_steps: Count = 100  # and always after the last step
+    sample_prompt: str = "\n"  # the text that the generated lines start from
+    sample_tokens: Annotated[int, Field(ge=0)] = 200
+
+
+class Recipe(Section):
+    """The whole recipe. ``name`` names the dataset and the runs made from it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    prepare: Prepare
+    data: Data = Data()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train = Train()

@@ -1,0 +1,95 @@
+"""Border 1: the manifest of an immutable dataset folder.
+
+Runs on: driver and ranks.
+Takes:   ``manifest.json`` in a dataset folder.
+Gives:   ``Manifest``: shards with their rows, row groups and checksums, and what the tokens mean.
+
+A row of a shard is ``tokens: list<int32>`` of exactly ``sequence_length + 1`` values and ``length: int32``, the number
+of real tokens at its front (2 .. sequence_length + 1); the rest is end-of-text filling that no loss may count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import DataError
+from pipelines.tables.atomic import write_file
+
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.json"
+FORMAT_VERSION = 1
+SHARD_SCHEMA = pa.schema([pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+                          pa.field("length", pa.int32(), nullable=False)])
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a dataset."""
+
+    path: str  # relative to the dataset folder
+    row_groups: tuple[int, ...]  # rows of each row group, in file order
+    bytes: int
+    sha256: str
+
+    @property
+    def rows(self) -> int:
+        return sum(self.row_groups)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset folder holds."""
+
+    name: str
+    version: str
+    sequence_length: int
+    vocabulary_size: int
+    end_of_text_id: int
+    tokenizer_sha256: str
+    input_fingerprint: str  # changes when any input file's name, size or modification does
+    recipe_hash: str  # of the recipe's prepare section
+    splits: dict[str, tuple[Shard, ...]]  # "train" and "validation"
+    counts: dict[str, int]  # input_records, rejected_<reason>..., documents, train_tokens, validation_tokens, ...
+    baselines: dict[str, float]  # validation loss in nats per token: "uniform", "unigram"
+    source: dict[str, Any] = field(default_factory=dict)  # inputs as the recipe gave them
+    format_version: int = FORMAT_VERSION
+
+    def shards(self, split: str) -> tuple[Shard, ...]:
+        return self.splits[split]
+
+    def rows(self, split: str) -> int:
+        return sum(shard.rows for shard in self.splits[split])
+
+    def save(self, folder: Path) -> None:
+        write_file(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2))
+
+    @staticmethod
+    def load(folder: Path) -> Manifest:
+        """Raises DataError where the manifest is missing or not one that this version understands."""
+        path = folder / MANIFEST_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format_version"] != FORMAT_VERSION:
+                raise DataError(str(path), f"format_version {content['format_version']} is not {FORMAT_VERSION}",
+                                "prepare the dataset again")
+            content["splits"] = {
+                split: tuple(Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in shards)
+                for split, shards in content["splits"].items()}
+            return Manifest(**content)
+        except FileNotFoundError as error:
+            raise DataError(str(path), "is missing", "run the prepare job first") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(str(path), f"is not a valid manifest ({type(error).__name__}: {error})",
+                            "prepare the dataset again") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""Columns of the published tables: the contract with everyone who queries them.
+
+Runs on: driver and executors.
+Takes:   nothing.
+Gives:   Spark DDL by table name. Units are suffixes; ``time`` columns are UTC timestamps.
+
+    runs         one row per run
+    steps        one row per run and step: the whole job's figures
+    rank_steps   one row per run, step and rank: where that rank's time went
+    evaluations  one row per run, step and split
+    datasets     one row per dataset version
+    rejected     one row per record that prepare refused
+"""
+
+from __future__ import annotations
+
+TABLE_DDL: dict[str, str] = {
+    "runs": (
+        "run_id STRING, recipe_name STRING, recipe_hash STRING, dataset_name STRING, dataset_version STRING, "
+        "status STRING, exit_code INT, error STRING, num_replicas INT, num_segments INT, device STRING, precision STRING, "
+        "parameters BIGINT, planned_steps INT, last_step INT, attempts INT, train_loss DOUBLE, validation_loss DOUBLE, "
+        "tokens BIGINT, tokens_per_s DOUBLE, started TIMESTAMP, ended TIMESTAMP, seconds DOUBLE, "
+        "placement ARRAY<STRING>, command STRING, environment STRING"),
+    "steps": (
+        "run_id STRING, attempt INT, step INT, epoch INT, loss DOUBLE, learning_rate DOUBLE, gradient_norm DOUBLE, "
+        "tokens BIGINT, samples BIGINT, seconds DOUBLE, time TIMESTAMP"),
+    "rank_steps": (
+        "run_id STRING, attempt INT, step INT, rank INT, replica_index INT, segment_index INT, tokens BIGINT, "
+        "samples BIGINT, seconds DOUBLE, data_wait_s DOUBLE, compute_s DOUBLE, communication_s DOUBLE, "
+        "memory_bytes BIGINT, time TIMESTAMP"),
+    "evaluations": (
+        "run_id STRING, attempt INT, step INT, split STRING, loss DOUBLE, samples BIGINT, tokens BIGINT, seconds DOUBLE, "
+        "time TIMESTAMP"),
+    "datasets": (
+        "dataset_name STRING, dataset_version STRING, created TIMESTAMP, sequence_length INT, vocabulary_size INT, "
+        "train_rows BIGINT, validation_rows BIGINT, train_tokens BIGINT, validation_tokens BIGINT, input_records BIGINT, "
+        "rejected_records BIGINT, documents BIGINT, shards INT, bytes BIGINT, uniform_loss DOUBLE, unigram_loss DOUBLE, "
+        "input_fingerprint STRING, recipe_hash STRING, path STRING"),
+    "rejected": (
+        "dataset_name STRING, dataset_version STRING, source STRING, position BIGINT, reason STRING, detail STRING, "
+        "bytes BIGINT"),
+}
