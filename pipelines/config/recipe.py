@@ -87,11 +87,10 @@ class Model(Section):
     width: Count = 128
     tied_embeddings: bool = True
     bias: bool = True
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
 
 
 class Optimizer(Section):
-    """AdamW; weight decay acts on matrices, not on biases, gains or embeddings of position."""
+    """AdamW; weight decay acts on matrices and embeddings, not on biases and gains."""
 
     kind: Literal["adamw"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3

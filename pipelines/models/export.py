@@ -1,0 +1,85 @@
+"""A trained model as a folder that needs neither Spark nor Horovod.
+
+Runs on: rank 0 (save), anywhere with torch (load).
+Takes:   a layered model, its recipe section, the dataset's tokenizer.json.
+Gives:   ``model.safetensors`` (weights, step, losses), ``config.json`` (sizes), ``tokenizer.json`` (Hugging Face format).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from tokenizers import Tokenizer
+
+from pipelines.config.recipe import Model
+from pipelines.errors import CheckpointError
+from pipelines.models.generate import generate
+from pipelines.models.gpt import build_gpt
+from pipelines.models.layered import LayeredModel
+from pipelines.tables.atomic import write_file
+from pipelines.tables.manifest import TOKENIZER_NAME
+
+WEIGHTS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+
+
+def save_model(folder: Path, model: LayeredModel, settings: Model, *, vocabulary_size: int, sequence_length: int,
+               end_of_text_id: int, tokenizer_json: bytes, facts: dict[str, str]) -> None:
+    """Writes the folder, or replaces its weights: at any moment it holds one whole model.
+
+    Args:
+        facts: short notes kept in the header of the weights file, such as step and validation loss.
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    config = {**settings.model_dump(mode="json"), "vocabulary_size": vocabulary_size,
+              "sequence_length": sequence_length, "end_of_text_id": end_of_text_id}
+    for name, content in ((CONFIG_NAME, json.dumps(config, indent=2).encode()), (TOKENIZER_NAME, tokenizer_json)):
+        if not (folder / name).exists():  # constant within a run, so only the weights are ever replaced
+            write_file(folder / name, content)
+    state = {name: value.cpu().contiguous() for name, value in model.unique_state().items()}
+    write_file(folder / WEIGHTS_NAME, save(state, metadata=facts))
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """An exported model ready to use."""
+
+    model: LayeredModel
+    tokenizer: Tokenizer
+    sequence_length: int
+    end_of_text_id: int
+    facts: dict[str, str]
+
+    def generate(self, prompt: str, num_tokens: int = 100, *, temperature: float = 0.8, top_k: int = 50,
+                 seed: int = 0) -> str:
+        """The prompt and its continuation as text."""
+        start = self.tokenizer.encode(prompt).ids or [self.end_of_text_id]
+        tokens = generate(self.model, start, num_tokens, self.sequence_length, temperature=temperature, top_k=top_k,
+                          seed=seed, stop_token=self.end_of_text_id)
+        return self.tokenizer.decode(tokens)
+
+
+def load_model(folder: str | Path) -> LanguageModel:
+    """Loads an exported folder.
+
+    Raises:
+        CheckpointError: a file is missing, damaged, or does not fit the others.
+    """
+    folder = Path(folder)
+    try:
+        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        vocabulary_size, sequence_length = config.pop("vocabulary_size"), config.pop("sequence_length")
+        end_of_text_id = config.pop("end_of_text_id")
+        model = build_gpt(Model.model_validate(config), vocabulary_size, sequence_length, seed=0)
+        with safe_open(folder / WEIGHTS_NAME, framework="pt") as weights:
+            facts = weights.metadata() or {}
+            model.load_unique_state({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
+        raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
+    return LanguageModel(model.eval(), tokenizer, sequence_length, end_of_text_id, facts)

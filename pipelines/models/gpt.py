@@ -1,0 +1,115 @@
+"""GPT: a decoder-only transformer as a layered model.
+
+Runs on: ranks, and anywhere an exported model is loaded.
+Takes:   ``tokens_BT`` (int64, 0 <= value < vocabulary_size, T <= sequence_length).
+Gives:   ``logits_BTV`` (float).
+
+Source: Radford et al. 2019 (GPT-2: pre-norm, learned positions, initialisation, tied embeddings).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipelines.config.recipe import Model
+from pipelines.models.layered import LayeredModel
+
+INITIAL_STD = 0.02
+IGNORED = -100  # a target that no loss counts (torch's default for cross_entropy)
+
+
+class Embedding(nn.Module):
+    """Token plus position embedding: ``tokens_BT -> hidden_BTD``."""
+
+    def __init__(self, vocabulary_size: int, sequence_length: int, width: int) -> None:
+        super().__init__()
+        self.token = nn.Embedding(vocabulary_size, width)
+        self.position = nn.Embedding(sequence_length, width)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        return self.token(tokens_BT) + self.position.weight[: tokens_BT.shape[1]]
+
+
+class Block(nn.Module):
+    """Causal self-attention, then a four times wider feed-forward net, each on a normalised residual stream."""
+
+    def __init__(self, width: int, num_heads: int, bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention_norm = nn.LayerNorm(width, bias=bias)
+        self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
+        self.attention_out = nn.Linear(width, width, bias=bias)
+        self.feed_norm = nn.LayerNorm(width, bias=bias)
+        self.feed_in = nn.Linear(width, 4 * width, bias=bias)
+        self.feed_out = nn.Linear(4 * width, width, bias=bias)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        batch, length, width = hidden_BTD.shape
+        heads_3BHTd = (self.query_key_value(self.attention_norm(hidden_BTD))
+                       .view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4))
+        query, key, value = heads_3BHTd.unbind(0)
+        mixed_BHTd = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        hidden_BTD = hidden_BTD + self.attention_out(mixed_BHTd.transpose(1, 2).reshape(batch, length, width))
+        widened = functional.gelu(self.feed_in(self.feed_norm(hidden_BTD)), approximate="tanh")
+        return hidden_BTD + self.feed_out(widened)
+
+
+class Head(nn.Module):
+    """Final normalisation and projection on the vocabulary: ``hidden_BTD -> logits_BTV``."""
+
+    def __init__(self, vocabulary_size: int, width: int, bias: bool) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, bias=bias)
+        self.project = nn.Linear(width, vocabulary_size, bias=False)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return self.project(self.norm(hidden_BTD))
+
+
+def build_gpt(model: Model, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
+    """The GPT of a recipe with its initial weights, the same on every rank and layout.
+
+    Args:
+        vocabulary_size: > 0. sequence_length: longest input, in tokens. seed: of the initial weights.
+    """
+    blocks = [(f"block_{i}", Block(model.width, model.num_heads, model.bias)) for i in range(model.num_layers)]
+    gpt = LayeredModel([("embedding", Embedding(vocabulary_size, sequence_length, model.width)), *blocks,
+                        ("head", Head(vocabulary_size, model.width, model.bias))])
+    generator = torch.Generator().manual_seed(seed)
+    residual_std = INITIAL_STD / math.sqrt(2 * model.num_layers)  # keeps the residual stream's variance near 1
+    with torch.no_grad():
+        for name, parameter in gpt.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(1.0 if "norm.weight" in name else 0.0)
+            else:
+                std = residual_std if name.endswith(("attention_out.weight", "feed_out.weight")) else INITIAL_STD
+                parameter.normal_(0.0, std, generator=generator)
+    if model.tied_embeddings:
+        gpt.get_submodule("head.project").weight = gpt.get_submodule("embedding.token").weight
+    return gpt
+
+
+def token_loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
+    """Cross-entropy in nats, summed over all targets that are not ``IGNORED`` (float32 scalar)."""
+    return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(),
+                                    ignore_index=IGNORED, reduction="sum")
+
+
+def inputs_and_targets(tokens_BT1: Tensor, lengths_B: Tensor, weights_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Splits rows of ``sequence_length + 1`` tokens into what is seen and what is predicted.
+
+    Args:
+        tokens_BT1: int, [B, T + 1]. lengths_B: real tokens at the front of each row. weights_B: 0 or 1 per row.
+    Returns:
+        ``inputs_BT`` and ``targets_BT`` (int64); targets past a row's length or of weight 0 are ``IGNORED``.
+    """
+    tokens_BT1 = tokens_BT1.long()
+    targets_BT = tokens_BT1[:, 1:].clone()
+    position_T = torch.arange(1, tokens_BT1.shape[1], device=tokens_BT1.device)
+    counted_BT = (position_T < lengths_B[:, None]) & (weights_B[:, None] > 0)
+    targets_BT[~counted_BT] = IGNORED
+    return tokens_BT1[:, :-1], targets_BT

@@ -1,0 +1,124 @@
+"""The ring: Horovod's collectives behind the few calls that training needs.
+
+Runs on: ranks.
+Takes:   ``HOROVOD_*`` in the environment (set by ``launch``); without them one rank stands alone.
+Gives:   ``Ring``: sums over ranks, started early and finished late, under stable names.
+
+Every call must be made by all ranks in the same order. Gradient traffic is explicit: no optimizer hooks, since those
+fire before a pipelined schedule has scaled the gradients.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import horovod.torch as hvd
+import torch
+from horovod.common.exceptions import HorovodInternalError
+from torch import Tensor
+
+from pipelines.errors import RankFailedError
+
+WIRE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where this rank stands. ``rank = replica_index * num_segments + segment_index``."""
+
+    rank: int
+    num_ranks: int
+    num_segments: int
+
+    @property
+    def replica_index(self) -> int:
+        return self.rank // self.num_segments
+
+    @property
+    def num_replicas(self) -> int:
+        return self.num_ranks // self.num_segments
+
+    @property
+    def segment_index(self) -> int:
+        return self.rank % self.num_segments
+
+
+class Ring:
+    """All ranks of a run, from ``join`` to ``leave``."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+
+    @staticmethod
+    def join(num_segments: int) -> Ring:
+        """Meets the other ranks; bounded by ``HOROVOD_GLOO_TIMEOUT_SECONDS``.
+
+        Raises:
+            RankFailedError: they did not all come in time.
+        """
+        try:
+            hvd.init()
+        except (HorovodInternalError, RuntimeError, ValueError) as error:
+            raise RankFailedError("ring", f"the ranks did not meet: {error}",
+                                  "see the other ranks' logs; check launch.network_interface and firewalls") from error
+        return Ring(Place(hvd.rank(), hvd.size(), num_segments))
+
+    def leave(self) -> None:
+        hvd.shutdown()
+
+    def start_sum(self, values: Tensor, name: str) -> Callable[[], None]:
+        """Begins to replace ``values`` by its sum over all ranks; the returned call waits until that is done.
+
+        ``name`` is the same on every rank and in every step (Horovod's response cache keys on it).
+        """
+        if self.place.num_ranks == 1:
+            return _nothing
+        handle = hvd.allreduce_async_(values, op=hvd.Sum, name=name)
+        return lambda: _wait(handle)
+
+    def sum(self, values: Tensor, name: str) -> Tensor:
+        """Sum over all ranks, in place."""
+        self.start_sum(values, name)()
+        return values
+
+    def start_narrow_sum(self, values: Tensor, wire: torch.dtype, name: str) -> Callable[[], None]:
+        """As ``start_sum`` with 16-bit values on the wire and float32 additions.
+
+        Each rank receives everyone's piece of one part, adds in float32, and the rounded sums are gathered: the bytes
+        of a ring allreduce, but one rounding instead of one per hop, the same result on every rank, and bfloat16,
+        which Horovod's own reduction does not know.
+        """
+        num_ranks = self.place.num_ranks
+        if num_ranks == 1:
+            return _nothing
+        part = -(-values.numel() // num_ranks)
+        narrow = torch.zeros(part * num_ranks, dtype=wire, device=values.device)
+        narrow[: values.numel()] = values
+        handle = hvd.alltoall_async(narrow.view(torch.uint8), name=f"{name}.scatter")
+
+        def finish() -> None:
+            received = _wait(handle).view(wire).view(num_ranks, part).float().sum(0).to(wire)
+            gathered = _wait(hvd.allgather_async(received.view(torch.uint8), name=f"{name}.gather"))
+            values.copy_(gathered.view(wire)[: values.numel()])
+
+        return finish
+
+
+def _nothing() -> None:
+    """One rank alone has nothing to wait for."""
+
+
+def _wait(handle: int) -> Tensor:
+    """The finished collective's tensor; a lost peer becomes an error that names no guess."""
+    try:
+        result = hvd.synchronize(handle)
+    except HorovodInternalError as error:
+        raise PeerLostError(f"rank {os.environ.get('HOROVOD_RANK', '0')}",
+                            f"a peer left while this rank waited for it ({error})") from error
+    return result[0] if isinstance(result, tuple) else result
+
+
+class PeerLostError(RankFailedError):
+    """This rank is well, another one is not: never the first cause of a failure."""

@@ -1,0 +1,126 @@
+"""The training loop: steps, evaluations, the best and the last model, one record for everything that happens.
+
+Runs on: ranks, all in the same order.
+Takes:   its parts ready made (``worker.py`` wires them).
+Gives:   records in the rank's file; on rank 0 the models.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pipelines.config.recipe import Recipe
+from pipelines.errors import RankFailedError
+from pipelines.parallel.comms import Ring
+from pipelines.parallel.data_parallel import StepOutcome
+from pipelines.tables.records import RecordWriter
+from pipelines.train.evaluation import Evaluation
+from pipelines.train.optimizer import learning_rate_at
+
+MicroBatches = list[tuple[Tensor, Tensor, Tensor]]  # (tokens_BT1, lengths_B, weights_B) on the training device
+
+
+class Strategy(Protocol):
+    """How a step is computed over the ranks: the seam between one way of parallelism and another."""
+
+    def run_step(self, micro_batches: MicroBatches) -> StepOutcome: ...
+
+    def scale_gradients(self, factor: float) -> None: ...
+
+
+@dataclass(frozen=True)
+class StepInput:
+    """This replica's share of one step."""
+
+    epoch: int
+    micro_batches: MicroBatches
+    samples: int  # of weight 1
+    data_wait_s: float
+
+
+@dataclass
+class TrainingLoop:
+    """One run's loop on one rank."""
+
+    recipe: Recipe
+    total_steps: int
+    strategy: Strategy
+    optimizer: torch.optim.Optimizer
+    ring: Ring
+    records: RecordWriter
+    evaluate: Callable[[], Evaluation]
+    save: Callable[[str, int, float], None]  # ("best" or "last", step, validation loss)
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def run(self, inputs: Iterable[StepInput]) -> None:
+        """Trains to the last step.
+
+        Raises:
+            RankFailedError: a loss or gradient that is not finite, with step and rank; a lost peer.
+        """
+        best = math.inf
+        stream: Iterator[StepInput] = iter(inputs)
+        for step in range(1, self.total_steps + 1):
+            self._train_step(step, stream)
+            if step % self.recipe.train.evaluate_every_steps == 0 or step == self.total_steps:
+                loss = self._evaluate(step)
+                if loss < best:
+                    best = loss
+                    self.save("best", step, loss)
+                if step == self.total_steps:
+                    self.save("last", step, loss)
+
+    def _train_step(self, step: int, stream: Iterator[StepInput]) -> None:
+        began = time.perf_counter()
+        step_input = next(stream)
+        outcome = self.strategy.run_step(step_input.micro_batches)
+        if not outcome.finite:
+            self._refuse(step, outcome)
+        clip = self.recipe.train.clip_norm
+        factor = 1.0 if clip is None else min(1.0, clip / (outcome.gradient_norm + 1e-6))
+        self.strategy.scale_gradients(factor)
+        learning_rate = learning_rate_at(step, self.total_steps, self.recipe.optimizer.learning_rate,
+                                         self.recipe.schedule)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # else the clock would stop before the work does
+        seconds = time.perf_counter() - began
+        self.records.write(
+            "step", step=step, epoch=step_input.epoch, loss=outcome.loss, learning_rate=learning_rate,
+            gradient_norm=outcome.gradient_norm, global_tokens=outcome.global_tokens,
+            global_samples=outcome.global_samples, tokens=outcome.tokens, samples=step_input.samples,
+            seconds=round(seconds, 6), data_wait_s=round(step_input.data_wait_s, 6),
+            compute_s=round(max(0.0, seconds - step_input.data_wait_s - outcome.communication_s), 6),
+            communication_s=round(outcome.communication_s, 6), memory_bytes=peak_memory_bytes(self.device))
+
+    def _refuse(self, step: int, outcome: StepOutcome) -> None:
+        what = "gradient" if outcome.first_bad_rank is None else "loss"
+        rank = self.ring.place.rank if outcome.first_bad_rank is None else outcome.first_bad_rank
+        raise RankFailedError(f"step {step}, rank {rank}", f"the {what} is not finite (NaN or Inf)",
+                              "lower optimizer.learning_rate, raise schedule.warmup_steps, set train.clip_norm or "
+                              "train.precision: fp32")
+
+    def _evaluate(self, step: int) -> float:
+        evaluation = self.evaluate()
+        if self.ring.place.rank == 0:
+            self.records.write("evaluation", step=step, split="validation", loss=evaluation.loss,
+                               samples=evaluation.samples, tokens=evaluation.tokens,
+                               seconds=round(evaluation.seconds, 6))
+        return evaluation.loss
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory this rank has held: resident on the CPU, allocated on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
