@@ -1,0 +1,34 @@
+# `make` alone lists the targets. Every command is `.venv/bin/python -m ...` with a path relative to this folder, so
+# that the clone may lie in a folder whose name has spaces.
+python := .venv/bin/python
+recipe := conf/recipes/gpt-demo.yaml
+platform := conf/platforms/local.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+setup: ## make .venv with every package, Horovod and this project (nothing to do the second time)
+	@setup/setup.sh
+
+# DATA reaches the script through the environment: no quoting of ours can break a path.
+export DATA
+demo: setup ## prepare, train, tables, report on real text; DATA="folder, file, glob or URL" for your own
+	@if [ -n "$$DATA" ]; then set -- --set "$$($(python) setup/inputs.py)"; else set --; fi; \
+	exec $(python) jobs/pipeline.py --recipe $(recipe) --platform $(platform) "$$@"
+
+test: setup ## run every test
+	@$(python) -m pytest
+
+lint: setup ## check style and types
+	@$(python) -m ruff check .
+	@$(python) -m mypy
+
+bench: setup ## compare with other systems; results in benchmarks/results/latest.json
+	@$(python) -m benchmarks
+
+clean: ## remove .venv and caches; the lake and the Horovod cache stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info benchmarks/.venvs
+	find . -name __pycache__ -prune -exec rm -rf {} +
