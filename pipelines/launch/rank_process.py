@@ -1,0 +1,173 @@
+"""One rank as a child process of its Spark task: started, watched, ended.
+
+Runs on: executors, inside a task of the barrier stage.
+Takes:   a ``GangOrder`` (the same for all tasks) and the task's barrier context.
+Gives:   the rank's log, and after a bad end ``rank-NNNNN.exit`` beside it, which says how it ended.
+
+A fresh process: the task's Python worker has threads, signal handlers and imports of its own, and torch must see its
+thread count and the ring its address before either is imported.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pipelines.launch.placement import Seat, place_ranks
+from pipelines.tables.atomic import write_file
+from pipelines.tables.paths import RunFolder
+from pipelines.train.lifeline import PARENT_VARIABLE
+
+POLL_S = 0.05
+TAIL_BYTES = 4096
+TERMINATE_GRACE_S = 2.0
+
+
+@dataclass(frozen=True)
+class GangOrder:
+    """What every task of one launch is told."""
+
+    run_folder: str
+    attempt: int
+    num_segments: int
+    threads_per_rank: int
+    driver_address: str
+    rendezvous_port: int
+    network_interface: str | None
+    meet_timeout_s: float
+    cycle_time_ms: float
+
+
+def stop_file(run: RunFolder, attempt: int) -> Path:
+    """Its appearance asks all ranks of the attempt to end."""
+    return run.attempt(attempt) / "stop"
+
+
+def exit_file(run: RunFolder, attempt: int, rank: int) -> Path:
+    return run.attempt(attempt) / f"rank-{rank:05d}.exit"
+
+
+def run_rank(order: GangOrder, context: Any) -> Iterator[dict[str, Any]]:
+    """The body of a barrier task: one rank from start to end.
+
+    Args:
+        context: ``pyspark.BarrierTaskContext``.
+    Yields:
+        One row, ``{"rank", "host"}``, when the rank ended well.
+    Raises:
+        RuntimeError: it did not; Spark then ends the other tasks and with them their ranks.
+    """
+    run = RunFolder(Path(order.run_folder))
+    if context.attemptNumber() > 0 or context.stageAttemptNumber() > 0:
+        raise RuntimeError("a gang is never retried by Spark; its driver relaunches it")
+    address = _address_towards(order.driver_address)
+    infos = [json.loads(text) for text in context.allGather(json.dumps([address, socket.gethostname()]))]
+    seat = place_ranks([info[0] for info in infos], order.num_segments)[context.partitionId()]
+    if not run.attempt(order.attempt).is_dir():
+        raise RuntimeError(f"storage.root: {run.path} is not visible on {socket.gethostname()}; "
+                           "it must be a folder that driver and executors share")
+    interface = order.network_interface or _interface_of(address)
+    process = _start(order, run, seat, _rank_environment(order, seat, interface))
+    try:
+        code = _wait(process, stop_file(run, order.attempt))
+    finally:
+        _end(process)
+    if code != 0:
+        host = infos[context.partitionId()][1]
+        _write_exit(run, order.attempt, seat.rank, host, code)
+        raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}")
+    yield {"rank": seat.rank, "host": infos[context.partitionId()][1]}
+
+
+def _start(order: GangOrder, run: RunFolder, seat: Seat, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    with open(run.log(order.attempt, seat.rank), "wb") as log:
+        return subprocess.Popen(  # noqa: S603 - our own module
+            [sys.executable, "-m", "pipelines.train.worker", str(run.path), str(order.attempt)],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
+            start_new_session=True)  # Ctrl-C in a terminal is the driver's to handle
+
+
+def _rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, str]:
+    """The rank's environment: this task's without what belongs to Spark, and where the ring meets."""
+    private = ("PYTHON_WORKER_FACTORY", "SPARK_", "_PYSPARK", "PYSPARK_", "HOROVOD_", "JAVA_TOOL")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(private)}
+    return {
+        **inherited,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # --py-files reach the rank too
+        "PYTHONUNBUFFERED": "1",
+        PARENT_VARIABLE: str(os.getpid()),
+        "OMP_NUM_THREADS": str(order.threads_per_rank),
+        "MKL_NUM_THREADS": str(order.threads_per_rank),
+        "HOROVOD_RANK": str(seat.rank), "HOROVOD_SIZE": str(seat.num_ranks),
+        "HOROVOD_LOCAL_RANK": str(seat.local_rank), "HOROVOD_LOCAL_SIZE": str(seat.local_size),
+        "HOROVOD_CROSS_RANK": str(seat.cross_rank), "HOROVOD_CROSS_SIZE": str(seat.cross_size),
+        "HOROVOD_HOSTNAME": seat.host, "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
+        "HOROVOD_GLOO_IFACE": interface, "HOROVOD_GLOO_RENDEZVOUS_ADDR": order.driver_address,
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(order.rendezvous_port),
+        "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(1, round(order.meet_timeout_s))),
+        "HOROVOD_CYCLE_TIME": str(order.cycle_time_ms),
+        # gradients come in buckets of the right size already; joining them would only copy them
+        "HOROVOD_FUSION_THRESHOLD": "0",
+    }
+
+
+def _wait(process: subprocess.Popen[bytes], stop: Path) -> int:
+    """The exit code; a stop file ends the rank. Not bounded here: the driver watches progress and writes that file."""
+    while True:
+        try:
+            return process.wait(timeout=POLL_S)
+        except subprocess.TimeoutExpired:
+            if stop.exists():
+                _end(process)
+                return process.wait(timeout=TERMINATE_GRACE_S)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends the rank and everything it started."""
+    for request, grace_s in ((signal.SIGTERM, TERMINATE_GRACE_S), (signal.SIGKILL, TERMINATE_GRACE_S)):
+        if process.poll() is not None:
+            break
+        try:
+            os.killpg(process.pid, request)
+            process.wait(timeout=grace_s)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # what a rank that is gone left behind
+    except ProcessLookupError:
+        return
+
+
+def _write_exit(run: RunFolder, attempt: int, rank: int, host: str, code: int) -> None:
+    with open(run.log(attempt, rank), "rb") as log:
+        log.seek(0, os.SEEK_END)
+        log.seek(max(0, log.tell() - TAIL_BYTES))
+        tail = log.read().decode("utf-8", errors="replace")
+    write_file(exit_file(run, attempt, rank), json.dumps(
+        {"rank": rank, "host": host, "exit_code": code, "time_s": time.time(), "tail": tail}))
+
+
+def _address_towards(driver_address: str) -> str:
+    """This machine's address on the way to the driver (no packet is sent)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((driver_address, 9))
+        return str(probe.getsockname()[0])
+
+
+def _interface_of(address: str) -> str:
+    """The network interface that has an address: gloo listens on it alone."""
+    for name, entries in psutil.net_if_addrs().items():
+        if any(entry.address == address for entry in entries):
+            return name
+    raise RuntimeError(f"launch.network_interface: no interface has the address {address}; name one")

@@ -1,0 +1,122 @@
+"""Where the ranks of one launch find each other: a small key-value store that Horovod's ranks speak HTTP to.
+
+Runs on: driver.
+Takes:   the address to listen on and the addresses of the hosts that ranks run on.
+Gives:   a port, for as long as the ranks need to meet; then nothing listens any more.
+
+The protocol has no authentication, so the store accepts only the ranks' hosts, only the scopes that Horovod uses, only
+small values and only as many as the ranks can need, and it is closed as soon as all ranks have met.
+
+Source: horovod/runner/http/http_server.py (protocol), horovod/common/gloo/http_store.cc (client).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+
+from pipelines.errors import ResourceError
+
+MAX_VALUE_BYTES = 64 * 1024
+SCOPES_PER_RANK = 8  # global, local, cross, and process sets
+_PATH = re.compile(r"/((?:global|local_|cross_)[\w.:\-]*)/([\w.:\-/]{1,128})")
+_REQUEST_TIMEOUT_S = 5.0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """GET, PUT and DELETE of ``/scope/key``; a missing key is 404, which the client polls on."""
+
+    timeout = _REQUEST_TIMEOUT_S
+    server: _Store
+
+    def _key(self) -> str | None:
+        """The stored name a request is about, or None after it has been refused."""
+        match = _PATH.fullmatch(self.path)
+        if self.client_address[0] not in self.server.allowed_hosts or match is None:
+            self._answer(HTTPStatus.FORBIDDEN)
+            return None
+        return match[0]
+
+    def do_GET(self) -> None:
+        key = self._key()
+        if key is not None:
+            with self.server.lock:
+                value = self.server.values.get(key)
+            self._answer(HTTPStatus.NOT_FOUND if value is None else HTTPStatus.OK, value or b"")
+
+    def do_PUT(self) -> None:
+        key = self._key()
+        if key is None:
+            return
+        length = self.headers.get("Content-Length", "")
+        if not length.isdigit() or int(length) > MAX_VALUE_BYTES:
+            self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+            return
+        value = self.rfile.read(int(length))
+        with self.server.lock:
+            full = key not in self.server.values and len(self.server.values) >= self.server.max_keys
+            if not full:
+                self.server.values[key] = value
+        self._answer(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.OK)
+
+    def do_DELETE(self) -> None:
+        """Ranks say that they have met; the whole store goes at once, so there is nothing to delete."""
+        if self._key() is not None:
+            self._answer(HTTPStatus.OK)
+
+    def _answer(self, status: HTTPStatus, body: bytes = b"") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silence: a request a line would bury what matters."""
+
+
+class _Store(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: str, port: int, allowed_hosts: frozenset[str], max_keys: int) -> None:
+        self.allowed_hosts, self.max_keys = allowed_hosts, max_keys
+        self.values: dict[str, bytes] = {}
+        self.lock = threading.Lock()
+        super().__init__((address, port), _Handler)
+
+
+class Rendezvous:
+    """The store of one launch; listens between ``__enter__`` and ``close``."""
+
+    def __init__(self, address: str, allowed_hosts: frozenset[str], num_ranks: int, port: int = 0) -> None:
+        """
+        Args:
+            address: of this driver, as the ranks reach it. port: 0 takes any free one.
+        Raises:
+            ResourceError: the address or port cannot be listened on.
+        """
+        try:
+            self._store = _Store(address, port, allowed_hosts, SCOPES_PER_RANK * num_ranks * (num_ranks + 1))
+        except OSError as error:
+            raise ResourceError(f"launch.rendezvous_port {address}:{port}", f"cannot be listened on: {error.strerror}",
+                                "set launch.rendezvous_port to a free port (0: any), or spark.driver_host to an "
+                                "address of this machine") from error
+        self.address, self.port = address, self._store.server_address[1]
+        self._thread = threading.Thread(target=self._store.serve_forever, kwargs={"poll_interval": 0.05},
+                                        name="rendezvous", daemon=True)
+
+    def __enter__(self) -> Rendezvous:
+        self._thread.start()
+        return self
+
+    def close(self) -> None:
+        """Stops listening; harmless when already closed."""
+        if self._thread.is_alive():
+            self._store.shutdown()
+            self._thread.join()
+        self._store.server_close()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,150 @@
+"""The train stage: a published dataset in, a trained model and the ranks' records out.
+
+Runs on: driver.
+Takes:   session, config, dataset, lake.
+Gives:   ``TrainOutcome``; every start and end of the run is in its ``state.json``.
+"""
+
+from __future__ import annotations
+
+import platform as machine
+import socket
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipelines.config.load import Config
+from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError
+from pipelines.launch.gang import Gang
+from pipelines.launch.rank_process import GangOrder
+from pipelines.launch.rendezvous import Rendezvous
+from pipelines.launch.runs import check_run_id, claim_run, next_attempt, training_hash
+from pipelines.launch.watch import Observer, watch
+from pipelines.session import slots
+from pipelines.tables.atomic import storage_errors, write_file
+from pipelines.tables.manifest import Manifest
+from pipelines.tables.paths import Lake, RunFolder
+from pipelines.tables.state import RunState
+from pipelines.train.plan import RunPlan, plan_run
+
+REPORTED_PACKAGES = ("pyspark", "horovod", "torch", "petastorm", "pyarrow", "numpy", "sparkring")
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """``fresh`` is false when the run had been completed before and nothing was done."""
+
+    state: RunState
+    fresh: bool
+
+
+def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, run_id: str, command: str,
+          observer: Observer) -> TrainOutcome:
+    """Trains unless this run is complete.
+
+    Raises:
+        SparkringError: see ``errors.py``; the run's state says the same, and no rank is left behind.
+    """
+    run = lake.run(run_id)
+    with claim_run(run, run_id):
+        earlier = check_run_id(run, config.recipe, manifest.version)
+        if earlier is not None and earlier.status == "completed":
+            return TrainOutcome(earlier, fresh=False)
+        dataset = lake.dataset(manifest.name, manifest.version)
+        check_shards_present(dataset, manifest)
+        check_slots(spark, config)
+        plan = plan_run(config, manifest, run_id, dataset, lake.model(run_id, "last").parent)
+        attempt = next_attempt(run)
+        with storage_errors(run.path):
+            run.attempt(attempt).mkdir(parents=True)
+        write_file(run.config, config.to_json())
+        plan.save(run.plan)
+        state = _started(config, manifest, plan, attempt, command)
+        state.save(run.state)
+        try:
+            hosts = _run_gang(spark, config, run, attempt, observer)
+        except SparkringError as error:
+            status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+            state.changed(status=status, exit_code=error.exit_code, error=str(error), ended_s=time.time()).save(run.state)
+            raise
+        state = state.changed(status="completed", exit_code=0, ended_s=time.time(), placement=tuple(hosts))
+        state.save(run.state)
+        return TrainOutcome(state, fresh=True)
+
+
+def check_slots(spark: SparkSession, config: Config) -> None:
+    """Raises ResourceError, naming the settings, when the ranks cannot all run at once."""
+    layout = config.platform.layout
+    needed, free = layout.num_replicas * layout.num_segments, slots(spark)
+    if needed > free:
+        raise ResourceError("layout.num_replicas", f"{layout.num_replicas} x {layout.num_segments} segments need {needed} "
+                            f"slots, {spark.sparkContext.master} has {free}",
+                            f"set layout.num_replicas to at most {max(1, free // layout.num_segments)}, or give Spark "
+                            "more slots (spark.master: local[N], or more executor cores)")
+
+
+def check_shards_present(dataset: Path, manifest: Manifest) -> None:
+    """Raises DataError for a shard that is missing or of another size; contents are checked as the ranks read them."""
+    for shards in manifest.splits.values():
+        for shard in shards:
+            path = dataset / shard.path
+            size = path.stat().st_size if path.is_file() else None
+            if size != shard.bytes:
+                found = "is missing" if size is None else f"has {size} bytes, the manifest says {shard.bytes}"
+                raise DataError(str(path), found, f"restore the file, or remove {dataset} and prepare again")
+
+
+def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int, observer: Observer) -> list[str]:
+    """Host of each rank, when all ended well."""
+    layout, launch = config.platform.layout, config.platform.launch
+    num_ranks = layout.num_replicas * layout.num_segments
+    address = driver_address(spark)
+    with Rendezvous(address, executor_addresses(spark) | {address}, num_ranks, launch.rendezvous_port) as rendezvous:
+        gang = Gang(spark, GangOrder(
+            run_folder=str(run.path), attempt=attempt, num_segments=layout.num_segments,
+            threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_port=rendezvous.port,
+            network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
+            cycle_time_ms=config.platform.communication.cycle_time_ms), num_ranks)
+        gang.start()
+        try:
+            watch(gang, rendezvous, run, attempt, num_ranks, launch, observer)
+        finally:
+            gang.stop(launch.stop_timeout_s)
+    return gang.hosts
+
+
+def driver_address(spark: SparkSession) -> str:
+    """The driver's numeric address, as executors reach it."""
+    return socket.gethostbyname(spark.sparkContext.getConf().get("spark.driver.host", "127.0.0.1"))
+
+
+def executor_addresses(spark: SparkSession) -> frozenset[str]:
+    """Numeric addresses of all executors."""
+    infos = spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()
+    return frozenset(socket.gethostbyname(info.host()) for info in infos)
+
+
+def _started(config: Config, manifest: Manifest, plan: RunPlan, attempt: int, command: str) -> RunState:
+    layout = config.platform.layout
+    return RunState(
+        run_id=plan.run_id, recipe_name=config.recipe.name, recipe_hash=training_hash(config.recipe, manifest.version),
+        dataset_name=manifest.name, dataset_version=manifest.version, num_replicas=layout.num_replicas,
+        num_segments=layout.num_segments, device=layout.device, precision=config.recipe.train.precision,
+        planned_steps=plan.steps, parameters=plan.parameters, attempt=attempt,
+        attempt_start_steps=(0,) * (attempt + 1), started_s=time.time(), command=command, environment=environment())
+
+
+def environment() -> dict[str, Any]:
+    """Machine and versions, without importing what the driver does not use."""
+    versions = {}
+    for package in REPORTED_PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # petastorm is optional
+            continue
+    return {"python": machine.python_version(), "system": machine.platform(), "processor": machine.machine(),
+            "driver": socket.gethostname(), **versions}

@@ -1,0 +1,154 @@
+"""One rank: the only place where a rank's parts are made and put together.
+
+Runs on: ranks, as ``python -m pipelines.train.worker RUN_FOLDER ATTEMPT`` (the launcher's child, or by hand: without
+         ``HOROVOD_*`` in the environment it trains alone).
+Takes:   ``config.json`` and ``plan.json`` in the run folder, the dataset they name.
+Gives:   this rank's record file; on rank 0 the models and a sample of generated text; an exit code of ``errors.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines.train.lifeline import die_with_parent
+
+die_with_parent()  # before the slow imports: a launch that is stopped early must leave nothing behind
+
+import torch  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from pipelines.config.load import Config  # noqa: E402
+from pipelines.config.platform import Layout  # noqa: E402
+from pipelines.errors import EXIT_OK, SparkringError  # noqa: E402
+from pipelines.feed.batches import EvaluationFeed, MicroBatch, TrainingFeed  # noqa: E402
+from pipelines.models.export import load_model, save_model  # noqa: E402
+from pipelines.models.gpt import IGNORED, build_gpt, inputs_and_targets, token_loss_sum  # noqa: E402
+from pipelines.models.layered import LayeredModel  # noqa: E402
+from pipelines.parallel.comms import PeerLostError, Ring  # noqa: E402
+from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
+from pipelines.tables.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
+from pipelines.tables.paths import RunFolder  # noqa: E402
+from pipelines.tables.records import RecordWriter  # noqa: E402
+from pipelines.train.evaluation import evaluate  # noqa: E402
+from pipelines.train.loop import StepInput, TrainingLoop  # noqa: E402
+from pipelines.train.optimizer import build_optimizer  # noqa: E402
+from pipelines.train.plan import RunPlan  # noqa: E402
+
+
+def run_worker(run: RunFolder, attempt: int) -> None:
+    """Trains this rank's part of a run, from joining the ring to the last record.
+
+    Raises:
+        SparkringError: also written as the end record's error.
+    """
+    config = Config.from_json(run.config.read_text(encoding="utf-8"))
+    plan = RunPlan.load(run.plan)
+    layout, recipe = config.platform.layout, config.recipe
+    torch.set_num_threads(layout.threads_per_rank)
+    ring = Ring.join(layout.num_segments)
+    place = ring.place
+    with RecordWriter(run.record(attempt, place.rank), place.rank, attempt) as records:
+        records.write("start", replica_index=place.replica_index, segment_index=place.segment_index,
+                      num_ranks=place.num_ranks, host=socket.gethostname(), pid=os.getpid(), start_step=0,
+                      device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
+        try:
+            _train(config, plan, ring, records)
+            ring.leave()
+            if place.rank == 0:
+                _write_sample(config, plan, records)
+            records.write("end", step=plan.steps, status="completed", error=None)
+        except SparkringError as error:
+            records.write("end", step=None, status="failed", error={
+                "exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy,
+                "peer_lost": isinstance(error, PeerLostError)})
+            raise
+
+
+def _train(config: Config, plan: RunPlan, ring: Ring, records: RecordWriter) -> None:
+    recipe, platform = config.recipe, config.platform
+    dataset = Path(plan.dataset)
+    manifest = Manifest.load(dataset)
+    device = training_device(platform.layout)
+    model = build_gpt(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed).to(device)
+    loss_sum = language_loss(model, recipe.train.precision, device, compiled=platform.layout.compile)
+    strategy = DataParallel(
+        model, loss_sum, ring, bucket_bytes=platform.communication.bucket_bytes,
+        overlap=platform.communication.overlap, gradient_wire=recipe.train.gradient_wire,
+        expected_tokens=plan.tokens_per_step)
+    place = ring.place
+    tokenizer_json = (dataset / TOKENIZER_NAME).read_bytes()
+
+    def on_device(micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
+        return (micro_batch.tokens_BT.to(device), micro_batch.lengths_B.to(device), micro_batch.weights_B.to(device))
+
+    def save(which: str, step: int, loss: float) -> None:
+        if place.rank == 0:
+            save_model(Path(plan.models) / which, model, recipe.model, vocabulary_size=manifest.vocabulary_size,
+                       sequence_length=manifest.sequence_length, end_of_text_id=manifest.end_of_text_id,
+                       tokenizer_json=tokenizer_json, facts={"step": str(step), "validation_loss": repr(loss),
+                                                             "run_id": plan.run_id})
+
+    validation = EvaluationFeed(dataset, manifest, platform.reader, split="validation",
+                                micro_batch_samples=platform.layout.micro_batch_samples,
+                                replica_index=place.replica_index, num_replicas=place.num_replicas)
+    loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(model, recipe.optimizer), ring, records,
+                        evaluate=lambda: evaluate(loss_sum, map(on_device, validation), ring), save=save, device=device)
+    with TrainingFeed(dataset, manifest, recipe.data, platform.reader, seed=recipe.train.seed,
+                      global_batch_samples=recipe.train.global_batch_samples,
+                      micro_batch_samples=platform.layout.micro_batch_samples,
+                      replica_index=place.replica_index, num_replicas=place.num_replicas) as feed:
+        def inputs() -> Iterator[StepInput]:
+            for step in feed:
+                micro_batches = [on_device(micro_batch) for micro_batch in step.micro_batches]
+                yield StepInput(step.epoch, micro_batches, step.samples, step.data_wait_s)
+
+        loop.run(inputs())
+
+
+def training_device(layout: Layout) -> torch.device:
+    """The device of this rank: on a host with several GPUs, the one of its local rank."""
+    if layout.device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise SparkringError("layout.device", "cuda: this host has no usable GPU", "set layout.device: cpu")
+    device = torch.device("cuda", int(os.environ.get("HOROVOD_LOCAL_RANK", "0")) % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
+
+
+def language_loss(model: LayeredModel, precision: str, device: torch.device, *, compiled: bool) -> LossSum:
+    """Next-token cross-entropy of micro-batches, summed over the tokens that count."""
+    forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+
+    def loss_sum(tokens_BT1: Tensor, lengths_B: Tensor, weights_B: Tensor) -> tuple[Tensor, int]:
+        inputs_BT, targets_BT = inputs_and_targets(tokens_BT1, lengths_B, weights_B)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
+            logits_BTV = forward(inputs_BT)
+        return token_loss_sum(logits_BTV, targets_BT), int((targets_BT != IGNORED).sum())
+
+    return loss_sum
+
+
+def _write_sample(config: Config, plan: RunPlan, records: RecordWriter) -> None:
+    train = config.recipe.train
+    if train.sample_tokens:
+        text = load_model(Path(plan.models) / "best").generate(train.sample_prompt, train.sample_tokens)
+        records.write("sample", step=plan.steps, prompt=train.sample_prompt, text=text)
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code of this rank; the error itself is in its records and, for people, in its log."""
+    try:
+        run_worker(RunFolder(Path(arguments[0])), int(arguments[1]))
+    except SparkringError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
