@@ -1,0 +1,255 @@
+"""The Spark session of every job: same settings, quiet console, clear errors, nothing left behind.
+
+Runs on: driver.
+Takes:   the platform and the application's name.
+Gives:   ``spark_session``, a context manager; ``slots``, the number of tasks that can run at once.
+
+Executors run Python functions of ``pipelines``: where it is not installed on a cluster's machines, start the job with
+``spark-submit --py-files sparkring-*.whl``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JError, Py4JJavaError
+from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkException
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import SparkSession
+
+from pipelines.config import Platform
+from pipelines.errors import ConfigError, ResourceError, SparkringError
+from pipelines.java import find_java
+
+LOOPBACK = "127.0.0.1"
+REFUSED = {
+    "spark.dynamicAllocation.enabled": "a gang of ranks needs a fixed number of slots",
+    "spark.speculation": "a second copy of a rank would disturb the first",
+}
+SECRET = re.compile("(?i)secret|password|token|access.?key|credential")  # as Spark's own spark.redaction.regex
+CONNECT_TIMEOUT_S = 5.0
+JVM_STOP_TIMEOUT_S = 10.0
+
+
+@contextmanager
+def spark_session(platform: Platform, app_name: str) -> Iterator[SparkSession]:
+    """Yields a session and ends it with all its processes. A session that is already running is used and left running.
+
+    Raises:
+        ConfigError: no master, two different masters, or a setting that a gang of ranks cannot work with.
+        ResourceError: no Java, no master at the address, a port in use.
+    """
+    running = SparkSession.getActiveSession()
+    if running is not None:
+        _refuse_unfit(running.sparkContext.getConf())
+        yield running
+        return
+    find_java()
+    master = _master(platform)
+    _check_reachable(master)
+    log, keep_log = _new_log(), True  # until all went well
+    gateway: Any = None
+    ours = False  # whether the JVM is ours to end
+    try:
+        gateway, ours = _start_jvm(_settings(platform, master, app_name), log)
+        spark = _start_session(gateway, platform, master, app_name, log)
+        keep_log = False
+        try:
+            yield spark
+        finally:
+            with suppress(Py4JError, OSError):  # the JVM may be gone already; then there is nothing to stop
+                spark.stop()
+    except ConfigError:
+        keep_log = False
+        raise
+    except (PySparkException, Py4JError) as error:
+        keep_log = ours
+        if ours:
+            error.add_note(f"Spark's own log: {log}")
+        raise
+    finally:
+        if ours:
+            _end_jvm(gateway)
+        if not keep_log:
+            log.unlink(missing_ok=True)
+
+
+def slots(spark: SparkSession, wanted: int = 1, timeout_s: float = 15.0) -> int:
+    """How many tasks can run at once now.
+
+    Executors of a cluster register one after another: waits until there are ``wanted`` slots, at most ``timeout_s``.
+    """
+    context = spark.sparkContext._jsc.sc()  # the count by which Spark itself admits a barrier stage
+    until = time.monotonic() + timeout_s
+    while True:
+        available = int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
+        if available >= wanted or time.monotonic() >= until:
+            return available
+        time.sleep(0.1)
+
+
+def _master(platform: Platform) -> str | None:
+    """The master to ask for; None leaves spark-submit's in place."""
+    master = platform.spark.master
+    submitted = "PYSPARK_GATEWAY_PORT" in os.environ or "--master" in os.environ.get("PYSPARK_SUBMIT_ARGS", "")
+    if master is None and not submitted:
+        raise ConfigError(SparkringError(
+            "spark.master", "null takes spark-submit's, but this was not started by spark-submit",
+            "set it (for example local[4]), or start with spark-submit --master ..."))
+    return master
+
+
+def _check_reachable(master: str | None) -> None:
+    """Spark would try for a minute and then fail with a Java trace: ask first."""
+    if master is None or not master.startswith("spark://"):
+        return
+    problem = ""
+    for address in master.removeprefix("spark://").split(","):
+        host, _, port = address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+            return
+        except ValueError:
+            raise ConfigError(SparkringError("spark.master", f"{master} is not of the form spark://host:port",
+                                             "for example spark://127.0.0.1:7077")) from None
+        except OSError as error:
+            problem = error.strerror or str(error)
+    raise ResourceError("spark.master", f"no Spark master answers at {master} ({problem})",
+                        "start it, correct the address, or use local[N]")
+
+
+def _on_loopback(master: str | None) -> bool:
+    return master is not None and re.match(r"local\b|local\[|spark://(127\.|localhost\b)", master) is not None
+
+
+def _settings(platform: Platform, master: str | None, app_name: str) -> dict[str, str]:
+    """What we ask of Spark; ``spark.conf`` of the platform has the last word."""
+    bound_s = max(1, math.ceil(platform.launch.start_timeout_s))
+    settings = {
+        "spark.app.name": app_name,
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.execution.arrow.pyspark.enabled": "true",
+        "spark.speculation": "false",
+        "spark.barrier.sync.timeout": str(bound_s),  # Spark's default is a year
+        # a gang that finds no slots fails after 2 x 5 s, not 40 x 15 s
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.interval": "5s",
+        "spark.scheduler.barrier.maxConcurrentTasksCheck.maxFailures": "2",
+    }
+    if master is not None:
+        settings["spark.master"] = master
+    if platform.spark.driver_host is not None:
+        settings["spark.driver.host"] = platform.spark.driver_host
+    elif _on_loopback(master):
+        settings |= {"spark.driver.host": LOOPBACK, "spark.driver.bindAddress": LOOPBACK}
+    settings |= {key: str(value).lower() if isinstance(value, bool) else str(value)
+                 for key, value in platform.spark.conf.items()}
+    return settings
+
+
+def _new_log() -> Path:
+    descriptor, path = tempfile.mkstemp(prefix="sparkring-spark-", suffix=".log")
+    os.close(descriptor)
+    return Path(path)
+
+
+def _start_jvm(settings: dict[str, str], log: Path) -> tuple[Any, bool]:
+    """The JVM's gateway, and whether we started it (spark-submit's own is its starter's to end).
+
+    The console belongs to the job: what the JVM and Spark's Python workers print goes to ``log``. Secrets are left
+    out here, since these settings are the JVM's command line; ``_start_session`` gives them.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if settings.get("spark.driver.host") == LOOPBACK:
+        os.environ.setdefault("SPARK_LOCAL_IP", LOOPBACK)
+    if SparkContext._gateway is not None:
+        return SparkContext._gateway, False
+    visible = SparkConf(loadDefaults=False)
+    visible.setAll([(key, value) for key, value in settings.items() if not SECRET.search(key)])
+    with open(log, "ab") as output:
+        try:
+            gateway = launch_gateway(visible, {"stdout": output, "stderr": subprocess.STDOUT})
+        except (PySparkException, OSError) as error:
+            raise ResourceError("Spark", f"its Java process did not start: {_complaint(log) or error}",
+                                f"see {log}") from error
+    return gateway, gateway.proc is not None
+
+
+def _start_session(gateway: Any, platform: Platform, master: str | None, app_name: str, log: Path) -> SparkSession:
+    """
+    Raises:
+        ConfigError: spark-submit's settings contradict the platform's, or a gang of ranks cannot work with them.
+        ResourceError: Spark did not start.
+    """
+    conf = SparkConf(_jvm=gateway.jvm)  # holds what spark-submit and spark-defaults.conf say
+    given = conf.get("spark.master")
+    if gateway.proc is None and master is not None and given not in (None, "local[*]", master):
+        # local[*] is what spark-submit takes when it is given none, so it is no contradiction
+        raise ConfigError(SparkringError("spark.master", f"{master}, but spark-submit was given {given}",
+                                         "set it to null (--set spark.master=null) to take spark-submit's"))
+    for key, value in _settings(platform, master or given, app_name).items():
+        conf.set(key, value)
+    _refuse_unfit(conf)
+    interrupt = signal.getsignal(signal.SIGINT)
+    try:
+        context = SparkContext(conf=conf, gateway=gateway)
+    except (Py4JJavaError, PySparkException) as error:
+        raise ResourceError("Spark", f"the session did not start: {_reason(error)}", f"see {log}") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)  # Spark put its own handler; signals are the job's to handle
+    if gateway.proc is None:
+        context.setLogLevel("ERROR")  # spark-submit's JVM shares the job's console
+    return SparkSession.builder.getOrCreate()
+
+
+def _refuse_unfit(conf: SparkConf) -> None:
+    faults = [SparkringError(key, f"true: {why}", f"set it to false under spark.conf, or with --conf {key}=false")
+              for key, why in REFUSED.items() if (conf.get(key) or "").lower() == "true"]
+    if faults:
+        raise ConfigError(faults)
+
+
+def _reason(error: Py4JJavaError | PySparkException) -> str:
+    """The first line of the innermost cause, without the trace."""
+    if not isinstance(error, Py4JJavaError):
+        return str(error).partition("\n")[0]
+    cause = error.java_exception
+    while cause.getCause() is not None:
+        cause = cause.getCause()
+    return str(cause.toString()).partition("\n")[0]
+
+
+def _complaint(log: Path) -> str | None:
+    """The line in which Java says what is wrong."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    complaint = next((line for line in lines if re.search("Exception|Error|Invalid", line)), None)
+    return complaint and complaint.strip().removeprefix('Exception in thread "main" ')
+
+
+def _end_jvm(gateway: Any) -> None:
+    """Ends the JVM and its Python workers, and lets a later session start a fresh one."""
+    SparkContext._gateway = SparkContext._jvm = None
+    with suppress(Py4JError, OSError):
+        gateway.shutdown()
+    gateway.proc.stdin.close()  # the JVM ends when its input does
+    try:
+        gateway.proc.wait(JVM_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        gateway.proc.kill()
+        gateway.proc.wait()
