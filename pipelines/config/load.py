@@ -69,6 +69,22 @@ def load_config(recipe_path: str | Path, platform_path: str | Path, overrides: l
     return Config(_expand_paths(recipe), platform)
 
 
+def load_platform(platform_path: str | Path, overrides: list[str] | None = None) -> Platform:
+    """The platform alone, for commands that train nothing.
+
+    Raises:
+        ConfigError: with one fault per line.
+    """
+    faults: list[SparkringError] = []
+    raw = {"recipe": {}, "platform": _read_yaml(Path(platform_path), "--platform", faults)}
+    for override in overrides or []:
+        _apply_override(raw, override, faults)
+    platform = _validate(Platform, raw["platform"], faults)
+    if faults:
+        raise ConfigError(faults)
+    return platform  # type: ignore[no-any-return]
+
+
 def _read_yaml(path: Path, option: str, faults: list[SparkringError]) -> dict[str, Any]:
     """The file's mapping. Only plain YAML: a Python tag is refused, never run."""
     try:
@@ -143,7 +159,11 @@ def _validate(model: type[BaseModel], content: dict[str, Any], faults: list[Spar
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
+        found = error.errors(include_url=False)
+        for fault in found:
+            if any(len(other["loc"]) > len(fault["loc"]) and other["loc"][:len(fault["loc"])] == fault["loc"]
+                   for other in found):
+                continue  # it only says that a fault inside it is one
             location = [str(part) for part in fault["loc"]]
             place = ".".join(location) or model.__name__.lower()
             if fault["type"] == "extra_forbidden":

@@ -78,7 +78,7 @@ def run_rank(order: GangOrder, context: Any) -> Iterator[dict[str, Any]]:
         raise RuntimeError(f"storage.root: {run.path} is not visible on {socket.gethostname()}; "
                            "it must be a folder that driver and executors share")
     interface = order.network_interface or _interface_of(address)
-    process = _start(order, run, seat, _rank_environment(order, seat, interface))
+    process = _start(order, run, seat, rank_environment(order, seat, interface))
     try:
         code = _wait(process, stop_file(run, order.attempt))
     finally:
@@ -98,7 +98,7 @@ def _start(order: GangOrder, run: RunFolder, seat: Seat, environment: dict[str, 
             start_new_session=True)  # Ctrl-C in a terminal is the driver's to handle
 
 
-def _rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, str]:
+def rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, str]:
     """The rank's environment: this task's without what belongs to Spark, and where the ring meets."""
     private = ("PYTHON_WORKER_FACTORY", "SPARK_", "_PYSPARK", "PYSPARK_", "HOROVOD_", "JAVA_TOOL")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(private)}

@@ -66,7 +66,7 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         state = _started(config, manifest, plan, attempt, command)
         state.save(run.state)
         try:
-            hosts = _run_gang(spark, config, run, attempt, observer)
+            hosts = _run_gang(spark, config, run, attempt, plan, observer)
         except SparkringError as error:
             status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
             state.changed(status=status, exit_code=error.exit_code, error=str(error), ended_s=time.time()).save(run.state)
@@ -79,7 +79,8 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
 def check_slots(spark: SparkSession, config: Config) -> None:
     """Raises ResourceError, naming the settings, when the ranks cannot all run at once."""
     layout = config.platform.layout
-    needed, free = layout.num_replicas * layout.num_segments, slots(spark)
+    needed = layout.num_replicas * layout.num_segments
+    free = slots(spark, wanted=needed)
     if needed > free:
         raise ResourceError("layout.num_replicas", f"{layout.num_replicas} x {layout.num_segments} segments need {needed} "
                             f"slots, {spark.sparkContext.master} has {free}",
@@ -98,7 +99,8 @@ def check_shards_present(dataset: Path, manifest: Manifest) -> None:
                 raise DataError(str(path), found, f"restore the file, or remove {dataset} and prepare again")
 
 
-def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int, observer: Observer) -> list[str]:
+def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int, plan: RunPlan,
+              observer: Observer) -> list[str]:
     """Host of each rank, when all ended well."""
     layout, launch = config.platform.layout, config.platform.launch
     num_ranks = layout.num_replicas * layout.num_segments
@@ -111,7 +113,7 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
             cycle_time_ms=config.platform.communication.cycle_time_ms), num_ranks)
         gang.start()
         try:
-            watch(gang, rendezvous, run, attempt, num_ranks, launch, observer)
+            watch(gang, rendezvous, run, attempt, num_ranks, launch, plan, observer)
         finally:
             gang.stop(launch.stop_timeout_s)
     return gang.hosts

@@ -17,6 +17,7 @@ from pipelines.launch.gang import Gang
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.tables.paths import RunFolder
 from pipelines.tables.records import RecordTail
+from pipelines.train.plan import RunPlan
 
 POLL_S = 0.1
 
@@ -24,15 +25,15 @@ POLL_S = 0.1
 class Observer(Protocol):
     """Who wants to see a run go on, such as a progress bar."""
 
-    def ranks_met(self, starts: list[dict[str, Any]]) -> None:
-        """All ranks have met; their start records, by rank."""
+    def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
+        """All ranks have met; what they are going to do, and their start records by rank."""
 
     def on_record(self, record: dict[str, Any]) -> None:
         """A record of rank 0."""
 
 
 def watch(gang: Gang, rendezvous: Rendezvous, run: RunFolder, attempt: int, num_ranks: int, bounds: Launch,
-          observer: Observer) -> None:
+          plan: RunPlan, observer: Observer) -> None:
     """Waits until the gang has ended.
 
     Raises:
@@ -52,7 +53,7 @@ def watch(gang: Gang, rendezvous: Rendezvous, run: RunFolder, attempt: int, num_
                     starts[rank] = record
                     if len(starts) == num_ranks:
                         rendezvous.close()
-                        observer.ranks_met([starts[r] for r in range(num_ranks)])
+                        observer.ranks_met(plan, [starts[r] for r in range(num_ranks)])
                 elif rank == 0:
                     observer.on_record(record)
         if not ended:

@@ -1,0 +1,13 @@
+"""A prepared dataset to a trained model and metrics tables.
+
+Runs on: driver, with spark-submit or python, from any folder.
+Takes:   --recipe FILE --platform FILE [--set key=value]... [--run-id ID] [--dry-run]
+Gives:   an exit code of ``pipelines/errors.py``.
+"""
+
+import sys
+
+from pipelines.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["train", *sys.argv[1:]]))

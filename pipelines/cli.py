@@ -1,0 +1,131 @@
+"""The commands: ``sparkring prepare|train|report|pipeline|doctor``; ``jobs/*.py`` are the same for spark-submit.
+
+Runs on: driver.
+Takes:   command-line arguments.
+Gives:   an exit code (see ``errors.py``); results on standard output, progress and errors on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from pipelines.config import load_config, load_platform
+from pipelines.console import TrainingProgress, plan_facts, print_facts, print_summary, say
+from pipelines.doctor import check_all
+from pipelines.errors import EXIT_OK, ConfigError, SparkringError
+from pipelines.flow import STAGES, Flow, plan_flow, report_run
+from pipelines.interrupts import arm_interrupts
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+                  help="Train PyTorch models on a Spark cluster with Horovod, from raw data to metrics tables.")
+
+RecipeOption = Annotated[Path, typer.Option("--recipe", metavar="FILE", help="What is learned (conf/recipes/*.yaml).")]
+PlatformOption = Annotated[Path, typer.Option("--platform", metavar="FILE",
+                                              help="Where it runs (conf/platforms/*.yaml).")]
+SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE",
+                                                     help="Change one setting, e.g. train.steps=100. May be repeated.")]
+RunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Name of the run; by default it "
+                                                 "follows from recipe and data.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
+
+
+@app.command()
+def prepare(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
+            dry_run: DryRunOption = False) -> None:
+    """Raw data to an immutable dataset of Parquet shards."""
+    _execute("prepare", ("prepare",), recipe, platform, set_, run_id, dry_run)
+
+
+@app.command()
+def train(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
+          dry_run: DryRunOption = False) -> None:
+    """A prepared dataset to a trained model and metrics tables."""
+    _execute("train", ("train",), recipe, platform, set_, run_id, dry_run)
+
+
+@app.command()
+def pipeline(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
+             dry_run: DryRunOption = False) -> None:
+    """All stages in order: prepare, train, report. What is complete is skipped."""
+    _execute("pipeline", STAGES, recipe, platform, set_, run_id, dry_run)
+
+
+@app.command()
+def report(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
+           dry_run: DryRunOption = False, json_: JsonOption = False) -> None:
+    """A run's report.html and summary, from its tables; Spark is not needed."""
+    config = load_config(recipe, platform, set_)
+    if dry_run:
+        print_facts("plan", plan_facts(config, plan_flow(config, run_id)))
+        return
+    summary = report_run(config, run_id)
+    if json_:
+        print(json.dumps(summary, indent=2, ensure_ascii=False))
+    else:
+        print_summary(summary)
+
+
+@app.command()
+def doctor(platform: PlatformOption, set_: SetOption = None) -> None:
+    """Check this machine: Java, Python, Spark, Horovod's build, ports, disk, memory."""
+    checks = check_all(load_platform(platform, set_))
+    for check in checks:
+        say(f"{check.status:4}  {check.name}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
+    if any(check.status == "FAIL" for check in checks):
+        raise typer.Exit(5)
+
+
+def _execute(job: str, stages: tuple[str, ...], recipe: Path, platform: Path, overrides: list[str] | None,
+             run_id: str | None, dry_run: bool) -> None:
+    config = load_config(recipe, platform, overrides)
+    if dry_run:
+        print_facts("plan", plan_facts(config, plan_flow(config, run_id)))
+        return
+    with TrainingProgress() as progress:
+        flow = Flow(config, _command(job, recipe, platform, overrides, run_id), say, progress, run_id)
+        manifest, finished_run = flow.run(stages)
+    if finished_run is None:
+        print_facts("dataset", {"name": manifest.name, "version": manifest.version,
+                                "folder": str(flow.lake.dataset(manifest.name, manifest.version)),
+                                **{name: f"{count:,}" for name, count in manifest.counts.items()}})
+    else:
+        print_summary(report_run(config, finished_run))
+
+
+def _command(job: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None) -> str:
+    """A command line that repeats this execution from any folder."""
+    parts = ["sparkring", job, "--recipe", str(recipe.absolute()), "--platform", str(platform.absolute())]
+    for override in overrides or []:
+        parts += ["--set", override]
+    if run_id is not None:
+        parts += ["--run-id", run_id]
+    return shlex.join(parts)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command and returns its exit code; every expected error is one clear message."""
+    arm_interrupts()
+    try:
+        code = app(args=sys.argv[1:] if arguments is None else arguments, prog_name="sparkring", standalone_mode=False)
+        return code if isinstance(code, int) else EXIT_OK
+    except click.ClickException as error:
+        error.show()
+        return ConfigError.exit_code
+    except SparkringError as error:
+        print("\n".join(f"error: {line}" if i == 0 or isinstance(error, ConfigError) else line
+                        for i, line in enumerate(str(error).splitlines())), file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def main_and_exit() -> None:
+    """Entry point of the console command."""
+    sys.exit(main())
+

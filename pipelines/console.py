@@ -1,0 +1,116 @@
+"""What a person at the terminal sees: a progress bar there, plain lines in a log file.
+
+Runs on: driver.
+Takes:   the plan and rank 0's records as they come; the summary at the end.
+Gives:   text on standard error (progress) and standard output (results).
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pipelines.config import Config
+from pipelines.flow import FlowPlan
+from pipelines.train.plan import RunPlan
+
+PLAIN_LINE_EVERY_S = 5.0
+SMOOTHING = 0.9  # of the shown rate: one slow step must not make the time left jump
+
+stderr = Console(stderr=True, highlight=False)
+stdout = Console(highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """One line of progress; square brackets are text, not markup."""
+    stderr.print(Text(line))
+
+
+class TrainingProgress:
+    """An ``Observer`` (see ``launch/watch.py``) that draws a bar or prints a line every few seconds."""
+
+    def __init__(self) -> None:
+        self._plan: RunPlan | None = None
+        self._rate = 0.0  # tokens per second
+        self._validation: float | None = None
+        self._last_line_s = 0.0
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> TrainingProgress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
+        self._plan = plan
+        hosts = list(dict.fromkeys(start["host"] for start in starts))
+        say(f"train: {len(starts)} ranks on {', '.join(hosts)}; {plan.parameters:,} parameters, "
+            f"{plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
+        if stderr.is_terminal:
+            self._bar = Progress(TextColumn("train"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+                                 TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=stderr)
+            self._task = self._bar.add_task("train", total=plan.steps, figures="")
+            self._bar.start()
+
+    def on_record(self, record: dict[str, Any]) -> None:
+        if record["kind"] == "evaluation":
+            self._validation = record["loss"]
+            if self._bar is None:
+                say(f"train: step {record['step']:,}: validation loss {record['loss']:.4f}")
+        elif record["kind"] == "step":
+            rate = record["global_tokens"] / max(record["seconds"], 1e-9)
+            self._rate = rate if not self._rate else SMOOTHING * self._rate + (1 - SMOOTHING) * rate
+            if self._plan is not None:
+                self._show(self._plan, record)
+
+    def _show(self, plan: RunPlan, record: dict[str, Any]) -> None:
+        figures = f"loss {record['loss']:.4f}"
+        if self._validation is not None:
+            figures += f", validation {self._validation:.4f}"
+        figures += f", {self._rate:,.0f} tokens/s"
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=record["step"], figures=figures)
+        elif time.monotonic() - self._last_line_s >= PLAIN_LINE_EVERY_S or record["step"] == plan.steps:
+            self._last_line_s = time.monotonic()
+            left_s = (plan.steps - record["step"]) * plan.tokens_per_step / max(self._rate, 1e-9)
+            say(f"train: step {record['step']:,}/{plan.steps:,}, {figures}, {left_s:.0f} s left")
+
+
+def print_facts(title: str, facts: dict[str, str]) -> None:
+    """A two-column list on standard output."""
+    table = Table(title=title, show_header=False, box=None, title_justify="left", padding=(0, 2, 0, 0))
+    for name, value in facts.items():
+        table.add_row(Text(name), Text(value))
+    stdout.print(table)
+
+
+def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
+    """The lines of ``--dry-run``."""
+    layout = config.platform.layout
+    facts = {
+        "recipe": config.recipe.name,
+        "dataset": f"{plan.dataset.version or 'version known once the input is read'}"
+                   + (" (complete, would be skipped)" if plan.dataset.exists else " (would be made)"),
+        "layout": f"{layout.num_replicas} replicas x {layout.num_segments} segments on {config.platform.spark.master or 'spark-submit'}, "
+                  f"{layout.threads_per_rank} threads each, {layout.device}",
+    }
+    if plan.run_plan is not None:
+        run = plan.run_plan
+        facts |= {
+            "run": f"{run.run_id}" + (" (complete, would be skipped)" if plan.run_complete else " (would be trained)"),
+            "parameters": f"{run.parameters:,}",
+            "steps": f"{run.steps:,} of {run.tokens_per_step:,} tokens; {run.steps_per_epoch:,} are an epoch",
+            "memory per rank": f"about {run.memory_bytes / 2**20:,.0f} MiB for weights, gradients, optimizer and activations",
+        }
+    else:
+        facts["run"] = "steps and memory follow from the dataset"
+    return facts | {"config": config.to_json()}

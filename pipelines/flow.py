@@ -1,0 +1,138 @@
+"""The map: the stages in order, from raw input to report.
+
+Runs on: driver.
+Takes:   a checked config and which stages are wanted.
+Gives:   a published dataset, a completed run, loaded tables, a report; what is complete already is skipped, and Spark
+         is only started when a stage needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+from pyspark.sql import SparkSession
+
+from pipelines.config.load import Config
+from pipelines.errors import DataError
+from pipelines.interrupts import arm_interrupts
+from pipelines.launch.runs import check_run_id, default_run_id
+from pipelines.launch.stage import train
+from pipelines.launch.watch import Observer
+from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
+from pipelines.session import spark_session
+from pipelines.tables.manifest import Manifest
+from pipelines.tables.paths import Lake
+from pipelines.track.report import write_report
+from pipelines.track.summary import summarize
+from pipelines.track.tables import LiveLoader, load_run
+from pipelines.train.plan import RunPlan, plan_run
+
+STAGES = ("prepare", "train", "report")
+
+
+@dataclass(frozen=True)
+class FlowPlan:
+    """What a flow would do; ``None`` where that is only known once the dataset is there."""
+
+    dataset: PreparePlan
+    manifest: Manifest | None
+    run_id: str | None
+    run_complete: bool
+    run_plan: RunPlan | None
+
+
+def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
+    """Looks at the lake without starting Spark or writing anything."""
+    lake = Lake.at(config.platform.storage.root)
+    dataset = plan_prepare(config.recipe, lake)
+    if dataset.version is None or not dataset.exists:
+        return FlowPlan(dataset, None, run_id, False, None)
+    folder = lake.dataset(config.recipe.name, dataset.version)
+    manifest = Manifest.load(folder)
+    run_id = run_id or default_run_id(config.recipe, manifest.version)
+    state = check_run_id(lake.run(run_id), config.recipe, manifest.version)
+    run_plan = plan_run(config, manifest, run_id, folder, lake.model(run_id, "last").parent)
+    return FlowPlan(dataset, manifest, run_id, state is not None and state.status == "completed", run_plan)
+
+
+@dataclass
+class Flow:
+    """One execution of the wanted stages."""
+
+    config: Config
+    command: str  # repeats this execution
+    say: Callable[[str], None]
+    observer: Observer
+    run_id: str | None = None
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _spark: SparkSession | None = None
+
+    @property
+    def lake(self) -> Lake:
+        return Lake.at(self.config.platform.storage.root)
+
+    def run(self, stages: tuple[str, ...]) -> tuple[Manifest, str | None]:
+        """The dataset and, unless only ``prepare`` was wanted, the run's id."""
+        with self._stack:
+            lake = self.lake
+            plan = plan_flow(self.config, self.run_id)
+            manifest = self._prepare(plan, lake, wanted="prepare" in stages)
+            if stages == ("prepare",):
+                return manifest, None
+            run_id = self.run_id or default_run_id(self.config.recipe, manifest.version)
+            if "train" in stages:
+                self._train(plan, lake, manifest, run_id)
+            if "report" in stages:
+                self._report(lake, run_id)
+            return manifest, run_id
+
+    def spark(self) -> SparkSession:
+        """The session, started when first asked for and stopped at the flow's end."""
+        if self._spark is None:
+            self._spark = self._stack.enter_context(spark_session(self.config.platform, self.config.recipe.name))
+            arm_interrupts()  # pyspark has just put its own Ctrl-C handler in place
+        return self._spark
+
+    def _prepare(self, plan: FlowPlan, lake: Lake, *, wanted: bool) -> Manifest:
+        if plan.manifest is not None:
+            self.say(f"prepare: dataset {plan.manifest.name} {plan.manifest.version} is complete, nothing to do")
+            return plan.manifest
+        if not wanted:
+            raise DataError(str(lake.datasets(self.config.recipe.name)), "holds no dataset of this recipe and input",
+                            "run the prepare job first")
+        return prepare(self.spark(), self.config.recipe, lake, self.say)
+
+    def _train(self, plan: FlowPlan, lake: Lake, manifest: Manifest, run_id: str) -> None:
+        if plan.run_complete:
+            self.say(f"train: run {run_id} is complete, nothing to do")
+            return
+        spark = self.spark()
+        try:
+            with LiveLoader(spark, lake, run_id):
+                outcome = train(spark, self.config, lake, manifest, run_id, self.command, self.observer)
+        finally:
+            if lake.run(run_id).state.exists():  # a failed run's metrics are worth as much as a good one's
+                load_run(spark, lake, run_id)
+        if not outcome.fresh:
+            self.say(f"train: run {run_id} is complete, nothing to do")
+
+    def _report(self, lake: Lake, run_id: str) -> None:
+        report = lake.run(run_id).report
+        if self._spark is None and report.exists():
+            self.say(f"report: {report} is complete, nothing to do")
+        else:
+            write_report(lake, run_id)
+
+
+def report_run(config: Config, run_id: str | None) -> dict[str, Any]:
+    """Writes the report of a run and returns its summary; without an id, the recipe's own run or else the newest."""
+    lake = Lake.at(config.platform.storage.root)
+    if run_id is None:
+        planned = plan_flow(config, None).run_id
+        run_id = planned if planned is not None and lake.run(planned).state.exists() else None
+    summary = summarize(lake, run_id)
+    write_report(lake, summary["run_id"])
+    return summary

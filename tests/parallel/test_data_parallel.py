@@ -1,0 +1,81 @@
+"""Data parallelism gives exactly the gradient of the whole batch's mean loss, however the batch is spread."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from pipelines.parallel.data_parallel import cut_into_buckets
+from tests.rank_processes import run_ranks
+
+STEP = """
+import torch
+from torch import nn
+from pipelines.parallel.data_parallel import DataParallel
+
+def rank_main(ring, settings):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3, bias=False))
+    x = torch.randn(12, 6); y = torch.randint(0, 3, (12,)); weights = torch.ones(12); weights[settings["padding"]:] = 0
+    def loss_sum(x, y, w):
+        losses = nn.functional.cross_entropy(model(x), y, reduction="none") * w
+        return losses.sum(), int((w > 0).sum())
+    strategy = DataParallel(model, loss_sum, ring, bucket_bytes=settings["bucket_bytes"], overlap=settings["overlap"],
+                            gradient_wire=settings["wire"], expected_tokens=12)
+    share = 12 // ring.place.num_ranks
+    mine = slice(ring.place.rank * share, (ring.place.rank + 1) * share)
+    size = settings["micro_batch"]
+    parts = [(a, b, c) for a, b, c in zip(x[mine].split(size), y[mine].split(size), weights[mine].split(size))]
+    for _ in range(2):  # a second step must not remember the first
+        outcome = strategy.run_step(parts)
+        strategy.scale_gradients(1.0)
+    return {"loss": outcome.loss, "norm": outcome.gradient_norm, "tokens": outcome.global_tokens,
+            "samples": outcome.global_samples, "finite": outcome.finite,
+            "gradients": [p.grad.flatten().tolist() for p in model.parameters()]}
+"""
+
+
+def whole_batch_gradient(padding):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3, bias=False))
+    x, y = torch.randn(12, 6), torch.randint(0, 3, (12,))
+    loss = nn.functional.cross_entropy(model(x[:padding]), y[:padding])
+    loss.backward()
+    return loss.item(), [p.grad.flatten().tolist() for p in model.parameters()]
+
+
+@pytest.mark.parametrize(("num_ranks", "micro_batch", "bucket_bytes", "overlap", "padding"), [
+    (1, 12, 1 << 20, True, 12), (2, 6, 1 << 20, True, 12), (2, 4, 64, True, 7), (3, 2, 200, False, 11), (4, 3, 1, True, 1)])
+def test_the_gradient_is_that_of_the_whole_batch(tmp_path, num_ranks, micro_batch, bucket_bytes, overlap, padding):
+    settings = {"micro_batch": micro_batch, "bucket_bytes": bucket_bytes, "overlap": overlap, "padding": padding,
+                "wire": "fp32"}
+    loss, gradients = whole_batch_gradient(padding)
+    for result in run_ranks(STEP, num_ranks, tmp_path, settings):
+        assert result["loss"] == pytest.approx(loss, rel=1e-6)
+        assert result["tokens"] == result["samples"] == padding
+        for ours, exact in zip(result["gradients"], gradients, strict=True):
+            assert ours == pytest.approx(exact, rel=1e-5, abs=1e-7)
+        norm = sum(g * g for gradient in gradients for g in gradient) ** 0.5
+        assert result["norm"] == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("wire", ["fp16", "bf16"])
+def test_a_narrow_wire_changes_gradients_only_by_rounding(tmp_path, wire):
+    settings = {"micro_batch": 6, "bucket_bytes": 100, "overlap": True, "padding": 12, "wire": wire}
+    _, gradients = whole_batch_gradient(12)
+    first, second = run_ranks(STEP, 2, tmp_path, settings)
+    assert first["gradients"] == second["gradients"]
+    for ours, exact in zip(first["gradients"], gradients, strict=True):
+        assert ours == pytest.approx(exact, rel=2e-2, abs=2e-3)
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=30), st.integers(1, 2000))
+def test_every_parameter_is_in_exactly_one_bucket_and_buckets_keep_their_bound(sizes, bucket_bytes):
+    parameters = [nn.Parameter(torch.zeros(size)) for size in sizes]
+    buckets = cut_into_buckets(parameters, bucket_bytes)
+    assert [id(p) for bucket in buckets for p in bucket.parameters] == [id(p) for p in parameters]
+    for bucket in buckets:
+        assert len(bucket.parameters) == 1 or bucket.flat.numel() * 4 <= bucket_bytes
+        for parameter in bucket.parameters:
+            assert parameter.grad.untyped_storage().data_ptr() == bucket.flat.untyped_storage().data_ptr()

@@ -1,0 +1,81 @@
+"""Real ranks without Spark: fresh processes that meet through our rendezvous, with a hard timeout.
+
+Tests hand over the source of a module that defines ``rank_main(ring, argument) -> JSON-able``; the parent asserts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipelines.launch.placement import place_ranks
+from pipelines.launch.rank_process import GangOrder, rank_environment
+from pipelines.launch.rendezvous import Rendezvous
+
+LOOPBACK = "127.0.0.1"
+RUNNER = """
+import json, sys
+import torch
+torch.set_num_threads(1)
+from pipelines.parallel.comms import Ring
+namespace = {}
+exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), namespace)
+ring = Ring.join(int(sys.argv[3]))
+result = namespace["rank_main"](ring, json.loads(sys.argv[2]))
+ring.leave()
+print("RESULT " + json.dumps(result))
+"""
+
+
+def ring_environments(num_ranks: int, port: int, *, num_segments: int = 1, timeout_s: float = 60) -> list[dict[str, str]]:
+    """The environment of each rank of a ring on this machine."""
+    order = GangOrder(run_folder="", attempt=0, num_segments=num_segments, threads_per_rank=1, driver_address=LOOPBACK,
+                      rendezvous_port=port, network_interface=None, meet_timeout_s=timeout_s, cycle_time_ms=1.0)
+    seats = place_ranks([LOOPBACK] * num_ranks, num_segments)
+    return [rank_environment(order, seat, "lo") for seat in seats]
+
+
+def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *, num_segments: int = 1,
+              timeout_s: float = 120) -> list[Any]:
+    """What ``rank_main`` returned on each rank; raises with the output of a rank that failed."""
+    module = folder / "rank_module.py"
+    module.write_text(source)
+    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks) as rendezvous:
+        processes = [
+            subprocess.Popen([sys.executable, "-c", RUNNER, str(module), json.dumps(argument), str(num_segments)],
+                             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for environment in ring_environments(num_ranks, rendezvous.port, num_segments=num_segments)]
+        try:
+            outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
+        if process.returncode != 0:
+            raise AssertionError(f"rank {rank} ended with {process.returncode}:\n{output}")
+    return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs]
+
+
+def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, timeout_s: float = 240) -> None:
+    """Runs ``pipelines.train.worker`` on every rank of a prepared run folder, attempt 0, without Spark."""
+    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks) as rendezvous:
+        processes = []
+        for environment in ring_environments(num_ranks, rendezvous.port, num_segments=num_segments):
+            environment["SPARKRING_PARENT_PID"] = str(os.getpid())
+            processes.append(subprocess.Popen(
+                [sys.executable, "-m", "pipelines.train.worker", str(run_folder), "0"], env=environment,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        try:
+            outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+    for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
+        if process.returncode != 0:
+            raise AssertionError(f"rank {rank} ended with {process.returncode}:\n{output.decode(errors='replace')}")
