@@ -1,0 +1,9 @@
+"""Border 2 to tables to report: what the ranks recorded, made queryable and readable."""
+
+from pipelines.track.live import LiveLoader
+from pipelines.track.load import load_run
+from pipelines.track.report import write_report
+from pipelines.track.summary import summarize
+from pipelines.track.views import register_tables
+
+__all__ = ["LiveLoader", "load_run", "register_tables", "summarize", "write_report"]

@@ -1,0 +1,159 @@
+"""Charts as inline SVG, drawn for a page that is light or dark, wide or narrow.
+
+Runs on: driver.
+Takes:   numbers.
+Gives:   ``Markup`` of one <svg>. Colours are the page's CSS classes; every text is escaped; no script, no network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from markupsafe import Markup, escape
+
+Format = Callable[[float], str]
+TEXT_PX = 12
+CHARACTER_PX = 6.6  # about the width of a digit at TEXT_PX
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve: ``css`` is its class; ``dots`` draws its points as well (for few points)."""
+
+    css: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dots: bool = False
+
+
+@dataclass(frozen=True)
+class Band:
+    """The area between two curves over the same x."""
+
+    css: str
+    x: Sequence[float]
+    low: Sequence[float]
+    high: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What a line chart shows. ``levels`` are named horizontal lines, ``marks`` vertical ones."""
+
+    title: str  # for those who cannot see it
+    lines: list[Series]
+    bands: list[Band] = field(default_factory=list)
+    levels: list[tuple[str, float]] = field(default_factory=list)
+    marks: list[float] = field(default_factory=list)
+    from_zero: bool = False
+    format_y: Format = lambda value: f"{value:g}"
+
+
+def line_chart(chart: Chart, width: int, height: int) -> Markup:
+    """The chart in its own pixels: draw it once for each width at which it is shown."""
+    xs = [x for line in chart.lines for x in line.x]
+    ys = [y for line in chart.lines for y in line.y] + [y for band in chart.bands for y in (*band.low, *band.high)]
+    ys += [level for _, level in chart.levels] + ([0.0] if chart.from_zero else [])
+    if not xs or not ys:
+        return Markup("")
+    y_ticks = nice_ticks(min(ys), max(ys), max(3, height // 60))
+    labels = [chart.format_y(tick) for tick in y_ticks]
+    left, right, top, bottom = 10 + CHARACTER_PX * max(map(len, labels)), width - 14, 10, height - 26
+    low, high = min(*ys, y_ticks[0]), max(*ys, y_ticks[-1])
+    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+
+    def px(x: float) -> float:
+        return left + (x - x_low) / (x_high - x_low) * (right - left)
+
+    def py(y: float) -> float:
+        return bottom - (y - low) / ((high - low) or 1.0) * (bottom - top)
+
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(chart.title)}">']
+    for tick, label in zip(y_ticks, labels, strict=True):
+        parts.append(f'<path class="grid" d="M{left:.1f} {py(tick):.1f}H{right}"/>'
+                     f'<text class="tick" text-anchor="end" x="{left - 6:.1f}" y="{py(tick) + 4:.1f}">{label}</text>')
+    x_ticks = [tick for tick in nice_ticks(x_low, x_high, max(2, width // 110)) if x_low <= tick <= x_high]
+    for tick in x_ticks:
+        anchor = "end" if px(tick) > right - 16 else "middle"
+        parts.append(f'<text class="tick" text-anchor="{anchor}" x="{px(tick):.1f}" y="{height - 8}">{si(tick)}</text>')
+    parts += [f'<path class="mark" d="M{px(x):.1f} {top}V{bottom}"/>' for x in chart.marks if x_low <= x <= x_high]
+    parts += [_band(band, px, py) for band in chart.bands]
+    parts += _levels(chart.levels, left, right, py)
+    parts += [_line(line, px, py) for line in chart.lines]
+    parts.append("</svg>")
+    return Markup("".join(parts))
+
+
+def stacked_bar(shares: list[tuple[str, float]], title: str) -> Markup:
+    """One horizontal bar of shares that sum to 1, stretched to any width."""
+    at, parts = 0.0, [f'<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" role="img" aria-label="{escape(title)}">']
+    for css, share in shares:
+        parts.append(f'<rect class="{css}" x="{at * 100:.3f}" y="0" width="{max(share, 0) * 100:.3f}" height="10"/>')
+        at += share
+    return Markup("".join([*parts, "</svg>"]))
+
+
+def nice_ticks(low: float, high: float, count: int) -> list[float]:
+    """About ``count`` round numbers that span the range."""
+    span = (high - low) or abs(high) or 1.0
+    rough = span / max(1, count)
+    magnitude = 10.0 ** math.floor(math.log10(rough))
+    step = magnitude * next(m for m in (1, 2, 2.5, 5, 10) if rough <= m * magnitude * 1.0001)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def si(value: float) -> str:
+    """1200 -> 1.2k."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}"
+
+
+def buckets(x: np.ndarray, count: int) -> list[np.ndarray]:
+    """Index ranges that cut a curve into at most ``count`` neighbours-together pieces."""
+    return [piece for piece in np.array_split(np.arange(len(x)), min(count, max(1, len(x)))) if len(piece)]
+
+
+def smoothed(y: np.ndarray, window: int) -> np.ndarray:
+    """Exponential mean over about ``window`` values, without a bias towards its start."""
+    keep = 1.0 - 1.0 / max(1, window)
+    mean, weight, out = 0.0, 0.0, np.empty(len(y))
+    for index, value in enumerate(y):
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        out[index] = mean / weight
+    return out
+
+
+def _path(x: Sequence[float], y: Sequence[float], px: Format, py: Format) -> str:
+    return "L".join(f"{px(a):.1f} {py(b):.1f}" for a, b in zip(x, y, strict=True))  # type: ignore[str-format]
+
+
+def _line(line: Series, px: Format, py: Format) -> str:
+    drawn = f'<path class="line {line.css}" d="M{_path(line.x, line.y, px, py)}"/>' if len(line.x) > 1 else ""
+    if line.dots or len(line.x) == 1:
+        drawn += "".join(f'<circle class="dot {line.css}" cx="{px(a):.1f}" cy="{py(b):.1f}" r="3.5"><title>step {a:,.0f}: '  # type: ignore[str-format]
+                         f'{b:.4g}</title></circle>' for a, b in zip(line.x, line.y, strict=True))
+    return drawn
+
+
+def _band(band: Band, px: Format, py: Format) -> str:
+    there = _path(band.x, band.high, px, py)
+    back = _path(list(reversed(band.x)), list(reversed(band.low)), px, py)
+    return f'<path class="band {band.css}" d="M{there}L{back}Z"/>'
+
+
+def _levels(levels: list[tuple[str, float]], left: float, right: float, py: Format) -> list[str]:
+    """Dashed lines with their names at the right end, kept apart from each other."""
+    parts, taken = [], -math.inf
+    for name, level in sorted(levels, key=lambda item: -item[1]):
+        y = float(py(level))
+        text_y = max(y - 5, taken + TEXT_PX + 2) if y > 24 else y + TEXT_PX + 2
+        taken = text_y
+        parts.append(f'<path class="level" d="M{left:.1f} {y:.1f}H{right}"/><text class="name" text-anchor="end" '
+                     f'x="{right}" y="{text_y:.1f}">{escape(name)}</text>')
+    return parts

@@ -1,0 +1,60 @@
+"""Tables that grow while the run goes on.
+
+Runs on: driver (a thread beside the launcher).
+Takes:   the lake and a run.
+Gives:   rows in the tables a few seconds after the ranks recorded them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from types import TracebackType
+
+import pyarrow as pa
+
+from pipelines.errors import SparkringError
+from pipelines.tables.paths import Lake
+from pipelines.track.load import load_run
+
+log = logging.getLogger(__name__)
+STOP_TIMEOUT_S = 10.0
+
+
+class LiveLoader:
+    """Loads a run every ``interval_s`` seconds between enter and exit.
+
+    A fault in it never stops the training: it is said once in the log, kept in ``error``, and the load tried again.
+    The load that completes the tables at the end is the caller's (``load_run``), after exit.
+    """
+
+    def __init__(self, lake: Lake, run_id: str, interval_s: float = 5.0) -> None:
+        self.error: Exception | None = None  # of the newest load; None when it went well
+        self._lake, self._run_id, self._interval_s = lake, run_id, interval_s
+        self._said: set[str] = set()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._load_until_stopped, name=f"live-loader-{run_id}", daemon=True)
+
+    def __enter__(self) -> LiveLoader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Waits for a load under way, at most STOP_TIMEOUT_S: what it leaves unfinished, the next load does."""
+        self._stopping.set()
+        self._thread.join(STOP_TIMEOUT_S)
+
+    def _load_until_stopped(self) -> None:
+        while not self._stopping.wait(self._interval_s):
+            if self._lake.run(self._run_id).state.exists():  # not before the run has begun
+                self._load()
+
+    def _load(self) -> None:
+        try:
+            load_run(self._lake, self._run_id)
+            self.error = None
+        except (SparkringError, OSError, ValueError, pa.ArrowException) as error:
+            self.error = error
+            if str(error) not in self._said:
+                self._said.add(str(error))
+                log.warning("metrics of run %s are not in the tables yet: %s", self._run_id, error)

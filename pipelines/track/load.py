@@ -1,0 +1,155 @@
+"""Border 2 into the tables ``runs``, ``steps``, ``rank_steps`` and ``evaluations``.
+
+Runs on: driver.
+Takes:   ``runs/<run_id>``: state.json and the ranks' record files, finished or still growing.
+Gives:   the run's part of the tables, each (run, step, rank) exactly once, however often the load is killed and repeated.
+
+It needs no slot of the cluster: a Spark job would wait behind the ranks, which hold all slots, and would make the
+relaunch of a gang wait. Only lines that came since the last load are read (``parts.py`` keeps the cursor).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import AlreadyRunningError, DataError
+from pipelines.tables.atomic import storage_errors
+from pipelines.tables.paths import Lake, RunFolder
+from pipelines.tables.state import RunState
+from pipelines.track import figures
+from pipelines.track.parts import (
+    Part,
+    append_rows,
+    arrow_schema,
+    ensure_columns,
+    open_part_path,
+    part_paths,
+    read_rows,
+    take_back,
+    write_one_row,
+)
+from pipelines.track.rank_records import new_rows, record_files, to_table
+
+LOADED_TABLES = ("runs", "steps", "rank_steps", "evaluations")
+READ_BYTES = 32 * 1024**2  # of records held at once, over all ranks
+LOCK_TIMEOUT_S = 60.0
+
+
+def load_run(lake: Lake, run_id: str) -> None:
+    """Brings the tables up to date with what the run has recorded.
+
+    Raises:
+        DataError: no such run, or a whole line of a record file is not a record (the row in ``runs`` is still written).
+        StorageError: the tables cannot be written.
+        AlreadyRunningError: another process has been loading the same run for a minute.
+    """
+    run = lake.run(run_id)
+    if not run.state.exists():
+        raise DataError(f"run {run_id}", f"there is no {run.state}", "see the runs folder for the runs that there are")
+    with _lock(run, run_id):
+        state = RunState.load(run.state)  # inside the lock: a loader that waited must not use an old one
+        if state is None:
+            raise DataError(f"run {run_id}", f"{run.state} vanished")
+        for table in LOADED_TABLES:
+            ensure_columns(lake, table)
+        try:
+            for attempt in range(len(state.attempt_start_steps)):  # oldest first: no reader sees a step of two attempts
+                for table in ("steps", "rank_steps", "evaluations"):
+                    _load_attempt(lake, run, table, state, attempt)
+        finally:
+            write_one_row(lake.table("runs") / f"{run_id}.parquet", _run_row(lake, state))
+
+
+def kept_steps(state: RunState, attempt: int) -> tuple[int, int]:
+    """First and last step of an attempt that a restart did not take back: later attempts make the rest again."""
+    starts = state.attempt_start_steps
+    return (starts[attempt] + 1 if attempt else 0), min(starts[attempt + 1:], default=2**31 - 1)
+
+
+def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attempt: int) -> None:
+    """Takes back what a restart made void, then adds the new lines, a bounded amount at a time."""
+    first, last = kept_steps(state, attempt)
+    evaluated = _evaluated_before(lake, state, attempt) if table == "evaluations" else set()
+    if table == "evaluations":
+        first = state.attempt_start_steps[attempt]  # an attempt may make up for an evaluation that the one before missed
+    parts = [Part.of(path) for path in part_paths(lake, table, state.run_id, attempt)]
+    for part in parts:
+        if part.last_step > last:
+            take_back(part, last)
+    files = record_files(run.attempt(attempt))
+    if table != "rank_steps":
+        files = {rank: path for rank, path in files.items() if rank == 0}  # whole-job figures are in rank 0's records
+    cursor = parts[-1].cursor if parts else {}
+    while files:
+        rows, moved = [], dict(cursor)
+        for rank, path in files.items():
+            found, moved[path.name] = new_rows(table, state.run_id, attempt, rank, path, cursor.get(path.name, 0),
+                                               READ_BYTES // len(files))
+            rows += [row for row in found
+                     if first <= row["step"] <= last and (row["step"], row.get("split")) not in evaluated]
+        if moved == cursor:
+            return
+        append_rows(open_part_path(lake, table, state.run_id, attempt), to_table(table, rows), moved)
+        cursor = moved
+
+
+def _evaluated_before(lake: Lake, state: RunState, attempt: int) -> set[tuple[int, str]]:
+    """(step, split) of the evaluations of earlier attempts; those have ended, and their rows are loaded."""
+    rows = read_rows(lake, "evaluations", state.run_id, ["attempt", "step", "split"]).to_pylist()
+    return {(row["step"], row["split"]) for row in rows if row["attempt"] < attempt}
+
+
+def _run_row(lake: Lake, state: RunState) -> pa.Table:
+    """The run as a whole: what the driver knows, and figures from the rows loaded so far."""
+    steps = figures.Steps.of(read_rows(lake, "steps", state.run_id, figures.STEP_COLUMNS))
+    evaluations = figures.evaluations_in_order(lake, state.run_id)
+    newest_s = state.ended_s if state.ended_s is not None else steps.newest_s
+    facts: dict[str, Any] = {
+        "run_id": state.run_id, "recipe_name": state.recipe_name, "recipe_hash": state.recipe_hash,
+        "dataset_name": state.dataset_name, "dataset_version": state.dataset_version, "status": state.status,
+        "exit_code": state.exit_code, "error": state.error, "num_replicas": state.num_replicas,
+        "num_segments": state.num_segments, "device": state.device, "precision": state.precision,
+        "parameters": state.parameters, "planned_steps": state.planned_steps, "last_step": steps.last_step,
+        "attempts": len(state.attempt_start_steps), "train_loss": steps.last_loss,
+        "validation_loss": evaluations[-1]["loss"] if evaluations else None,
+        "tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s,
+        "started": _timestamp(state.started_s or None), "ended": _timestamp(state.ended_s),
+        "seconds": newest_s - state.started_s if newest_s and state.started_s else None,
+        "placement": list(state.placement), "command": state.command, "environment": json.dumps(state.environment),
+    }
+    schema = arrow_schema("runs")
+    return pa.table([pa.array([facts[field.name]], field.type) for field in schema], schema=schema)
+
+
+def _timestamp(time_s: float | None) -> datetime | None:
+    return None if time_s is None else datetime.fromtimestamp(time_s, UTC)
+
+
+@contextmanager
+def _lock(run: RunFolder, run_id: str) -> Iterator[None]:
+    """One loader per run; the operating system frees the lock of a killed one."""
+    path = run.path / ".load.lock"
+    with storage_errors(path):
+        file = open(path, "a")  # noqa: SIM115 - closed below; kept open is what holds the lock
+    try:
+        until = time.monotonic() + LOCK_TIMEOUT_S
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    raise AlreadyRunningError(f"run {run_id}", "another process is loading its metrics",
+                                              "wait for it, or end it") from None
+                time.sleep(0.05)
+        yield
+    finally:
+        file.close()

@@ -1,0 +1,166 @@
+"""The Parquet files of a metrics table: they only grow, and each knows what it has read.
+
+Runs on: driver.
+Takes:   rows, and a cursor: how many bytes of each record file the part has taken in.
+Gives:   part files that any Parquet reader can read at any moment.
+
+A part holds its rows *and* its cursor, so one rename publishes both: a load that is killed has either happened or not,
+and repeating it adds nothing twice.
+
+A new version of a part starts with the very bytes of the old one, row group by row group, and adds a row group. Spark
+opens a file several times per read (length, footer, rows); whichever versions it meets, the offsets it holds are true.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipelines.errors import DataError
+from pipelines.tables.atomic import TEMPORARY_PREFIX, write_file
+from pipelines.tables.paths import Lake
+from pipelines.tables.schemas import TABLE_DDL
+
+Cursor = dict[str, int]  # bytes taken in, by the name of the record file
+PART_ROWS = 50_000  # a part with more is not added to any longer: every load writes the open part again
+PART_ROW_GROUPS = 256  # one per load: at a load every 5 s a new part after 21 minutes
+COLUMNS_FILE = "00-columns.parquet"  # no rows: a table without runs has its columns
+_CURSOR_KEY = b"sparkring.cursor"
+_ARROW_TYPES = {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
+                "TIMESTAMP": pa.timestamp("us", tz="UTC"), "ARRAY<STRING>": pa.list_(pa.string())}
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """The table's columns, as its DDL says."""
+    columns = (column.split(" ") for column in TABLE_DDL[table].split(", "))
+    return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns])
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part file of a table: what it holds, without its rows."""
+
+    path: Path
+    rows: int
+    row_groups: int
+    last_step: int  # the highest; -1 where it has no rows
+    cursor: Cursor
+
+    @property
+    def full(self) -> bool:
+        return self.rows >= PART_ROWS or self.row_groups >= PART_ROW_GROUPS
+
+    @staticmethod
+    def of(path: Path) -> Part:
+        """Reads the file's footer.
+
+        Raises:
+            DataError: not a part file.
+        """
+        try:
+            footer = pq.read_metadata(path)
+            step = footer.schema.to_arrow_schema().get_field_index("step")
+            last_steps = [footer.row_group(i).column(step).statistics.max for i in range(footer.num_row_groups)]
+            return Part(path, footer.num_rows, footer.num_row_groups, max(last_steps, default=-1),
+                        json.loads(footer.metadata[_CURSOR_KEY]))
+        except (pa.ArrowInvalid, KeyError, ValueError) as error:
+            raise _damaged(path, error) from error
+
+
+def open_part_path(lake: Lake, table: str, run_id: str, attempt: int) -> Path:
+    """The part that new rows go to: the newest, or the next one where that is full."""
+    paths = part_paths(lake, table, run_id, attempt)
+    index = len(paths) - 1 if paths and not Part.of(paths[-1]).full else len(paths)
+    return lake.table(table) / f"{run_id}-{attempt:03d}-{index:05d}.parquet"
+
+
+def part_paths(lake: Lake, table: str, run_id: str, attempt: int | None = None) -> list[Path]:
+    """Part files of a run (or of one attempt) in order; the name is taken apart, since one id may begin with another."""
+    name = re.compile(re.escape(run_id) + (r"-\d{3,}" if attempt is None else f"-{attempt:03d}") + r"-\d{5}\.parquet")
+    folder = lake.table(table)
+    return sorted(path for path in folder.iterdir() if name.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def append_rows(path: Path, rows: pa.Table, cursor: Cursor) -> None:
+    """Adds ``rows`` as one row group and moves the cursor, in one rename."""
+    _write(path, [*_row_groups(path), rows], rows.schema, cursor)
+
+
+def take_back(part: Part, limit: int) -> None:
+    """Removes rows with a step above ``limit``; row groups without such rows keep their bytes."""
+    groups = [group.filter(pc.less_equal(group["step"], limit)) for group in _row_groups(part.path)]
+    _write(part.path, groups, pq.read_schema(part.path), part.cursor)
+
+
+def read_rows(lake: Lake, table: str, run_id: str, columns: list[str]) -> pa.Table:
+    """Columns of all rows of one run."""
+    schema = pa.schema([arrow_schema(table).field(name) for name in columns])
+    parts = []
+    for path in part_paths(lake, table, run_id):
+        try:
+            parts.append(pq.ParquetFile(path).read(columns=columns).cast(schema))
+        except (pa.ArrowInvalid, ValueError) as error:
+            raise _damaged(path, error) from error
+    return pa.concat_tables(parts) if parts else schema.empty_table()
+
+
+def ensure_columns(lake: Lake, table: str) -> None:
+    """Gives the table's folder a file without rows, so that it can be read before the first run."""
+    path = lake.table(table) / COLUMNS_FILE
+    if not path.exists():
+        _write(path, [], arrow_schema(table), {})
+
+
+def write_one_row(path: Path, row: pa.Table) -> None:
+    """Replaces a file of a single row.
+
+    Plain pages without statistics: values of a fixed size keep their place in the file, so that a reader holding the
+    replaced file's footer still reads whole values.
+    """
+    content = io.BytesIO()
+    pq.write_table(row, content, compression="none", use_dictionary=False, write_statistics=False)
+    write_file(path, content.getvalue())
+
+
+def _row_groups(path: Path) -> Iterable[pa.Table]:
+    if path.exists():
+        try:
+            file = pq.ParquetFile(path)
+            for index in range(file.num_row_groups):
+                yield file.read_row_group(index)
+        except pa.ArrowInvalid as error:
+            raise _damaged(path, error) from error
+
+
+def _write(path: Path, row_groups: Iterable[pa.Table], schema: pa.Schema, cursor: Cursor) -> None:
+    schema = schema.with_metadata({_CURSOR_KEY: json.dumps(cursor)})
+    content = io.BytesIO()
+    with pq.ParquetWriter(content, schema, compression="snappy") as writer:
+        for rows in row_groups:
+            if rows.num_rows:
+                writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=rows.num_rows)
+    _clear_litter(path)
+    write_file(path, content.getvalue())
+
+
+def _clear_litter(path: Path) -> None:
+    """What killed loads left beside the target (the run is locked, so nobody is writing it)."""
+    start = f"{TEMPORARY_PREFIX}{path.name}-"
+    if path.parent.is_dir():
+        for other in path.parent.iterdir():
+            if other.name.startswith(start):
+                other.unlink(missing_ok=True)
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    run_files = re.sub(r"-\d+-\d+\.parquet$", "-*", path.name)
+    return DataError(str(path), f"is not a whole table file ({' '.join(str(error).split())})",
+                     f"delete {run_files} beside it and run the report job: the rows come back from the run's records")

@@ -1,0 +1,27 @@
+"""The lake's tables as names in a Spark session: ``spark.sql("SELECT * FROM steps")``.
+
+Runs on: driver.
+Takes:   a session and the lake.
+Gives:   temporary views ``runs``, ``steps``, ``rank_steps``, ``evaluations``, ``datasets``, ``rejected``.
+"""
+
+from __future__ import annotations
+
+from pyspark.sql import SparkSession
+
+from pipelines.tables.paths import TABLE_NAMES, Lake
+from pipelines.tables.schemas import TABLE_DDL
+
+
+def register_tables(spark: SparkSession, lake: Lake) -> None:
+    """Makes every table known by its name; one without files yet is empty and has its columns.
+
+    A view over files is its text, so each query lists the folder again: rows loaded meanwhile are in the next query.
+    """
+    for name in TABLE_NAMES:
+        folder = lake.table(name)
+        if any(folder.glob("[!._]*.parquet")):
+            path = str(folder).replace("`", "``")
+            spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {name} AS SELECT * FROM parquet.`{path}`")  # noqa: S608
+        else:
+            spark.createDataFrame([], TABLE_DDL[name]).createOrReplaceTempView(name)
