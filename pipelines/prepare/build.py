@@ -1,0 +1,297 @@
+"""Fills a staging folder with a whole dataset.
+
+Runs on: driver (plans, collects bounded facts), executors (read, shuffle, pack).
+Takes:   the listed inputs and a staging folder that every machine sees.
+Gives:   shards, tokenizer.json and manifest.json in it; the table ``rejected``.
+
+The flow is one Spark job with one shuffle: read -> by content hash into partitions -> sort -> drop duplicates, split,
+encode, pack, write. How many partitions there are follows from the bytes of the input alone, so that the same input gives
+the same files on any cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.config.recipe import Prepare, Recipe
+from pipelines.errors import DataError, SparkringError, StorageError
+from pipelines.prepare.encoders import EncoderKind, choose_encoder
+from pipelines.prepare.packing import unigram_loss
+from pipelines.prepare.publish import publish_rejected
+from pipelines.prepare.reading import Piece, local_documents, read_piece
+from pipelines.prepare.remote import remote_documents
+from pipelines.prepare.shards import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
+from pipelines.prepare.tokenizer import (
+    bytes_tokenizer,
+    characters_tokenizer,
+    end_of_text_id,
+    given_tokenizer,
+    train_bpe,
+    vocabulary_size,
+)
+from pipelines.tables.atomic import storage_errors
+from pipelines.tables.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256
+from pipelines.tables.paths import Lake
+
+CHECK_BYTES = 1024**2  # text on which the fast encoder is compared with Hugging Face tokenizers
+SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
+ARROW_BATCH = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
+               "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024**2)}
+
+
+class Inputs(NamedTuple):
+    """What is to be prepared."""
+
+    pieces: list[Piece]  # of local files
+    remote_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        return sum(piece.bytes for piece in self.pieces) + self.remote_bytes
+
+
+class Identity(NamedTuple):
+    """What the dataset is called, and why."""
+
+    version: str
+    fingerprint: str
+    recipe_hash: str
+
+
+def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Inputs, identity: Identity, staging: Path,
+                  report: Callable[[str], None]) -> Manifest:
+    """Writes everything into ``staging``; publishes only the table ``rejected``.
+
+    Raises:
+        DataError: unreadable input, no document left, a split without a row.
+        StorageError: disk full, read-only.
+    """
+    prepare, started = recipe.prepare, time.monotonic()
+    with _arrow_batches(spark), _spark_errors():
+        documents = _documents(spark, prepare, inputs)
+        tokenizer_path = staging / TOKENIZER_NAME
+        encoder = _make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
+        settings = _pack_settings(recipe, identity, staging, encoder)
+        report(f"prepare: tokenizer ready after {time.monotonic() - started:.1f} s "
+               f"({settings.vocabulary_size:,} tokens, encoded by {encoder})")
+        packing = time.monotonic()
+        partitions = num_partitions(inputs.bytes, prepare.shard_text_bytes)
+        packed = (documents.repartition(partitions, "key").sortWithinPartitions("key", "source", "position")
+                  .mapInArrow(lambda batches: pack_partition(batches, settings), OUTCOME_DDL))
+        outcomes = [json.loads(row.outcome) for row in packed.collect()]
+    _raise_faults(outcomes)
+    outcomes.sort(key=lambda outcome: outcome["partition"])
+    with storage_errors(staging):
+        manifest = _assemble(outcomes, recipe, lake, settings, identity)
+    seconds = time.monotonic() - packing
+    tokens = manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]
+    report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
+    return manifest
+
+
+def num_partitions(input_bytes: int, shard_text_bytes: int) -> int:
+    """Partitions, and so shards of a split at most; depends on the data only, never on the cluster."""
+    small = min(SMALL_PARTITIONS, input_bytes // SMALL_PARTITION_BYTES)
+    return max(1, small, math.ceil(input_bytes / shard_text_bytes))
+
+
+def _documents(spark: SparkSession, prepare: Prepare, inputs: Inputs) -> DataFrame:
+    """All inputs as one DataFrame."""
+    sources = remote_documents(spark, prepare)
+    if inputs.pieces:
+        sources.append(local_documents(spark, inputs.pieces, prepare))
+    if not sources:
+        raise DataError("prepare.inputs", "the files hold no record", "give files that do")
+    documents = sources[0]
+    for more in sources[1:]:
+        documents = documents.union(more)
+    return documents
+
+
+def _make_tokenizer(documents: DataFrame, prepare: Prepare, inputs: Inputs, path: Path,
+                    report: Callable[[str], None]) -> EncoderKind:
+    """Saves ``tokenizer.json`` and chooses what encodes with it."""
+    setting = prepare.tokenizer
+    preferred: EncoderKind = "tiktoken" if setting.kind == "bpe" else setting.kind
+    trained = setting.kind == "bpe" and setting.path is None
+    sample = _sample(documents, prepare, inputs, setting.sample_bytes if trained else CHECK_BYTES)
+    if setting.path is not None:
+        tokenizer, preferred = given_tokenizer(setting.path), "tiktoken"
+    elif setting.kind == "bpe":
+        tokenizer = train_bpe((content.decode() for content in sample), setting.vocabulary_size)
+    elif setting.kind == "characters":
+        tokenizer = characters_tokenizer(_alphabet(documents))
+    else:
+        tokenizer = bytes_tokenizer()
+    with storage_errors(path):
+        path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    encoder, reason = choose_encoder(preferred, path, _cut_sample(sample, CHECK_BYTES))
+    if reason:
+        report(f"prepare: encoding with tokenizers, which is slower: {reason}")
+    return encoder
+
+
+def _sample(documents: DataFrame, prepare: Prepare, inputs: Inputs, limit: int) -> list[bytes]:
+    """Documents of about ``limit`` bytes together, the same ones for the same input, from all over it."""
+    local_limit = limit * (inputs.bytes - inputs.remote_bytes) // max(inputs.bytes, 1)
+    pieces = sorted(inputs.pieces, key=lambda piece: hashlib.sha256(
+        f"{piece.input_index}/{piece.name}:{piece.start}".encode("utf-8", "replace")).digest())
+    local = (record.content for piece in pieces for record in read_piece(piece, prepare) if record.content is not None)
+    sample = _take(local, local_limit)
+    if inputs.remote_bytes:
+        share = min(1.0, 2.0 * limit / inputs.bytes)
+        chosen = documents.where(documents.content.isNotNull()).select("key", "content")
+        if share < 1.0:
+            below = chosen.where(chosen.key < bytearray(int(share * 2**64).to_bytes(8, "big")))
+            chosen = below if below.head(1) else chosen.orderBy("key").limit(1)
+        sample += _take((bytes(row.content) for row in chosen.orderBy("key").toLocalIterator()), limit - local_limit)
+    return sample
+
+
+def _take(contents: Iterator[bytes], limit: int) -> list[bytes]:
+    """The first contents, of ``limit`` bytes together; the last one is cut."""
+    taken: list[bytes] = []
+    while limit > 0 and (content := next(contents, None)) is not None:
+        taken.append(content if len(content) <= limit else content[:limit].decode("utf-8", "ignore").encode())
+        limit -= len(content)
+    return taken
+
+
+def _cut_sample(sample: list[bytes], limit: int) -> list[bytes]:
+    return _take(iter(sample), limit)
+
+
+def _alphabet(documents: DataFrame) -> str:
+    """Every character of every document."""
+    def characters(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        found: set[str] = set()
+        for batch in batches:
+            for content in batch.column(0).to_pylist():
+                found.update(content.decode())
+        yield pa.RecordBatch.from_pydict({"characters": ["".join(sorted(found))]})
+
+    rows = documents.where(documents.content.isNotNull()).select("content").mapInArrow(characters, "characters STRING").collect()
+    return "".join(sorted({char for row in rows for char in row.characters}))
+
+
+def _pack_settings(recipe: Recipe, identity: Identity, staging: Path, encoder: EncoderKind) -> PackSettings:
+    path, prepare = staging / TOKENIZER_NAME, recipe.prepare
+    tokenizer = given_tokenizer(str(path))
+    return PackSettings(
+        staging=str(staging), dataset_name=recipe.name, dataset_version=identity.version, encoder=encoder,
+        tokenizer_path=str(path), tokenizer_sha256=file_sha256(path), vocabulary_size=vocabulary_size(tokenizer),
+        end_of_text_id=end_of_text_id(tokenizer), sequence_length=prepare.sequence_length,
+        rows_per_row_group=prepare.rows_per_row_group, split_kind=prepare.split.kind,
+        validation_fraction=prepare.split.validation_fraction, deduplicate=prepare.deduplicate)
+
+
+def _raise_faults(outcomes: list[dict[str, Any]]) -> None:
+    for fault in (outcome["fault"] for outcome in outcomes if "fault" in outcome):
+        if fault["kind"] == "data":
+            raise DataError(fault["place"], fault["problem"], "restore it or move it out of the input")
+        raise StorageError(fault["place"], f"cannot be written: {fault['problem']}",
+                           "free space, fix permissions, or set storage.root to another folder")
+
+
+def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settings: PackSettings,
+              identity: Identity) -> Manifest:
+    """Gives the shards their names, adds up the facts and writes the manifest."""
+    staging, counts = Path(settings.staging), Counter[str]()
+    for outcome in outcomes:
+        counts.update(outcome["counts"])
+    parts = [staging / outcome["attempt"] / "rejected.parquet" for outcome in outcomes]
+    publish_rejected([part for part in parts if part.exists()], lake, recipe.name, identity.version)
+    splits, tokens_V = {}, {}
+    for split in SPLITS:
+        splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
+        counts[f"{split}_tokens"] = int(tokens_V[split].sum())
+    _check_splits(counts, recipe, lake)
+    for attempt in staging.glob("attempt-*"):
+        shutil.rmtree(attempt)
+    counts["duplicates"] = counts["rejected_duplicate"]
+    manifest = Manifest(
+        name=recipe.name, version=identity.version, sequence_length=settings.sequence_length,
+        vocabulary_size=settings.vocabulary_size, end_of_text_id=settings.end_of_text_id,
+        tokenizer_sha256=settings.tokenizer_sha256, input_fingerprint=identity.fingerprint,
+        recipe_hash=identity.recipe_hash, splits=splits, counts=dict(sorted(counts.items())),
+        baselines={"uniform": math.log(settings.vocabulary_size),
+                   "unigram": unigram_loss(tokens_V["train"], tokens_V["validation"])},
+        source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
+    manifest.save(staging)
+    return manifest
+
+
+def _name_shards(outcomes: list[dict[str, Any]], split: str, settings: PackSettings) -> tuple[tuple[Shard, ...], np.ndarray]:
+    """Moves a split's shards to their place; how often each token is predicted."""
+    staging, shards = Path(settings.staging), []
+    tokens_V = np.zeros(settings.vocabulary_size, dtype=np.int64)
+    for outcome in outcomes:
+        facts = outcome["shards"][split]
+        if facts is None:
+            continue
+        written = staging / outcome["attempt"] / f"{split}.parquet"
+        name = f"{split}-{len(shards):05d}.parquet"
+        written.rename(staging / name)
+        tokens_V += np.load(written.with_suffix(".npy"), allow_pickle=False)
+        shards.append(Shard(name, tuple(facts["row_groups"]), facts["bytes"], facts["sha256"]))
+    return tuple(shards), tokens_V
+
+
+def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
+    """Both splits must hold a row."""
+    refused = {reason.removeprefix("rejected_"): count for reason, count in counts.items() if reason.startswith("rejected_")}
+    if not counts["documents"]:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()))
+        raise DataError("prepare.inputs", f"no document is left: of {counts['input_records']:,} records " +
+                        (f"all were rejected ({why})" if why else "there is none"),
+                        f"see the table {lake.table('rejected')}, and check format, column and delimiter")
+    for split in SPLITS:
+        if not counts[f"{split}_tokens"]:
+            raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents and "
+                            f"validation_fraction {recipe.prepare.split.validation_fraction}",
+                            "give more documents, change prepare.split.validation_fraction, or set prepare.split.kind: position")
+
+
+@contextmanager
+def _arrow_batches(spark: SparkSession) -> Iterator[None]:
+    """Bounds what a Python worker holds at once; the session's own settings come back afterwards."""
+    before = {key: spark.conf.get(key, None) for key in ARROW_BATCH}
+    try:
+        for key, value in ARROW_BATCH.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)
+
+
+@contextmanager
+def _spark_errors() -> Iterator[None]:
+    """A failed Spark job without its Java stack trace."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        if "No space left on device" in str(error):
+            raise StorageError("spark.local.dir", "is full", "free space, or set it to another folder") from None
+        causes = [line for line in lines if line.startswith("Caused by:") or "Error: " in line]
+        raise SparkringError("prepare", f"the Spark job failed: {(causes or lines or [type(error).__name__])[-1][:300]}",
+                             "see Spark's own log") from error

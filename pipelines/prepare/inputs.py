@@ -1,0 +1,140 @@
+"""What the recipe's inputs are on disk, and the version that they and the recipe make.
+
+Runs on: driver, without Spark.
+Takes:   ``prepare.inputs``: files, folders and globs on a file system that every machine sees.
+Gives:   the files in a fixed order; a fingerprint of their content; ``DataError`` naming the input that has none.
+
+Names that start with a dot are hidden and not read from folders. A leading underscore hides nothing in text folders
+(``__init__.py`` is text) but marks book-keeping (``_SUCCESS``, ``_common_metadata``) in JSONL and Parquet folders. A file
+that is named itself is always read.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from pipelines.config import content_hash
+from pipelines.config.recipe import InputSource, Prepare
+from pipelines.errors import DataError
+from pipelines.tables.manifest import FORMAT_VERSION, file_sha256
+
+CONTENT_FINGERPRINT_BYTES = 2 * 1024**3  # above it, size and modification time stand for the content
+
+
+class InputFile(NamedTuple):
+    """One file of one input."""
+
+    input_index: int
+    path: str  # absolute
+    name: str  # relative to the input's folder: the same wherever the folder lies
+    bytes: int
+    modified_ns: int
+
+
+def is_url(path: str) -> bool:
+    """Whether Spark reads it (a scheme is given) rather than the local file system."""
+    return "://" in path
+
+
+def list_files(inputs: tuple[InputSource, ...], lake_root: Path) -> list[InputFile]:
+    """All files of the local inputs, in the order of the recipe, then of their names.
+
+    Raises:
+        DataError: an input does not exist or holds no file.
+    """
+    return [file for index, source in enumerate(inputs) if not is_url(source.path)
+            for file in _list_input(index, source, lake_root)]
+
+
+def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputFile]:
+    place, path = f"prepare.inputs.{index}.path", source.path
+    if os.path.lexists(path):  # a real name wins over a glob that it looks like
+        roots = [path]
+    elif glob.has_magic(path):
+        roots = sorted(glob.glob(path, recursive=True))
+        if not roots:
+            raise DataError(place, f"{path!r} matches nothing", "give a file, a folder or a glob that matches")
+    else:
+        raise DataError(place, f"{path!r} does not exist", "give a file, a folder or a glob that matches")
+    base = path if roots == [path] else os.path.commonpath(roots)
+    files: dict[str, InputFile] = {}
+    try:
+        for root in roots:
+            for found in _walk(root, source, lake_root):
+                status, full = os.stat(found), os.path.abspath(found)
+                name = os.path.relpath(found, base) if found != base else os.path.basename(found)
+                files[full] = InputFile(index, full, name, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise DataError(place, f"{error.filename!r} cannot be read: {error.strerror}", "fix its permissions") from error
+    if not files:
+        which = f" that match {source.pattern!r}" if source.pattern else ""
+        raise DataError(place, f"{path!r} holds no files{which}", "give a folder that does, or another pattern")
+    return sorted(files.values(), key=lambda file: file.name)
+
+
+def _walk(root: str, source: InputSource, lake_root: Path) -> Iterator[str]:
+    """The root itself where it is a file; else the files below it, without the lake that we write to."""
+    if not os.path.isdir(root):
+        yield root
+        return
+    hidden = (".",) if source.format == "text" else (".", "_")
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith(hidden)
+                            and os.path.abspath(os.path.join(folder, name)) != str(lake_root))
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if not name.startswith(hidden) and os.path.isfile(path) and fnmatch.fnmatch(name, source.pattern or "*"):
+                yield path
+
+
+def fingerprint(files: list[InputFile]) -> str:
+    """Changes when a file's name or content does; not when the folder is moved or a file is touched.
+
+    Above ``CONTENT_FINGERPRINT_BYTES`` in total, size and modification time stand for the content.
+    """
+    by_content = sum(file.bytes for file in files) <= CONTENT_FINGERPRINT_BYTES
+
+    def identity(file: InputFile) -> str:
+        return _content_identity(file) if by_content else str(file.modified_ns)
+
+    whole = hashlib.sha256()
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        for file, what in zip(files, threads.map(identity, files, chunksize=64), strict=True):
+            whole.update(repr((file.input_index, file.name, file.bytes, what)).encode())
+    return whole.hexdigest()
+
+
+def _content_identity(file: InputFile) -> str:
+    try:
+        return file_sha256(Path(file.path))
+    except OSError as error:  # it will be rejected as unreadable
+        return str(error.strerror)
+
+
+def recipe_hash(prepare: Prepare) -> str:
+    """16 hex digits of the prepare section, in which files stand for their content and not for their place."""
+    inputs = tuple(source.model_copy(update={"path": "", "pattern": None}) for source in prepare.inputs)
+    tokenizer = prepare.tokenizer
+    if tokenizer.path is not None:
+        try:
+            tokenizer = tokenizer.model_copy(update={"path": file_sha256(Path(tokenizer.path))})
+        except OSError as error:
+            raise DataError("prepare.tokenizer.path", f"{tokenizer.path!r} cannot be read: {error.strerror}",
+                            "give a tokenizer.json in Hugging Face format") from error
+    return content_hash(prepare.model_copy(update={"inputs": inputs, "tokenizer": tokenizer}))
+
+
+def dataset_version(prepare_hash: str, input_fingerprint: str) -> str:
+    """16 hex digits: the same for the same inputs, prepare section and format."""
+    return hashlib.sha256(f"{prepare_hash} {input_fingerprint} {FORMAT_VERSION}".encode()).hexdigest()[:16]

@@ -1,0 +1,156 @@
+"""A version is prepared by one process at a time and published whole; its table rows appear exactly once.
+
+Runs on: driver.
+Takes:   a finished staging folder, a manifest.
+Gives:   the dataset folder; one file per version in the tables ``rejected`` and ``datasets``.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import AlreadyRunningError, DataError
+from pipelines.prepare.shards import REJECTED_SCHEMA
+from pipelines.tables.atomic import TEMPORARY_PREFIX, storage_errors, temporary_beside
+from pipelines.tables.manifest import MANIFEST_NAME, Manifest
+from pipelines.tables.paths import Lake
+
+LOCK_PREFIX = ".lock-"
+DATASETS_SCHEMA = pa.schema([
+    ("dataset_name", pa.string()), ("dataset_version", pa.string()), ("created", pa.timestamp("us", tz="UTC")),
+    ("sequence_length", pa.int32()), ("vocabulary_size", pa.int32()), ("train_rows", pa.int64()),
+    ("validation_rows", pa.int64()), ("train_tokens", pa.int64()), ("validation_tokens", pa.int64()),
+    ("input_records", pa.int64()), ("rejected_records", pa.int64()), ("documents", pa.int64()), ("shards", pa.int32()),
+    ("bytes", pa.int64()), ("uniform_loss", pa.float64()), ("unigram_loss", pa.float64()),
+    ("input_fingerprint", pa.string()), ("recipe_hash", pa.string()), ("path", pa.string())])
+
+
+@contextmanager
+def version_lock(lake: Lake, name: str, version: str) -> Iterator[None]:
+    """Held while a version is prepared; the kernel lets it go when its holder dies. The holder's stale folders are removed.
+
+    Raises:
+        AlreadyRunningError: another process prepares this version now.
+        StorageError: the lake cannot be written.
+    """
+    folder = lake.datasets(name)
+    path = folder / f"{LOCK_PREFIX}{version}"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = _lock(path)
+    if descriptor is None:
+        raise AlreadyRunningError(f"dataset {name} {version}", "is being prepared by another process",
+                                  "wait until it ends, then give the same command again")
+    try:
+        remove_stale(lake, name, version)
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held: see _lock
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that holds the lock, or None where another process does."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+                return descriptor
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        except FileNotFoundError:
+            pass
+        os.close(descriptor)  # its holder ended and removed the file between our open and our lock: once more
+
+
+def remove_stale(lake: Lake, name: str, version: str) -> None:
+    """Removes what killed runs left of this version; only for the holder of its lock."""
+    for left in (*lake.datasets(name).glob(f"{TEMPORARY_PREFIX}{version}-*"),
+                 *(stale for table in ("rejected", "datasets")
+                   for stale in lake.table(table).glob(f"{TEMPORARY_PREFIX}{name}-{version}.parquet-*"))):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
+
+
+def published(lake: Lake, name: str, version: str) -> Manifest | None:
+    """The manifest of a version that is there, or None.
+
+    Raises:
+        DataError: the folder is there, but a shard is gone or has another size.
+    """
+    folder = lake.dataset(name, version)
+    if not folder.exists():
+        return None
+    remedy = f"remove {folder} and prepare again"
+    if not (folder / MANIFEST_NAME).exists():
+        raise DataError(str(folder / MANIFEST_NAME), "is missing", remedy)
+    manifest = Manifest.load(folder)
+    for shard in (shard for shards in manifest.splits.values() for shard in shards):
+        path = folder / shard.path
+        size = path.stat().st_size if path.exists() else None
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
+            raise DataError(str(path), found, remedy)
+    return manifest
+
+
+def publish_rejected(parts: list[Path], lake: Lake, name: str, version: str) -> None:
+    """One file in table ``rejected`` from the parts, in order; replaces the one of an earlier try."""
+    target = lake.table("rejected") / f"{name}-{version}.parquet"
+    with _table_file(target) as temporary, pq.ParquetWriter(temporary, REJECTED_SCHEMA, compression="zstd") as writer:
+        writer.write_table(REJECTED_SCHEMA.empty_table())  # a table without rows still has its columns
+        for part in parts:
+            for batch in pq.ParquetFile(part).iter_batches():
+                writer.write_batch(batch)
+
+
+def publish_dataset_row(manifest: Manifest, lake: Lake) -> None:
+    """The version's row in table ``datasets``, once however often this is called.
+
+    Raises:
+        StorageError: the table cannot be written.
+    """
+    target = lake.table("datasets") / f"{manifest.name}-{manifest.version}.parquet"
+    if target.exists():
+        return
+    folder = lake.dataset(manifest.name, manifest.version)
+    shards = [shard for shards in manifest.splits.values() for shard in shards]
+    counts = manifest.counts
+    row = {
+        "dataset_name": manifest.name, "dataset_version": manifest.version,
+        "created": datetime.fromtimestamp((folder / MANIFEST_NAME).stat().st_mtime, UTC),
+        "sequence_length": manifest.sequence_length, "vocabulary_size": manifest.vocabulary_size,
+        "train_rows": manifest.rows("train"), "validation_rows": manifest.rows("validation"),
+        "train_tokens": counts["train_tokens"], "validation_tokens": counts["validation_tokens"],
+        "input_records": counts["input_records"], "rejected_records": counts["input_records"] - counts["documents"],
+        "documents": counts["documents"], "shards": len(shards), "bytes": sum(shard.bytes for shard in shards),
+        "uniform_loss": manifest.baselines["uniform"], "unigram_loss": manifest.baselines["unigram"],
+        "input_fingerprint": manifest.input_fingerprint, "recipe_hash": manifest.recipe_hash, "path": str(folder)}
+    with _table_file(target) as temporary:
+        pq.write_table(pa.Table.from_pylist([row], schema=DATASETS_SCHEMA), temporary)
+
+
+@contextmanager
+def _table_file(target: Path) -> Iterator[Path]:
+    """A temporary file that becomes the table's file when the block ends well."""
+    temporary = temporary_beside(target)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,227 @@
+"""Input files become rows of ``documents``, read in parallel.
+
+Runs on: driver (cuts files into pieces), executors (read them).
+Takes:   the listed files, or URLs that the Spark session reads.
+Gives:   DataFrame ``documents`` (``DOCUMENT_DDL``): one row per input record, refused ones too.
+
+A piece is a whole text file, a byte range of a file that is cut at a delimiter, or a row group of a Parquet file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.config.recipe import InputSource, Prepare
+from pipelines.errors import DataError
+from pipelines.prepare.inputs import InputFile
+from pipelines.prepare.records import (
+    JSON_LINE_FACTOR,
+    Record,
+    cut,
+    json_record,
+    oversized_record,
+    text_record,
+    value_record,
+)
+
+PIECE_BYTES = 8 * 1024**2
+MIN_TASK_BYTES, MAX_TASK_BYTES, MIN_TASKS = 1024**2, 64 * 1024**2, 8
+FILE_COST_BYTES = 4096  # opening a file costs about as much as reading this
+BATCH_BYTES, BATCH_ROWS = 8 * 1024**2, 4096
+FAULT = "fault"  # a row that stops the job: its detail is "place\tproblem"
+
+DOCUMENT_DDL = ("key BINARY, source STRING, position BIGINT, content BINARY, reason STRING, detail STRING, bytes BIGINT")
+DOCUMENT_SCHEMA = pa.schema([("key", pa.binary()), ("source", pa.string()), ("position", pa.int64()),
+                             ("content", pa.binary()), ("reason", pa.string()), ("detail", pa.string()),
+                             ("bytes", pa.int64())])
+
+
+class Piece(NamedTuple):
+    """What one reader reads at once."""
+
+    input_index: int
+    path: str
+    name: str
+    start: int  # byte offset, or first row of a row group
+    end: int  # byte offset, or index of a row group
+    bytes: int
+
+
+def cut_into_pieces(files: list[InputFile], inputs: tuple[InputSource, ...]) -> list[Piece]:
+    """All pieces of all files, in order.
+
+    Raises:
+        DataError: a Parquet file is not one, or lacks the column.
+    """
+    return [piece for file in files for piece in _pieces_of(file, inputs[file.input_index])]
+
+
+def _pieces_of(file: InputFile, source: InputSource) -> Iterator[Piece]:
+    if source.format == "parquet":
+        yield from _row_groups(file, source.column)
+    elif source.format == "text" and source.delimiter is None:
+        yield Piece(file.input_index, file.path, file.name, 0, file.bytes, file.bytes)
+    else:
+        for start in range(0, file.bytes, PIECE_BYTES):
+            end = min(start + PIECE_BYTES, file.bytes)
+            yield Piece(file.input_index, file.path, file.name, start, end, end - start)
+
+
+def _row_groups(file: InputFile, column: str) -> Iterator[Piece]:
+    place = f"prepare.inputs.{file.input_index}.path"
+    try:
+        with pq.ParquetFile(file.path) as parquet:
+            names, metadata = parquet.schema_arrow.names, parquet.metadata
+            if column not in names:
+                raise DataError(f"prepare.inputs.{file.input_index}.column",
+                                f"{file.path} has no column {column!r}; it has {', '.join(names)}",
+                                "name one of them, or move the file out of the input")
+            kind = parquet.schema_arrow.field(column).type
+            if not _holds_text(kind):
+                raise DataError(f"prepare.inputs.{file.input_index}.column",
+                                f"{column!r} of {file.path} is {kind}, not text", "name a column of strings")
+            leaf = parquet.schema.names.index(column)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(place, f"{file.path} is not a readable Parquet file ({_one_line(error)})",
+                        "restore it or move it out of the input") from error
+    first_row = 0
+    for index in range(metadata.num_row_groups):
+        group = metadata.row_group(index)
+        yield Piece(file.input_index, file.path, file.name, first_row, index, group.column(leaf).total_uncompressed_size)
+        first_row += group.num_rows
+
+
+def _holds_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(test(kind) for test in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary,
+                                       pa.types.is_large_binary, pa.types.is_null))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def read_piece(piece: Piece, prepare: Prepare) -> Iterator[Record]:
+    """The records of one piece.
+
+    Raises:
+        DataError: a part of a file cannot be read. (A whole text file that cannot be read is a refused record.)
+    """
+    source, limit = prepare.inputs[piece.input_index], prepare.max_document_bytes
+    shown = os.fsencode(piece.path).decode("utf-8", "replace")
+    try:
+        if source.format == "parquet":
+            yield from _read_row_group(piece, shown, source.column, limit)
+        elif source.format == "text" and source.delimiter is None:
+            yield _read_whole(piece, shown, limit)
+        else:
+            yield from _read_range(piece, shown, source, limit)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"prepare.inputs.{piece.input_index}.path", f"{shown} cannot be read ({_one_line(error)})",
+                        "restore it or move it out of the input") from error
+
+
+def _read_whole(piece: Piece, shown: str, limit: int) -> Record:
+    if piece.bytes > limit:
+        return oversized_record(shown, 0, piece.bytes, limit)
+    try:
+        with open(piece.path, "rb") as file:
+            return text_record(shown, 0, file.read(limit + 1), limit)
+    except OSError as error:
+        return Record(shown, 0, None, "unreadable", error.strerror or str(error), piece.bytes)
+
+
+def _read_range(piece: Piece, shown: str, source: InputSource, limit: int) -> Iterator[Record]:
+    json_lines = source.format == "jsonl"
+    delimiter = b"\n" if json_lines else (source.delimiter or "\n").encode()
+    raw_limit = limit * JSON_LINE_FACTOR if json_lines else limit
+    with open(piece.path, "rb") as file:
+        for offset, raw, size in cut(file, piece.start, piece.end, delimiter, raw_limit):
+            if raw is None:
+                yield oversized_record(shown, offset, size, limit)
+            elif json_lines:
+                yield json_record(shown, offset, raw, source.column, limit)
+            else:
+                yield text_record(shown, offset, raw, limit)
+
+
+def _read_row_group(piece: Piece, shown: str, column: str, limit: int) -> Iterator[Record]:
+    row = piece.start
+    with pq.ParquetFile(piece.path) as parquet:
+        for batch in parquet.iter_batches(batch_size=1024, row_groups=[piece.end], columns=[column]):
+            for value in batch.column(0).to_pylist():
+                yield value_record(shown, row, value, column, limit)
+                row += 1
+
+
+def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare) -> DataFrame:
+    """``documents`` of local files; the number of tasks grows with their bytes."""
+    tasks = group_pieces(pieces)
+    rows = spark.sparkContext.parallelize([(json.dumps(task),) for task in tasks], len(tasks))
+    work = spark.createDataFrame(rows, "pieces STRING", verifySchema=False)
+
+    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        return record_batches(record for batch in batches for task in batch.column(0).to_pylist()
+                              for record in _records_or_fault(json.loads(task), prepare))
+
+    return work.mapInArrow(read, DOCUMENT_DDL)
+
+
+def _records_or_fault(task: list[list], prepare: Prepare) -> Iterator[Record]:
+    try:
+        for piece in task:
+            yield from read_piece(Piece(*piece), prepare)
+    except DataError as error:  # an exception would reach the driver as a Java trace, after retries
+        yield Record("", 0, None, FAULT, f"{error.place}\t{error.problem}", 0)
+
+
+def group_pieces(pieces: list[Piece]) -> list[list[Piece]]:
+    """Neighbouring pieces read by one task: even in bytes, and at least ``MIN_TASKS`` where there is enough to read."""
+    total = sum(piece.bytes + FILE_COST_BYTES for piece in pieces)
+    target = min(max(total // MIN_TASKS, MIN_TASK_BYTES), MAX_TASK_BYTES)
+    groups: list[list[Piece]] = [[]]
+    filled = 0
+    for piece in pieces:
+        if filled >= target:
+            groups.append([])
+            filled = 0
+        groups[-1].append(piece)
+        filled += piece.bytes + FILE_COST_BYTES
+    return groups
+
+
+def record_batches(records: Iterator[Record]) -> Iterator[pa.RecordBatch]:
+    """Rows of ``documents`` in batches bounded by bytes and rows."""
+    waiting: list[Record] = []
+    waiting_bytes = 0
+    for record in records:
+        waiting.append(record)
+        waiting_bytes += len(record.content or b"")
+        if waiting_bytes >= BATCH_BYTES or len(waiting) >= BATCH_ROWS:
+            yield _batch(waiting)
+            waiting, waiting_bytes = [], 0
+    if waiting:
+        yield _batch(waiting)
+
+
+def _batch(records: list[Record]) -> pa.RecordBatch:
+    columns = list(zip(*records, strict=True))
+    keys = [_key(record) for record in records]
+    return pa.RecordBatch.from_arrays(
+        [pa.array(values, type=field.type) for values, field in zip([keys, *columns], DOCUMENT_SCHEMA, strict=True)],
+        schema=DOCUMENT_SCHEMA)
+
+
+def _key(record: Record) -> bytes:
+    """SHA-256 of the content; of the place where there is none."""
+    return hashlib.sha256(record.content if record.content is not None
+                          else f"{record.source}\0{record.position}".encode()).digest()

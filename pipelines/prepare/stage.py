@@ -1,0 +1,118 @@
+"""The stage prepare: from the recipe's inputs to one immutable dataset version.
+
+Runs on: driver.
+Takes:   the recipe and the lake.
+Gives:   ``prepare``: the manifest of the version that inputs and recipe make, built only where it is not there;
+         ``plan_prepare``: the same question without Spark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from pipelines.config import Recipe
+from pipelines.errors import ConfigError, SparkringError, StorageError
+from pipelines.prepare.build import Identity, Inputs, build_dataset
+from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
+from pipelines.prepare.publish import publish_dataset_row, published, version_lock
+from pipelines.prepare.reading import cut_into_pieces
+from pipelines.prepare.remote import summarize_remote
+from pipelines.tables.atomic import new_folder
+from pipelines.tables.manifest import Manifest
+from pipelines.tables.paths import Lake
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What prepare would do. Version and folder are None while inputs are URLs that only Spark can list."""
+
+    name: str
+    recipe_hash: str
+    num_files: int
+    input_bytes: int
+    fingerprint: str | None
+    version: str | None
+    folder: Path | None
+    exists: bool
+    files: tuple[InputFile, ...] = field(repr=False)
+    remote_bytes: int = 0
+
+
+def plan_prepare(recipe: Recipe, lake: Lake) -> PreparePlan:
+    """Lists and fingerprints the local inputs; starts nothing, writes nothing.
+
+    Raises:
+        ConfigError: tokenizer settings that contradict each other.
+        DataError: an input that is not there or holds no file.
+    """
+    prepare_section = recipe.prepare
+    tokenizer = prepare_section.tokenizer
+    if tokenizer.path is not None and tokenizer.kind != "bpe":
+        raise ConfigError(SparkringError("prepare.tokenizer.path", f"is given, but prepare.tokenizer.kind is {tokenizer.kind!r}",
+                                         "remove one of them"))
+    files = list_files(prepare_section.inputs, lake.root)
+    plan = PreparePlan(recipe.name, recipe_hash(prepare_section), len(files), sum(file.bytes for file in files),
+                       None, None, None, False, tuple(files))
+    if any(is_url(source.path) for source in prepare_section.inputs):
+        return plan
+    return _with_version(plan, lake, fingerprint(files))
+
+
+def prepare(spark: SparkSession, recipe: Recipe, lake: Lake, report: Callable[[str], None] = print) -> Manifest:
+    """Makes the dataset version, or finds it; its row is then in table ``datasets``, its refused records in ``rejected``.
+
+    Raises:
+        DataError: missing, unreadable or empty input; nothing left after cleaning; a damaged version in its place.
+        AlreadyRunningError: another process prepares the same version now.
+        StorageError: the lake cannot be written.
+    """
+    plan = _completed(plan_prepare(recipe, lake), spark, recipe, lake)
+    if plan.version is None or plan.folder is None or plan.fingerprint is None:
+        raise SparkringError("prepare", "the inputs have no fingerprint")
+    manifest = published(lake, plan.name, plan.version)
+    if manifest is not None:
+        report(f"prepare: dataset {plan.name} {plan.version} is there already, nothing to do ({plan.folder})")
+    else:
+        identity = Identity(plan.version, plan.fingerprint, plan.recipe_hash)
+        with version_lock(lake, plan.name, plan.version):
+            manifest = published(lake, plan.name, plan.version) or _build(spark, recipe, lake, plan, identity, report)
+        report(f"prepare: published {plan.folder}")
+    publish_dataset_row(manifest, lake)
+    return manifest
+
+
+def _completed(plan: PreparePlan, spark: SparkSession, recipe: Recipe, lake: Lake) -> PreparePlan:
+    """The plan with what Spark knows of inputs given as URLs."""
+    if plan.version is not None:
+        return plan
+    remote = summarize_remote(spark, recipe.prepare.inputs)
+    plan = replace(plan, num_files=plan.num_files + remote.files, input_bytes=plan.input_bytes + remote.bytes,
+                   remote_bytes=remote.bytes)
+    both = hashlib.sha256(f"{fingerprint(list(plan.files))} {remote.identity}".encode()).hexdigest()
+    return _with_version(plan, lake, both)
+
+
+def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> PreparePlan:
+    version = dataset_version(plan.recipe_hash, input_fingerprint)
+    folder = lake.dataset(plan.name, version)
+    return replace(plan, fingerprint=input_fingerprint, version=version, folder=folder, exists=folder.exists())
+
+
+def _build(spark: SparkSession, recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
+           report: Callable[[str], None]) -> Manifest:
+    report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
+    inputs = Inputs(cut_into_pieces(list(plan.files), recipe.prepare.inputs), plan.remote_bytes)
+    folder = lake.dataset(plan.name, identity.version)
+    try:
+        with new_folder(folder) as staging:
+            return build_dataset(spark, recipe, lake, inputs, identity, staging, report)
+    except StorageError:
+        manifest = published(lake, plan.name, identity.version)  # another machine's lock may be unseen here: it was first
+        if manifest is None:
+            raise
+        return manifest
