@@ -44,7 +44,7 @@ check_machine() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_paths()["include"], "Python.h")))' ||
             { missing+=("Python's C headers"); packages+=(python3.11-dev); }
     fi
-    is_java_17 || { missing+=("Java 17 or newer"); packages+=(openjdk-17-jre-headless); }
+    is_java_17 || { missing+=("Java 17 or newer${JAVA_HOME:+ (JAVA_HOME is $JAVA_HOME)}"); packages+=(openjdk-17-jre-headless); }
     "${REAL_CXX:-g++}" --version >/dev/null 2>&1 || { missing+=("g++"); packages+=(g++); }
     command -v make >/dev/null || { missing+=("make"); packages+=(make); }
     if ((${#missing[@]})); then
@@ -103,6 +103,8 @@ install_project() {
     pip_install --no-deps --no-build-isolation -e .
     echo "$project_key" >"$project_stamp"
 }
+
+trap 'echo "setup: interrupted; the next set-up starts over" >&2; exit 130' INT TERM HUP
 
 # Two set-ups at once in one clone: the second waits for the first, then finds the work done.
 exec 9<setup/setup.sh

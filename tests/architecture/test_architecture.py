@@ -1,0 +1,233 @@
+"""The layers, and the rules that every library file follows. A module is read, not imported."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RANK_WORLD = {"feed", "models", "parallel", "train"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A package or module of ``pipelines``: the layer it is on, and what it may import (``errors`` it always may)."""
+
+    layer: int
+    ours: frozenset[str]
+    third_party: frozenset[str]
+
+
+def row(layer: int, ours: str = "", third_party: str = "") -> Row:
+    return Row(layer, frozenset(ours.split()), frozenset(third_party.split()))
+
+
+TABLE = {
+    "errors": row(0),
+    "java": row(0),
+    "interrupts": row(0),
+    "config": row(0, "", "pydantic yaml"),
+    "tables": row(1, "config", "pyarrow"),
+    "session": row(1, "config java", "pyspark py4j"),
+    "feed": row(2, "config tables", "pyarrow petastorm numpy torch"),
+    "models": row(2, "config tables", "torch safetensors tokenizers"),
+    "prepare": row(3, "config tables", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken fsspec"),
+    "track": row(3, "config tables", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe matplotlib"),
+    "parallel": row(4, "config models.layered", "torch horovod.torch horovod.common.exceptions"),
+    "train": row(5, "config tables feed models parallel", "torch numpy psutil"),
+    "launch": row(6, "config tables session train.worker train.plan train.lifeline",
+                  "pyspark py4j horovod.runner psutil"),
+    "doctor": row(6, "config tables java", "psutil"),
+    "flow": row(7, "config tables session interrupts prepare launch track train.plan", "pyspark"),
+    "console": row(8, "config flow train.plan", "rich"),
+    "cli": row(9, "config interrupts doctor flow console", "typer click rich"),
+}
+JOBS = row(10, "cli config session flow")
+
+LIBRARY = sorted((ROOT / "pipelines").rglob("*.py"))
+JOB_FILES = sorted((ROOT / "jobs").glob("*.py"))
+
+
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every imported module's full name, wherever in the file it is imported."""
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: an import is relative"
+            # `from package import module` names a module, `from module import thing` does not
+            yield from (f"{node.module}.{alias.name}" if module_file(f"{node.module}.{alias.name}") else str(node.module)
+                        for alias in node.names)
+
+
+def module_file(module: str) -> Path | None:
+    """The file of one of our modules."""
+    place = ROOT.joinpath(*module.split("."))
+    return next((file for file in (place.with_suffix(".py"), place / "__init__.py") if file.exists()), None)
+
+
+def package_of(path: Path) -> str:
+    """The row's name: the folder or module right under ``pipelines``."""
+    return path.relative_to(ROOT / "pipelines").with_suffix("").parts[0]
+
+
+def is_within(module: str, allowed: frozenset[str]) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in allowed)
+
+
+def refused_imports(path: Path, own: str, row: Row) -> list[str]:
+    refused = []
+    for module in imports_of(path):
+        first = module.split(".")[0]
+        if first == "pipelines":
+            below = module.removeprefix("pipelines").removeprefix(".")
+            fine = is_within(below, row.ours | {own, "errors"})
+        else:
+            fine = first in sys.stdlib_module_names or is_within(module, row.third_party)
+        if not fine:
+            refused.append(module)
+    return refused
+
+
+def reached_from(start: str) -> dict[str, str]:
+    """Every module that importing ``start`` may import, ours and others', each with the module that imports it."""
+    reached, waiting = {start: ""}, [start]
+    while waiting:
+        module = waiting.pop()
+        file = module_file(module)
+        if file is None:
+            continue
+        parents = [module.rsplit(".", depth)[0] for depth in range(1, module.count(".") + 1)]
+        for found in [*parents, *imports_of(file)]:
+            if found not in reached:
+                reached[found] = module
+                waiting.append(found)
+    return reached
+
+
+def reached_libraries(path: Path, libraries: set[str]) -> list[str]:
+    """``library (imported by module)`` for each of the libraries that importing the file may import."""
+    start = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return [f"{module} (imported by {by})" for module, by in reached_from(start).items()
+            if module.split(".")[0] in libraries]
+
+
+def faults_of(files: list[Path], find: Callable[[Path], list[Any]]) -> dict[str, list[Any]]:
+    """What ``find`` finds wrong, by file; empty when all is well."""
+    return {str(path.relative_to(ROOT)): faults for path in files if (faults := find(path))}
+
+
+def test_the_table_names_every_package_and_nothing_else():
+    assert {package_of(path) for path in LIBRARY} - {"__init__"} == set(TABLE)
+
+
+def test_rows_import_only_lower_rows():
+    upward = [(name, imported) for name, of in TABLE.items() for imported in of.ours
+              if TABLE[imported.split(".")[0]].layer >= of.layer]
+    assert upward == []
+
+
+def test_a_module_imports_only_what_its_row_allows():
+    in_rows = [path for path in LIBRARY if package_of(path) != "__init__"]
+    assert faults_of(in_rows, lambda path: refused_imports(path, package_of(path), TABLE[package_of(path)])) == {}
+
+
+def test_a_job_imports_only_the_flow_and_what_starts_it():
+    assert JOB_FILES
+    assert faults_of(JOB_FILES, lambda path: refused_imports(path, "jobs", JOBS)) == {}
+
+
+def test_the_spark_world_never_reaches_torch():
+    spark_world = [path for path in LIBRARY if package_of(path) not in RANK_WORLD]
+    assert faults_of(spark_world, lambda path: reached_libraries(path, {"torch"})) == {}
+
+
+def test_a_rank_never_reaches_spark():
+    rank_world = [path for path in LIBRARY if package_of(path) in RANK_WORLD]
+    assert faults_of(rank_world, lambda path: reached_libraries(path, {"pyspark", "py4j"})) == {}
+
+
+def test_a_job_carries_no_librarys_name():
+    """``python jobs/profile.py`` puts jobs/ first on the path, where it would hide the library from every import."""
+    installed = {entry.name.split(".")[0] for folder in sys.path if Path(folder).name == "site-packages"
+                 for entry in Path(folder).iterdir()}
+    assert {path.stem for path in JOB_FILES} & (sys.stdlib_module_names | installed) == set()
+
+
+def test_a_module_says_what_it_is_where_it_runs_what_it_takes_and_gives():
+    def missing(path: Path) -> list[str]:
+        lines = (ast.get_docstring(tree_of(path)) or "").splitlines()
+        words = [word for word in ("Runs on:", "Takes:", "Gives:") if not any(line.startswith(word) for line in lines)]
+        return words if lines else ["docstring"]
+
+    assert faults_of([path for path in LIBRARY + JOB_FILES if path.name != "__init__.py"], missing) == {}
+
+
+def test_a_file_is_shorter_than_300_lines():
+    def too_long(path: Path) -> list[int]:
+        return [length for length in [len(path.read_text(encoding="utf-8").splitlines())] if length >= 300]
+
+    assert faults_of(LIBRARY + JOB_FILES, too_long) == {}
+
+
+def test_a_function_is_shorter_than_60_lines():
+    def too_long(path: Path) -> list[str]:
+        return [node.name for node in ast.walk(tree_of(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                and (node.end_lineno or 0) - node.lineno + 1 >= 60]
+
+    assert faults_of(LIBRARY + JOB_FILES, too_long) == {}
+
+
+def test_the_library_has_no_assert():
+    def asserts(path: Path) -> list[int]:
+        return [node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.Assert)]
+
+    assert faults_of(LIBRARY + JOB_FILES, asserts) == {}
+
+
+def test_an_except_names_what_it_expects():
+    def broad(path: Path) -> list[int]:
+        handlers = [node for node in ast.walk(tree_of(path)) if isinstance(node, ast.ExceptHandler)]
+        return [node.lineno for node in handlers
+                for kind in (node.type.elts if isinstance(node.type, ast.Tuple) else [node.type])
+                if kind is None or getattr(kind, "id", "") in ("Exception", "BaseException")]
+
+    assert faults_of(LIBRARY + JOB_FILES, broad) == {}
+
+
+def test_nothing_is_left_to_do_later():
+    def postponed(path: Path) -> list[str]:
+        text = path.read_text(encoding="utf-8")
+        return [word for word in ("TODO", "FIXME", "XXX", "NotImplementedError") if word in text]
+
+    assert faults_of(LIBRARY + JOB_FILES, postponed) == {}
+
+
+def test_a_name_says_what_is_inside():
+    vague = {"utils", "util", "helpers", "helper", "common", "base", "manager"}
+    assert faults_of(LIBRARY, lambda path: sorted(vague & set(path.relative_to(ROOT).with_suffix("").parts))) == {}
+
+
+def test_no_module_that_unpickles_is_imported():
+    unpicklers = {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
+    assert faults_of(LIBRARY + JOB_FILES,
+                     lambda path: sorted(unpicklers & {name.split(".")[0] for name in imports_of(path)})) == {}
+
+
+def test_the_top_level_holds_what_the_design_names():
+    known = {"pyproject.toml", "requirements.lock", "Makefile", "Dockerfile", "README.md", "LOG.md",
+             "pipelines", "jobs", "conf", "tests", "benchmarks", "setup"}
+    tracked = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout
+    present = {line.split("/")[0] for line in tracked.splitlines() if not line.startswith(".")}
+    assert present <= known
