@@ -123,9 +123,3 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(f"error: {line}" if i == 0 or isinstance(error, ConfigError) else line
                         for i, line in enumerate(str(error).splitlines())), file=sys.stderr, flush=True)
         return error.exit_code
-
-
-def main_and_exit() -> None:
-    """Entry point of the console command."""
-    sys.exit(main())
-

@@ -8,6 +8,7 @@ Gives:   text on standard error (progress) and standard output (results).
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +22,7 @@ from pipelines.flow import FlowPlan
 from pipelines.train.plan import RunPlan
 
 PLAIN_LINE_EVERY_S = 5.0
+SAMPLE_LINES = 12
 SMOOTHING = 0.9  # of the shown rate: one slow step must not make the time left jump
 
 stderr = Console(stderr=True, highlight=False)
@@ -114,3 +116,35 @@ def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
     else:
         facts["run"] = "steps and memory follow from the dataset"
     return facts | {"config": config.to_json()}
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    """What a run came to: did it learn, how fast, where the time went, what it writes, where everything lies."""
+    print_facts(f"run {summary['run_id']}: {summary['status']}", summary_facts(summary))
+    if summary["sample"]:
+        stdout.print(Text("\ngenerated:"))
+        for line in summary["sample"]["text"].splitlines()[:SAMPLE_LINES]:
+            stdout.print(Text(f"  | {line}"))
+
+
+def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
+    """The figures that are there; a run that failed early has few."""
+    loss, share, paths = summary["loss"], summary["time_share"], summary["paths"]
+    facts = {}
+    if summary["error"]:
+        facts["error"] = summary["error"]
+    facts["steps"] = f"{summary['steps']['done'] or 0:,} of {summary['steps']['planned']:,}"
+    for name, key in (("training loss", "train_last"), ("validation loss", "validation_last"),
+                      ("  a unigram model's", "unigram"), ("  guessing uniformly", "uniform")):
+        if loss[key] is not None:
+            facts[name] = f"{loss[key]:.4f}"
+    if summary["throughput"]["tokens_per_s"]:
+        facts["throughput"] = f"{summary['throughput']['tokens_per_s']:,.0f} tokens/s"
+    if share:
+        facts["time"] = ", ".join(f"{share[part]:.1%} {part.replace('_', ' ')}"
+                                  for part in ("compute", "communication", "data_wait"))
+    facts["report"] = paths["report"]
+    facts["tables"] = str(Path(paths["tables"]["runs"]).parent)
+    for which, path in paths["models"].items():
+        facts[f"{which} model"] = path
+    return facts

@@ -25,9 +25,7 @@ from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
 from pipelines.session import spark_session
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
-from pipelines.track.report import write_report
-from pipelines.track.summary import summarize
-from pipelines.track.tables import LiveLoader, load_run
+from pipelines.track import LiveLoader, load_run, summarize, write_report
 from pipelines.train.plan import RunPlan, plan_run
 
 STAGES = ("prepare", "train", "report")
@@ -111,11 +109,11 @@ class Flow:
             return
         spark = self.spark()
         try:
-            with LiveLoader(spark, lake, run_id):
+            with LiveLoader(lake, run_id):
                 outcome = train(spark, self.config, lake, manifest, run_id, self.command, self.observer)
         finally:
             if lake.run(run_id).state.exists():  # a failed run's metrics are worth as much as a good one's
-                load_run(spark, lake, run_id)
+                load_run(lake, run_id)
         if not outcome.fresh:
             self.say(f"train: run {run_id} is complete, nothing to do")
 

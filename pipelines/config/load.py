@@ -104,7 +104,7 @@ def _read_yaml(path: Path, option: str, faults: list[SparkringError]) -> dict[st
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader that refuses a key given twice and reads ``3e-4`` as the number it is."""
+    """SafeLoader that refuses a key given twice (the standard takes the last one silently)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
@@ -131,8 +131,10 @@ def _apply_override(raw: dict[str, Any], override: str, faults: list[SparkringEr
     try:
         value = yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
-        faults.append(SparkringError(place, f"the value is not plain YAML: {' '.join(str(error).split())}"))
-        return
+        if text[:1] in "[{!&\"'":
+            faults.append(SparkringError(place, f"the value is not plain YAML: {' '.join(str(error).split())}"))
+            return
+        value = text  # such as *.py, which a shell user means as it stands
     at: Any = raw[owner]
     for part, following in zip(parts[:-1], parts[1:], strict=True):
         if isinstance(at, list) and part.isdigit() and int(part) < len(at):

@@ -1,0 +1,105 @@
+"""Recipes and platforms: what is right is read as it stands, what is wrong is named with its remedy, all at once."""
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import Config, content_hash, load_config, load_platform
+from pipelines.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "conf/recipes/gpt-demo.yaml"
+PLATFORM = ROOT / "conf/platforms/local.yaml"
+
+
+def faults(*overrides, recipe=RECIPE, platform=PLATFORM):
+    with pytest.raises(ConfigError) as caught:
+        load_config(recipe, platform, list(overrides))
+    assert caught.value.exit_code == 2
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "conf/recipes").glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("platform", sorted((ROOT / "conf/platforms").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_runs_on_every_shipped_platform(recipe, platform):
+    config = load_config(recipe, platform)
+    assert config.recipe.name == recipe.stem
+    assert Config.from_json(config.to_json()) == config
+
+
+def test_recipe_and_platform_share_no_section():
+    config = load_config(RECIPE, PLATFORM)
+    assert not set(type(config.recipe).model_fields) & set(type(config.platform).model_fields)
+
+
+def test_an_override_reaches_either_file():
+    config = load_config(RECIPE, PLATFORM, ["train.steps=7", "layout.num_replicas=4", "optimizer.learning_rate=3e-4",
+                                            "schedule.warmup_steps=2", "prepare.inputs.0.pattern=*.txt"])
+    assert (config.recipe.train.steps, config.platform.layout.num_replicas) == (7, 4)
+    assert config.recipe.optimizer.learning_rate == 3e-4
+    assert config.recipe.prepare.inputs[0].pattern == "*.txt"
+
+
+def test_all_faults_are_reported_together_with_their_place():
+    lines = faults("layout.num_replics=2", "train.steps=many", "prepare.tokeniser.kind=bpe", "model.width=-1")
+    assert "layout.num_replics: unknown key; did you mean 'num_replicas'?" in lines
+    assert "prepare.tokeniser: unknown key; did you mean 'tokenizer'?" in lines
+    assert any(line.startswith("train.steps: 'many' is not accepted") for line in lines)
+    assert any(line.startswith("model.width: -1 is not accepted") for line in lines)
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("layout.num_replicas=3", "layout.num_replicas: 3 does not divide data.num_lanes (16); use 1, 2, 4, 8 or 16"),
+    ("train.global_batch_samples=40", "train.global_batch_samples: 40 is not a multiple of data.num_lanes (16); use 32 or 48"),
+    ("train.epochs=2", "train.steps, train.epochs: both are given; give exactly one"),
+    ("train.steps=null", "train.steps, train.epochs: neither is given; give exactly one"),
+    ("model.num_heads=5", "model.num_heads: 5 does not divide model.width (192)"),
+    ("schedule.warmup_steps=160", "schedule.warmup_steps: 160 is not below train.steps (160)"),
+    ("spark.conf={spark.dynamicAllocation.enabled: true}", "spark.conf.spark.dynamicAllocation.enabled: true"),
+    ("trane.steps=1", "--set trane.steps=1: there is no section 'trane'; did you mean 'train'?"),
+    ("train.steps", "--set train.steps: is not of the form key.path=value"),
+    ("name=No Spaces", "name: 'No Spaces' is not accepted"),
+    ("optimizer.learning_rate=.nan", "optimizer.learning_rate: nan is not accepted"),
+    ("prepare.inputs=[]", "prepare.inputs: [] is not accepted"),
+])
+def test_a_contradiction_names_its_place_value_and_remedy(override, message):
+    assert any(line.startswith(message) for line in faults(override))
+
+
+def test_a_missing_file_and_a_file_that_is_no_mapping_are_named(tmp_path):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("- a\n- b\n")
+    lines = faults(recipe=tmp_path / "none.yaml", platform=wrong)
+    assert lines[0].startswith(f"--recipe {tmp_path}/none.yaml: No such file")
+    assert lines[1] == f"--platform {wrong}: holds a list, not a mapping of sections"
+
+
+@pytest.mark.parametrize("content", ["name: !!python/object/apply:os.system ['touch {marker}']", "name: [", "a: 1\na: 2"])
+def test_yaml_with_tags_faults_or_double_keys_is_refused_and_never_run(tmp_path, content):
+    marker, recipe = tmp_path / "ran", tmp_path / "recipe.yaml"
+    recipe.write_text(content.replace("{marker}", str(marker)))
+    (line,) = faults(recipe=recipe)
+    assert "is not plain YAML" in line
+    assert not marker.exists()
+
+
+def test_paths_with_spaces_and_other_scripts_are_taken_as_they_are(tmp_path):
+    folder = tmp_path / "mit Leerzeichen, 日本語"
+    folder.mkdir()
+    recipe = folder / "réçette.yaml"
+    recipe.write_text(RECIPE.read_text())
+    config = load_config(recipe, PLATFORM, [f"prepare.inputs=[{{path: '{folder}'}}]"])
+    assert config.recipe.prepare.inputs[0].path == str(folder)
+
+
+def test_a_hash_changes_with_any_setting_and_only_then():
+    first = load_config(RECIPE, PLATFORM).recipe
+    again = load_config(RECIPE, PLATFORM).recipe
+    other = load_config(RECIPE, PLATFORM, ["prepare.sequence_length=128"]).recipe
+    assert content_hash(first.prepare) == content_hash(again.prepare) != content_hash(other.prepare)
+
+
+def test_a_platform_can_be_read_alone():
+    assert load_platform(PLATFORM, ["layout.num_replicas=1"]).layout.num_replicas == 1
+    with pytest.raises(ConfigError, match="num_replica"):
+        load_platform(PLATFORM, ["layout.num_replica=1"])

@@ -1,0 +1,88 @@
+"""Small published datasets and run folders, made without Spark."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from pipelines.config import Config
+from pipelines.launch.runs import default_run_id
+from pipelines.tables.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256
+from pipelines.tables.paths import Lake, RunFolder
+from pipelines.train.plan import plan_run
+
+VOCABULARY_SIZE = 32
+END_OF_TEXT = VOCABULARY_SIZE - 1
+
+
+def example_config(**overrides) -> Config:
+    """A tiny recipe on a local platform; keys are dotted with ``__`` for the dot."""
+    content = {"recipe": {"name": "example", "prepare": {"inputs": [{"path": "none"}], "sequence_length": 16},
+                          "data": {"num_lanes": 4, "window_row_groups": 2}, "model": {"num_layers": 2, "num_heads": 2, "width": 16},
+                          "optimizer": {"learning_rate": 3e-3}, "schedule": {"warmup_steps": 2},
+                          "train": {"global_batch_samples": 8, "steps": 10, "evaluate_every_steps": 5, "sample_tokens": 8,
+                                    "sample_prompt": "a"}},
+               "platform": {"spark": {"master": "local[4]"}, "layout": {"micro_batch_samples": 3},
+                            "reader": {"kind": "arrow"}}}
+    for key, value in overrides.items():
+        *sections, last = key.split("__")
+        owner = "recipe" if sections and sections[0] in ("prepare", "data", "model", "optimizer", "schedule", "train") else "platform"
+        at = content[owner]
+        for section in sections:
+            at = at.setdefault(section, {})
+        at[last] = value
+    import json
+    return Config.from_json(json.dumps(content))
+
+
+def publish_example(lake: Lake, *, train_rows: int = 37, validation_rows: int = 9, rows_per_shard: int = 11,
+                    rows_per_row_group: int = 4, sequence_length: int = 16, name: str = "example") -> Manifest:
+    """A dataset of counting sequences (easy to learn) with some short rows, in the lake."""
+    folder = lake.dataset(name, "v1")
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    splits = {}
+    for split, rows in (("train", train_rows), ("validation", validation_rows)):
+        starts = random.integers(0, END_OF_TEXT, rows)
+        tokens = (starts[:, None] + np.arange(sequence_length + 1)) % END_OF_TEXT
+        lengths = np.where(random.random(rows) < 0.2, random.integers(2, sequence_length + 1, rows), sequence_length + 1)
+        tokens[np.arange(sequence_length + 1) >= lengths[:, None]] = END_OF_TEXT
+        splits[split] = tuple(
+            _write_shard(folder, f"{split}-{i:05d}.parquet", tokens[first : first + rows_per_shard],
+                         lengths[first : first + rows_per_shard], rows_per_row_group)
+            for i, first in enumerate(range(0, rows, rows_per_shard)))
+    tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(VOCABULARY_SIZE)}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.save(str(folder / TOKENIZER_NAME))
+    manifest = Manifest(name=name, version="v1", sequence_length=sequence_length, vocabulary_size=VOCABULARY_SIZE,
+                        end_of_text_id=END_OF_TEXT, tokenizer_sha256=file_sha256(folder / TOKENIZER_NAME),
+                        input_fingerprint="example", recipe_hash="example", splits=splits, counts={},
+                        baselines={"uniform": math.log(VOCABULARY_SIZE), "unigram": 3.4})
+    manifest.save(folder)
+    return manifest
+
+
+def _write_shard(folder: Path, name: str, tokens: np.ndarray, lengths: np.ndarray, rows_per_row_group: int) -> Shard:
+    rows, width = tokens.shape
+    offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
+    table = pa.Table.from_arrays([pa.ListArray.from_arrays(offsets, pa.array(tokens.astype(np.int32).ravel())),
+                                  pa.array(lengths.astype(np.int32))], schema=SHARD_SCHEMA)
+    pq.write_table(table, folder / name, row_group_size=rows_per_row_group)
+    groups = tuple(min(rows_per_row_group, rows - first) for first in range(0, rows, rows_per_row_group))
+    return Shard(name, groups, (folder / name).stat().st_size, file_sha256(folder / name))
+
+
+def start_run_folder(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
+    """A run folder as the launcher leaves it for the ranks of attempt 0."""
+    run_id = default_run_id(config.recipe, manifest.version)
+    run = lake.run(run_id)
+    run.attempt(0).mkdir(parents=True)
+    run.config.write_text(config.to_json())
+    plan_run(config, manifest, run_id, lake.dataset(manifest.name, manifest.version),
+             lake.model(run_id, "last").parent).save(run.plan)
+    return run

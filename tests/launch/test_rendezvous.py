@@ -1,0 +1,71 @@
+"""The rendezvous store: ranks are served, everything else is refused, and it is gone when closed."""
+
+import http.client
+import socket
+
+import pytest
+
+from pipelines.errors import ResourceError
+from pipelines.launch.rendezvous import MAX_VALUE_BYTES, Rendezvous
+
+LOOPBACK = "127.0.0.1"
+
+
+def ask(port, method, path, body=None):
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+    try:
+        connection.request(method, path, body)
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def store():
+    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2) as rendezvous:
+        yield rendezvous
+
+
+def test_a_value_put_is_the_value_got(store):
+    assert ask(store.port, "GET", "/global/0")[0] == 404
+    assert ask(store.port, "PUT", "/global/0", b"\x00address\xff")[0] == 200
+    assert ask(store.port, "GET", "/global/0") == (200, b"\x00address\xff")
+    assert ask(store.port, "DELETE", "/global/0")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/other/0", "/global", "/../etc/passwd", "/global/../x y", "/rank_and_size/0"])
+def test_unknown_scopes_and_odd_paths_are_refused(store, path):
+    assert ask(store.port, "PUT", path.replace(" ", "%20"), b"x")[0] == 403
+
+
+def test_large_values_and_too_many_of_them_are_refused(store):
+    assert ask(store.port, "PUT", "/global/0", b"x" * (MAX_VALUE_BYTES + 1))[0] == 413
+    statuses = [ask(store.port, "PUT", f"/global/{i}", b"x")[0] for i in range(60)]
+    assert statuses[0] == 200
+    assert statuses[-1] == 507
+
+
+def test_a_host_that_runs_no_rank_is_refused():
+    with Rendezvous(LOOPBACK, frozenset({"192.0.2.1"}), 2) as rendezvous:
+        assert ask(rendezvous.port, "PUT", "/global/0", b"x")[0] == 403
+
+
+def test_it_listens_on_its_address_alone_and_not_after_it_was_closed(store):
+    other = next((info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
+                  if not info[4][0].startswith("127.")), "127.0.0.2")
+    with pytest.raises(OSError):
+        socket.create_connection((other, store.port), timeout=2)
+    store.close()
+    with pytest.raises(OSError):
+        socket.create_connection((LOOPBACK, store.port), timeout=2)
+    store.close()  # twice does no harm
+
+
+def test_a_port_in_use_is_named_with_its_setting():
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        with pytest.raises(ResourceError, match="launch.rendezvous_port") as caught:
+            Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, port=taken.getsockname()[1])
+    assert caught.value.exit_code == 5

@@ -1,0 +1,110 @@
+"""The GPT: its layers, its initial weights, its loss, its plan, its export."""
+
+import math
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+
+from pipelines.config.recipe import Model
+from pipelines.errors import CheckpointError
+from pipelines.models.export import load_model, save_model
+from pipelines.models.generate import generate
+from pipelines.models.gpt import IGNORED, build_gpt, inputs_and_targets, token_loss_sum
+from pipelines.train.plan import gpt_parameters
+
+SMALL = Model(num_layers=2, num_heads=2, width=16)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_planned_number_of_parameters_is_the_real_one(tied, bias):
+    settings = Model(num_layers=3, num_heads=2, width=24, tied_embeddings=tied, bias=bias)
+    assert build_gpt(settings, 101, 32, seed=1).num_parameters() == gpt_parameters(settings, 101, 32)
+
+
+def test_gpt2_small_has_124_million_parameters():
+    assert gpt_parameters(Model(num_layers=12, num_heads=12, width=768), 50257, 1024) == 124_439_808
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
+    first, again, other = (build_gpt(SMALL, 50, 8, seed).unique_state() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["block_0.feed_in.weight"], other["block_0.feed_in.weight"])
+
+
+def test_an_untrained_model_is_as_good_as_guessing():
+    model = build_gpt(SMALL, 50, 8, seed=1)
+    inputs, targets = inputs_and_targets(torch.randint(0, 50, (64, 9)), torch.full((64,), 9), torch.ones(64))
+    assert (token_loss_sum(model(inputs), targets) / targets.numel()).item() == pytest.approx(math.log(50), rel=0.02)
+
+
+def test_a_token_never_sees_its_future():
+    model = build_gpt(SMALL, 50, 8, seed=1)
+    tokens = torch.randint(0, 50, (1, 8))
+    changed = tokens.clone()
+    changed[0, 5:] = (changed[0, 5:] + 1) % 50
+    before, after = model(tokens), model(changed)
+    assert torch.allclose(before[0, :5], after[0, :5], atol=1e-6)
+    assert not torch.allclose(before[0, 5:], after[0, 5:], atol=1e-6)
+
+
+def test_targets_past_a_rows_length_and_of_weight_zero_are_not_counted():
+    rows = torch.arange(10).repeat(3, 1)
+    inputs, targets = inputs_and_targets(rows, torch.tensor([10, 4, 10]), torch.tensor([1.0, 1.0, 0.0]))
+    assert inputs.tolist() == [list(range(9))] * 3
+    assert targets[0].tolist() == list(range(1, 10))
+    assert targets[1].tolist() == [1, 2, 3] + [IGNORED] * 6
+    assert targets[2].tolist() == [IGNORED] * 9
+
+
+def save_example(folder, model=None):
+    tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(26)}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    model = model or build_gpt(SMALL, 26, 8, seed=1)
+    save_model(folder, model, SMALL, vocabulary_size=26, sequence_length=8, end_of_text_id=25,
+               tokenizer_json=tokenizer.to_str().encode(), facts={"step": "3"})
+    return model
+
+
+def test_an_exported_model_computes_the_same_and_generates_the_same(tmp_path):
+    model = save_example(tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    tokens = torch.randint(0, 26, (2, 8))
+    assert torch.equal(loaded.model(tokens), model.eval()(tokens))
+    assert loaded.facts == {"step": "3"}
+    text = loaded.generate("abc", 5)
+    assert text == load_model(tmp_path / "model").generate("abc", 5)
+    assert (tmp_path / "model" / "config.json").exists()
+
+
+def test_saving_again_replaces_the_weights_and_leaves_nothing_behind(tmp_path):
+    save_example(tmp_path / "model")
+    other = save_example(tmp_path / "model", build_gpt(SMALL, 26, 8, seed=2))
+    state = load_model(tmp_path / "model").model.unique_state()
+    assert all(torch.equal(state[name], value) for name, value in other.unique_state().items())
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "missing", "other sizes"])
+def test_a_damaged_export_is_refused_by_name(tmp_path, damage):
+    save_example(tmp_path / "model")
+    weights, config = tmp_path / "model" / "model.safetensors", tmp_path / "model" / "config.json"
+    if damage == "truncate":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "missing":
+        weights.unlink()
+    else:
+        config.write_text(config.read_text().replace('"width": 16', '"width": 32'))
+    with pytest.raises(CheckpointError, match="is not an exported model") as caught:
+        load_model(tmp_path / "model")
+    assert caught.value.exit_code == 10
+
+
+def test_generation_stops_at_the_stop_token_and_is_repeatable():
+    model = build_gpt(SMALL, 5, 8, seed=1)
+    tokens = generate(model, [1], 20, 8, seed=3)
+    assert tokens == generate(model, [1], 20, 8, seed=3)
+    assert len(tokens) == 21
+    stopped = generate(model, [1], 20, 8, seed=3, stop_token=tokens[4])
+    assert stopped == tokens[: tokens.index(tokens[4], 1)]
