@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup, escape
 
 Format = Callable[[float], str]
+Scale = Callable[[float], float]  # a value to its pixel
 TEXT_PX = 12
 CHARACTER_PX = 6.6  # about the width of a digit at TEXT_PX
 
@@ -59,11 +60,12 @@ def line_chart(chart: Chart, width: int, height: int) -> Markup:
     ys += [level for _, level in chart.levels] + ([0.0] if chart.from_zero else [])
     if not xs or not ys:
         return Markup("")
-    y_ticks = nice_ticks(min(ys), max(ys), max(3, height // 60))
+    margin = 0.04 * ((max(ys) - min(ys)) or abs(max(ys)) or 1.0)
+    low, high = (0.0 if chart.from_zero else min(ys) - margin), max(ys) + margin
+    y_ticks = [tick for tick in nice_ticks(low, high, max(3, height // 55)) if low <= tick <= high]
     labels = [chart.format_y(tick) for tick in y_ticks]
-    left, right, top, bottom = 10 + CHARACTER_PX * max(map(len, labels)), width - 14, 10, height - 26
-    low, high = min(*ys, y_ticks[0]), max(*ys, y_ticks[-1])
-    x_low, x_high = min(xs), max(max(xs), min(xs) + 1)
+    left, right, top, bottom = 10 + CHARACTER_PX * max(map(len, labels), default=0), width - 14, 10, height - 26
+    x_low, x_high = min(0.0, *xs), max(*xs, 1.0)
 
     def px(x: float) -> float:
         return left + (x - x_low) / (x_high - x_low) * (right - left)
@@ -97,7 +99,7 @@ def stacked_bar(shares: list[tuple[str, float]], title: str) -> Markup:
 
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """About ``count`` round numbers that span the range."""
+    """About ``count`` round numbers, from the last below the range to the first above it."""
     span = (high - low) or abs(high) or 1.0
     rough = span / max(1, count)
     magnitude = 10.0 ** math.floor(math.log10(rough))
@@ -120,34 +122,33 @@ def buckets(x: np.ndarray, count: int) -> list[np.ndarray]:
 
 
 def smoothed(y: np.ndarray, window: int) -> np.ndarray:
-    """Exponential mean over about ``window`` values, without a bias towards its start."""
-    keep = 1.0 - 1.0 / max(1, window)
-    mean, weight, out = 0.0, 0.0, np.empty(len(y))
-    for index, value in enumerate(y):
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        out[index] = mean / weight
-    return out
+    """Mean over about ``window`` values around each one (fewer at the ends), so that it does not lag behind."""
+    half = max(0, window // 2)
+    sums = np.concatenate([[0.0], np.cumsum(y)])
+    places = np.arange(len(y))
+    half_here = np.minimum(half, np.minimum(places, len(y) - 1 - places))
+    return (sums[places + half_here + 1] - sums[places - half_here]) / (2 * half_here + 1)
 
 
-def _path(x: Sequence[float], y: Sequence[float], px: Format, py: Format) -> str:
-    return "L".join(f"{px(a):.1f} {py(b):.1f}" for a, b in zip(x, y, strict=True))  # type: ignore[str-format]
+def _path(x: Sequence[float], y: Sequence[float], px: Scale, py: Scale) -> str:
+    return "L".join(f"{px(a):.1f} {py(b):.1f}" for a, b in zip(x, y, strict=True))
 
 
-def _line(line: Series, px: Format, py: Format) -> str:
+def _line(line: Series, px: Scale, py: Scale) -> str:
     drawn = f'<path class="line {line.css}" d="M{_path(line.x, line.y, px, py)}"/>' if len(line.x) > 1 else ""
     if line.dots or len(line.x) == 1:
-        drawn += "".join(f'<circle class="dot {line.css}" cx="{px(a):.1f}" cy="{py(b):.1f}" r="3.5"><title>step {a:,.0f}: '  # type: ignore[str-format]
+        drawn += "".join(f'<circle class="dot {line.css}" cx="{px(a):.1f}" cy="{py(b):.1f}" r="3.5"><title>step {a:,.0f}: '
                          f'{b:.4g}</title></circle>' for a, b in zip(line.x, line.y, strict=True))
     return drawn
 
 
-def _band(band: Band, px: Format, py: Format) -> str:
+def _band(band: Band, px: Scale, py: Scale) -> str:
     there = _path(band.x, band.high, px, py)
     back = _path(list(reversed(band.x)), list(reversed(band.low)), px, py)
     return f'<path class="band {band.css}" d="M{there}L{back}Z"/>'
 
 
-def _levels(levels: list[tuple[str, float]], left: float, right: float, py: Format) -> list[str]:
+def _levels(levels: list[tuple[str, float]], left: float, right: float, py: Scale) -> list[str]:
     """Dashed lines with their names at the right end, kept apart from each other."""
     parts, taken = [], -math.inf
     for name, level in sorted(levels, key=lambda item: -item[1]):

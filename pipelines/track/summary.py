@@ -123,7 +123,8 @@ def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
         return facts | {"problem": str(error)}
     prefix = "rejected_"
     return facts | {
-        "counts": {name: count for name, count in manifest.counts.items() if not name.startswith(prefix)},
+        "counts": {name: count for name, count in manifest.counts.items()
+                   if not name.startswith(prefix) and name != "duplicates"},  # those are in "rejected" too
         "rejected": {name.removeprefix(prefix): count for name, count in manifest.counts.items()
                      if name.startswith(prefix)},
         "baselines": manifest.baselines,
@@ -152,12 +153,12 @@ def _host(state: RunState, rank: int) -> str | None:
 
 
 def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
-    """The text generated last, as text that any output can hold (a lone surrogate has no UTF-8)."""
+    """The text generated last, without its prompt, as text that any output can hold (a lone surrogate has no UTF-8)."""
     for attempt in reversed(range(len(state.attempt_start_steps))):
         record = last_sample(lake.run(state.run_id).record(attempt, 0))
         if record is not None:
-            return {"step": record.get("step"), **{
-                name: str(record.get(name, "")).encode("utf-8", "replace").decode() for name in ("prompt", "text")}}
+            prompt, text = (str(record.get(name) or "").encode("utf-8", "replace").decode() for name in ("prompt", "text"))
+            return {"step": record.get("step"), "prompt": prompt, "text": text.removeprefix(prompt)}
     return None
 
 

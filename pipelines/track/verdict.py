@@ -61,5 +61,5 @@ def _learned(summary: dict[str, Any]) -> Verdict:
 def _risen(loss: dict[str, Any]) -> str:
     best, last = loss["validation_best"], loss["validation_last"]
     if best is not None and last > best * 1.02:
-        return f" It was better at step {loss['validation_best_step']:,} ({best:.3f}): the model has begun to overfit."
+        return f" It was better at step {loss['validation_best_step']:,} ({best:.3f}); that model is kept as well."
     return ""

@@ -1,0 +1,81 @@
+"""Runs as the ranks and the driver leave them, small enough to check by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.tables.manifest import Manifest, Shard
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordWriter
+from pipelines.tables.state import RunState
+
+START_S = 1_790_000_000.0
+STEP_SECONDS, WAIT_S, COMPUTE_S, COMMUNICATION_S = 0.5, 0.05, 0.35, 0.1
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake.at(tmp_path / "my lake")
+
+
+def state_of(run_id: str, **facts: Any) -> RunState:
+    return RunState(**{
+        "run_id": run_id, "recipe_name": "gpt-demo", "recipe_hash": "0123456789abcdef", "dataset_name": "gpt-demo",
+        "dataset_version": "v1", "num_replicas": 2, "num_segments": 1, "device": "cpu", "precision": "fp32",
+        "planned_steps": 20, "parameters": 1234, "started_s": START_S, "command": "python jobs/train.py",
+        "placement": ("host-a", "host-b"), "environment": {"python": "3.11"}, **facts})
+
+
+def step_facts(step: int, *, loss: float | None = None, **facts: Any) -> dict[str, Any]:
+    return {"step": step, "epoch": 0, "loss": 10.0 - step / 10 if loss is None else loss, "learning_rate": 1e-3,
+            "gradient_norm": 1.5, "global_tokens": 200, "global_samples": 20, "tokens": 100, "samples": 10,
+            "seconds": STEP_SECONDS, "data_wait_s": WAIT_S, "compute_s": COMPUTE_S, "communication_s": COMMUNICATION_S,
+            "memory_bytes": 1000 + step, **facts}
+
+
+def write_steps(lake: Lake, run_id: str, attempt: int, rank: int, steps: range, **facts: Any) -> None:
+    """Records of one rank; a file that is there is continued."""
+    path = lake.run(run_id).record(attempt, rank)
+    fresh = not path.exists()
+    with RecordWriter(path, rank, attempt) as records:
+        if fresh:
+            records.write("start", replica_index=rank, segment_index=0, num_ranks=2, host=f"host-{rank}", pid=1,
+                          start_step=steps.start - 1, device="cpu", threads=1, versions={})
+        for step in steps:
+            records.write("step", **step_facts(step, **facts))
+
+
+def write_evaluation(lake: Lake, run_id: str, attempt: int, step: int, loss: float) -> None:
+    with RecordWriter(lake.run(run_id).record(attempt, 0), 0, attempt) as records:
+        records.write("evaluation", step=step, split="validation", loss=loss, samples=5, tokens=50, seconds=0.1)
+
+
+@pytest.fixture
+def write_run(lake: Lake) -> Callable[..., RunState]:
+    """Writes a run of one attempt with its dataset's manifest."""
+    def write(run_id: str = "run-1", num_steps: int = 20, num_ranks: int = 2, text: str = "the end", **facts: Any) -> RunState:
+        for rank in range(num_ranks):
+            write_steps(lake, run_id, 0, rank, range(1, num_steps + 1))
+        if num_steps:
+            write_evaluation(lake, run_id, 0, num_steps // 2, 7.5)
+            write_evaluation(lake, run_id, 0, num_steps, 8.0)
+        with RecordWriter(lake.run(run_id).record(0, 0), 0, 0) as records:
+            records.write("sample", step=num_steps, prompt="Once", text=f"Once{text}")
+        state = state_of(run_id, **{"num_replicas": num_ranks, "planned_steps": num_steps, "status": "completed",
+                                    "exit_code": 0, "ended_s": START_S + 60, **facts})
+        state.save(lake.run(run_id).state)
+        write_manifest(lake)
+        return state
+    return write
+
+
+def write_manifest(lake: Lake) -> None:
+    shards = (Shard("train-00000.parquet", (512, 100), 5000, "0" * 64), Shard("train-00001.parquet", (300,), 2000, "1" * 64))
+    Manifest("gpt-demo", "v1", 16, 300, 0, "t" * 64, "f" * 16, "r" * 16,
+             {"train": shards, "validation": (Shard("validation-00000.parquet", (40,), 900, "2" * 64),)},
+             {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1, "train_tokens": 9000},
+             {"uniform": 9.0, "unigram": 8.5}).save(lake.dataset("gpt-demo", "v1"))

@@ -1,0 +1,111 @@
+"""Tables grow while the run goes on, and nobody who reads them meanwhile is disturbed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.tables.paths import Lake
+from pipelines.tables.state import RunState
+from pipelines.track.live import LiveLoader
+from pipelines.track.load import load_run
+from pipelines.track.parts import read_rows
+from pipelines.track.views import register_tables
+from tests.track.conftest import state_of, write_steps
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
+    until = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < until, "not in time"
+        time.sleep(0.02)
+
+
+def rows(lake: Lake) -> int:
+    return read_rows(lake, "steps", "run-1", ["step"]).num_rows
+
+
+def test_rows_are_visible_while_the_ranks_still_write(lake: Lake) -> None:
+    with LiveLoader(lake, "run-1", interval_s=0.05) as loader:
+        state_of("run-1").save(lake.run("run-1").state)  # the run begins after the loader
+        for last in (3, 6):
+            write_steps(lake, "run-1", 0, 0, range(last - 2, last + 1))
+            wait_for(lambda last=last: rows(lake) == last)
+        assert loader.error is None
+    assert not [thread for thread in threading.enumerate() if thread.name == "live-loader-run-1"]
+
+
+def test_nothing_is_loaded_after_the_loader_has_stopped(lake: Lake) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    with LiveLoader(lake, "run-1", interval_s=600):
+        pass  # returns at once though the interval is long
+    write_steps(lake, "run-1", 0, 0, range(1, 3))
+    assert rows(lake) == 0
+
+
+def test_a_fault_in_the_loading_is_said_once_and_does_not_stop_it(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    write_steps(lake, "run-1", 0, 0, range(1, 3))
+    path = lake.run("run-1").record(0, 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"nonsense\n")
+    with caplog.at_level(logging.WARNING), LiveLoader(lake, "run-1", interval_s=0.02) as loader:
+        wait_for(lambda: loader.error is not None)
+        time.sleep(0.3)  # several more loads fail the same way
+        path.write_bytes(whole)
+        wait_for(lambda: loader.error is None and rows(lake) == 2)
+    assert ["line 4" in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_spark_reader_never_fails_and_sees_each_row_once_while_files_grow(spark: SparkSession, lake: Lake) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    for rank in (0, 1):
+        write_steps(lake, "run-1", 0, rank, range(1, 2))
+    load_run(lake, "run-1")
+    stopping = threading.Event()
+
+    def train() -> None:
+        step = 2
+        while not stopping.wait(0.002):
+            for rank in (0, 1):
+                write_steps(lake, "run-1", 0, rank, range(step, step + 7))
+            step += 7
+            load_run(lake, "run-1")
+
+    training = threading.Thread(target=train)
+    training.start()
+    try:
+        seen = 0
+        for _ in range(15):
+            found = spark.read.parquet(str(lake.table("rank_steps"))).groupBy("step", "rank").count().collect()
+            assert {row["count"] for row in found} == {1}
+            steps = {row["step"] for row in found}
+            assert steps == set(range(1, max(steps) + 1)) and len(found) == 2 * len(steps)
+            run = spark.read.parquet(str(lake.table("runs"))).collect()
+            assert [row.status for row in run] == ["running"]
+            assert max(steps) >= seen
+            seen = max(steps)
+    finally:
+        stopping.set()
+        training.join()
+    assert seen > 7
+
+
+def test_tables_have_names_in_a_session_and_stay_current(spark: SparkSession, lake: Lake, write_run: Callable[..., RunState]) -> None:
+    register_tables(spark, lake)
+    assert spark.sql("SELECT * FROM rejected").count() == 0
+    write_run(num_steps=4)
+    load_run(lake, "run-1")
+    register_tables(spark, lake)
+    assert spark.sql("SELECT count(*) FROM steps").first()[0] == 4
+    write_run("run-2", num_steps=3)
+    load_run(lake, "run-2")
+    assert spark.sql("SELECT run_id, count(*) FROM steps GROUP BY run_id ORDER BY run_id").collect() == [("run-1", 4), ("run-2", 3)]
+    by_path = spark.sql(f"SELECT max(loss) FROM parquet.`{lake.table('steps')}`").first()
+    assert by_path[0] == 9.9
+    assert spark.sql("SELECT * FROM datasets").columns[0] == "dataset_name"

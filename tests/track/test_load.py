@@ -1,0 +1,255 @@
+"""Every record is a row exactly once, whatever happens to the loading."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+from pyspark.sql.types import StructType
+
+from pipelines.errors import AlreadyRunningError, DataError, StorageError
+from pipelines.tables.paths import Lake
+from pipelines.tables.schemas import TABLE_DDL
+from pipelines.tables.state import RunState
+from pipelines.track import load, parts
+from pipelines.track.load import LOADED_TABLES, load_run
+from pipelines.track.parts import part_paths, read_rows
+from tests.track.conftest import START_S, state_of, write_evaluation, write_steps
+
+
+def keys(lake: Lake, table: str, run_id: str = "run-1") -> Counter[tuple[int, ...]]:
+    """How often each (attempt, step[, rank]) is in the table."""
+    columns = ["attempt", "step", *(["rank"] if table == "rank_steps" else [])]
+    return Counter(tuple(row[name] for name in columns) for row in read_rows(lake, table, run_id, columns).to_pylist())
+
+
+def test_each_table_has_the_columns_that_its_ddl_says(spark: SparkSession, lake: Lake, write_run: Callable[..., RunState]) -> None:
+    write_run()
+    load_run(lake, "run-1")
+    for table in LOADED_TABLES:
+        assert spark.read.parquet(str(lake.table(table))).schema == StructType.fromDDL(TABLE_DDL[table]), table
+
+
+def test_rows_hold_what_the_ranks_recorded(spark: SparkSession, lake: Lake, write_run: Callable[..., RunState]) -> None:
+    write_run(num_ranks=4)
+    load_run(lake, "run-1")
+    step = spark.read.parquet(str(lake.table("steps"))).where("step = 3").collect()
+    assert [(r.run_id, r.attempt, r.epoch, r.loss, r.tokens, r.samples, r.seconds) for r in step] == [
+        ("run-1", 0, 0, 9.7, 200, 20, 0.5)]
+    rank = spark.read.parquet(str(lake.table("rank_steps"))).where("step = 3 AND rank = 2").collect()
+    assert [(r.replica_index, r.segment_index, r.tokens, r.data_wait_s, r.compute_s, r.communication_s, r.memory_bytes)
+            for r in rank] == [(2, 0, 100, 0.05, 0.35, 0.1, 1003)]
+    assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 21) for r in range(4)})
+    run = spark.read.parquet(str(lake.table("runs"))).collect()
+    assert [(r.status, r.last_step, r.attempts, r.tokens, r.tokens_per_s, r.validation_loss, r.seconds, r.placement) for r in run
+            ] == [("completed", 20, 1, 4000, 400.0, 8.0, 60.0, ["host-a", "host-b"])]
+    assert run[0].train_loss == pytest.approx(sum(10 - s / 10 for s in range(11, 21)) / 10)
+    assert json.loads(run[0].environment) == {"python": "3.11"}
+    assert run[0].started.timestamp() == START_S
+
+
+def test_loading_again_changes_nothing(lake: Lake, write_run: Callable[..., RunState]) -> None:
+    write_run()
+    load_run(lake, "run-1")
+    before = {path: path.read_bytes() for path in lake.root.glob("tables/*/*")}
+    load_run(lake, "run-1")
+    assert {path: path.read_bytes() for path in lake.root.glob("tables/*/*")} == before
+
+
+def test_a_line_without_its_newline_is_taken_when_it_is_whole(lake: Lake) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    write_steps(lake, "run-1", 0, 0, range(1, 4))
+    path = lake.run("run-1").record(0, 0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1])  # all of the last record but its newline
+    load_run(lake, "run-1")
+    assert keys(lake, "steps") == Counter({(0, 1): 1, (0, 2): 1})
+    path.write_bytes(whole)
+    load_run(lake, "run-1")
+    assert keys(lake, "steps") == Counter({(0, 1): 1, (0, 2): 1, (0, 3): 1})
+
+
+def test_rows_that_a_restart_took_back_are_gone(lake: Lake) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    for rank, last in ((0, 8), (1, 7)):
+        write_steps(lake, "run-1", 0, rank, range(1, last + 1))
+    write_evaluation(lake, "run-1", 0, 4, 7.0)
+    write_evaluation(lake, "run-1", 0, 8, 6.0)
+    load_run(lake, "run-1")
+    assert keys(lake, "steps")[0, 8] == 1
+    state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
+    for rank in (0, 1):
+        write_steps(lake, "run-1", 1, rank, range(5, 10))
+    write_evaluation(lake, "run-1", 1, 4, 7.0)  # the first attempt's counts
+    write_evaluation(lake, "run-1", 1, 8, 6.5)
+    load_run(lake, "run-1")
+    kept = [(0, step) for step in range(1, 5)] + [(1, step) for step in range(5, 10)]
+    assert keys(lake, "steps") == Counter(kept)
+    assert keys(lake, "rank_steps") == Counter((*key, rank) for key in kept for rank in (0, 1))
+    assert keys(lake, "evaluations") == Counter({(0, 4): 1, (1, 8): 1})
+
+
+def test_an_evaluation_that_the_killed_attempt_missed_is_made_up_for(lake: Lake) -> None:
+    state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
+    write_steps(lake, "run-1", 0, 0, range(1, 5))
+    write_steps(lake, "run-1", 1, 0, range(5, 5))
+    write_evaluation(lake, "run-1", 1, 4, 7.0)
+    load_run(lake, "run-1")
+    assert keys(lake, "evaluations") == Counter({(1, 4): 1})
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(lengths=st.lists(st.integers(0, 12), min_size=1, max_size=3), data=st.data())
+def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.TempPathFactory, lengths: list[int],
+                                                     data: st.DataObject) -> None:
+    """Any number of attempts, each from any step already done, loaded after any prefix of what was recorded."""
+    lake = Lake.at(tmp_path_factory.mktemp("lake"))
+    starts, expected, done = [0], {}, 0
+    for attempt, length in enumerate(lengths):
+        if attempt:
+            starts.append(data.draw(st.integers(0, done)))
+        state_of("run-1", attempt=attempt, attempt_start_steps=tuple(starts)).save(lake.run("run-1").state)
+        expected = {step: made for step, made in expected.items() if step <= starts[-1]}
+        for step in range(starts[-1] + 1, starts[-1] + length + 1):
+            write_steps(lake, "run-1", attempt, 0, range(step, step + 1))
+            expected[step] = attempt
+            if data.draw(st.booleans()):
+                load_run(lake, "run-1")
+        done = starts[-1] + length
+    load_run(lake, "run-1")
+    assert keys(lake, "steps") == Counter((made, step) for step, made in expected.items())
+
+
+def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_ROWS", 10)
+    monkeypatch.setattr(load, "READ_BYTES", 2000)  # a few lines at a time
+    state_of("run-1").save(lake.run("run-1").state)
+    for rank in (0, 1):
+        write_steps(lake, "run-1", 0, rank, range(1, 41))
+    load_run(lake, "run-1")
+    sizes = [pq.read_metadata(path).num_rows for path in part_paths(lake, "rank_steps", "run-1")]
+    assert len(sizes) > 3 and max(sizes) <= 20
+    assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 41) for r in (0, 1)})
+
+
+def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
+    """So that a reader who knows the old footer, or the old length, reads whole and true rows from the new file."""
+    state_of("run-1").save(lake.run("run-1").state)
+    write_steps(lake, "run-1", 0, 0, range(1, 200))
+    load_run(lake, "run-1")
+    [path] = part_paths(lake, "rank_steps", "run-1")
+    old, footer = path.read_bytes(), pq.read_metadata(path)
+    write_steps(lake, "run-1", 0, 0, range(200, 900))
+    load_run(lake, "run-1")
+    rows_end = len(old) - 8 - footer.serialized_size
+    assert rows_end > 4000 and path.read_bytes()[:rows_end] == old[:rows_end]
+
+
+KILLED_LOADER = textwrap.dedent("""
+    import sys
+    from pipelines.tables.paths import Lake
+    from pipelines.track import load
+    load.READ_BYTES = 20_000  # many renames, so that the kill falls between them
+    print("loading", flush=True)
+    while True:
+        load.load_run(Lake.at(sys.argv[1]), "run-1")
+""")
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.03, 0.1, 0.25])
+def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake, delay_s: float) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    for rank in (0, 1):
+        write_steps(lake, "run-1", 0, rank, range(1, 1001))
+    root = Path(__file__).parents[2]
+    loader = subprocess.Popen([sys.executable, "-c", KILLED_LOADER, str(lake.root)], stdout=subprocess.PIPE, cwd=root,
+                              env={**os.environ, "PYTHONPATH": str(root)})
+    assert loader.stdout is not None and loader.stdout.readline() == b"loading\n"
+    time.sleep(delay_s)
+    loader.send_signal(signal.SIGKILL)
+    loader.wait(10)
+    loader.stdout.close()
+    load_run(lake, "run-1")
+    assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 1001) for r in (0, 1)})
+    assert keys(lake, "steps") == Counter({(0, s): 1 for s in range(1, 1001)})
+    assert not list(lake.table("rank_steps").glob(".tmp-*-00000.parquet-*"))
+
+
+def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake, write_run: Callable[..., RunState]) -> None:
+    write_run(status="failed", exit_code=6, error="rank 1 ended")
+    path = lake.run("run-1").record(0, 1)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:4], "{broken\n", *lines[4:]]))
+    with pytest.raises(DataError, match=r"rank-00001\.jsonl, line 5: is not a whole record"):
+        load_run(lake, "run-1")
+    assert pq.ParquetFile(lake.table("runs") / "run-1.parquet").read().to_pylist()[0]["error"] == "rank 1 ended"
+
+
+@pytest.mark.parametrize(("changed", "said"), [
+    ({"loss": "high"}, "'high' is not a number"), ({"step": 2.5}, "float"), ({"loss": ...}, "field 'loss' is missing")])
+def test_a_record_with_a_wrong_field_is_refused(lake: Lake, changed: dict[str, object], said: str) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    write_steps(lake, "run-1", 0, 0, range(1, 3))
+    path = lake.run("run-1").record(0, 0)
+    *lines, last = path.read_text().splitlines()
+    record = {key: value for key, value in (json.loads(last) | changed).items() if value is not ...}
+    path.write_text("\n".join([*lines, json.dumps(record)]) + "\n")
+    with pytest.raises(DataError, match=said) as caught:
+        load_run(lake, "run-1")
+    assert "line 3" in str(caught.value)
+
+
+def test_a_value_that_is_null_is_a_null_in_the_table(lake: Lake) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    write_steps(lake, "run-1", 0, 0, range(1, 3), gradient_norm=None)
+    load_run(lake, "run-1")
+    assert read_rows(lake, "steps", "run-1", ["gradient_norm"])["gradient_norm"].null_count == 2
+
+
+def test_runs_whose_ids_begin_alike_do_not_mix(lake: Lake, write_run: Callable[..., RunState]) -> None:
+    for run_id, num_steps in (("a", 2), ("a-000", 3), ("a-000-00000", 4)):
+        write_run(run_id, num_steps)
+        load_run(lake, run_id)
+    assert [read_rows(lake, "steps", run_id, ["step"]).num_rows for run_id in ("a", "a-000", "a-000-00000")] == [2, 3, 4]
+
+
+def test_an_unknown_run_is_an_error_that_says_so(lake: Lake) -> None:
+    with pytest.raises(DataError, match="run nope"):
+        load_run(lake, "nope")
+
+
+def test_a_damaged_table_file_is_named_with_what_to_do(lake: Lake, write_run: Callable[..., RunState]) -> None:
+    write_run()
+    load_run(lake, "run-1")
+    [path] = part_paths(lake, "steps", "run-1")
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match="not a whole table file.*delete run-1-"):
+        load_run(lake, "run-1")
+
+
+def test_a_lake_that_cannot_be_written_is_a_storage_error(lake: Lake, write_run: Callable[..., RunState]) -> None:
+    write_run()
+    (lake.root / "tables").write_text("a file where the folder should be")
+    with pytest.raises(StorageError, match="tables"):
+        load_run(lake, "run-1")
+
+
+def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: Callable[..., RunState], monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run()
+    monkeypatch.setattr(load, "LOCK_TIMEOUT_S", 0.1)
+    with load._lock(lake.run("run-1"), "run-1"), pytest.raises(AlreadyRunningError, match="loading its metrics"):
+        load_run(lake, "run-1")
+    load_run(lake, "run-1")
