@@ -17,7 +17,6 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import Config
 from pipelines.errors import DataError
-from pipelines.interrupts import arm_interrupts
 from pipelines.launch.runs import check_run_id, default_run_id
 from pipelines.launch.stage import train
 from pipelines.launch.watch import Observer
@@ -91,7 +90,6 @@ class Flow:
         """The session, started when first asked for and stopped at the flow's end."""
         if self._spark is None:
             self._spark = self._stack.enter_context(spark_session(self.config.platform, self.config.recipe.name))
-            arm_interrupts()  # pyspark has just put its own Ctrl-C handler in place
         return self._spark
 
     def _prepare(self, plan: FlowPlan, lake: Lake, *, wanted: bool) -> Manifest:

@@ -17,7 +17,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def arm_interrupts() -> None:
-    """Installs the handlers; again after anything else has installed its own."""
+    """Installs the handlers. ``session.py`` keeps them in place of pyspark's."""
     for number in SIGNALS:
         signal.signal(number, _interrupt)
 

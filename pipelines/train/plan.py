@@ -67,7 +67,7 @@ def gpt_parameters(model: Model, vocabulary_size: int, sequence_length: int) -> 
     """Number of trained values of the GPT in ``models/gpt.py``."""
     width = model.width
     norm = width * (2 if model.bias else 1)
-    block = 12 * width * width + (9 * width if model.bias else 0) + 2 * norm
+    block = 12 * width * width + (8 * width if model.bias else 0) + 2 * norm
     embeddings = (vocabulary_size + sequence_length) * width + (0 if model.tied_embeddings else vocabulary_size * width)
     return embeddings + model.num_layers * block + norm
 

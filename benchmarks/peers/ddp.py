@@ -1,0 +1,61 @@
+"""Peer of the train benchmark: the same model, data, batch and precision in a plain DDP loop, or alone on each core.
+
+Start: ``torchrun --nproc-per-node 2 benchmarks/peers/ddp.py DATASET CONFIG_JSON`` (DDP), or with ``python`` (alone).
+Prints the steady tokens per second of this process's share as JSON.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.distributed as dist
+from torch.nn import functional
+from torch.nn.parallel import DistributedDataParallel
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from pipelines.config.recipe import Model  # noqa: E402
+from pipelines.models.gpt import build_gpt  # noqa: E402
+
+
+def main() -> None:
+    dataset, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
+    torch.set_num_threads(1)
+    distributed = "RANK" in os.environ
+    rank, world = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if distributed else (0, 1)
+    if distributed:
+        dist.init_process_group("gloo")
+    column = pq.read_table(sorted(dataset.glob("train-*.parquet"))).column("tokens").combine_chunks()
+    rows = torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64))
+    model = build_gpt(Model(**settings["model"]), settings["vocabulary_size"], rows.shape[1] - 1, seed=1)
+    forward = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
+    decay = [p for p in model.parameters() if p.dim() >= 2]
+    rest = [p for p in model.parameters() if p.dim() < 2]
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],
+                                  lr=1e-3, betas=(0.9, 0.95), fused=True)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[rank::world]
+    batch, seconds = settings["batch_per_rank"], []
+    for step in range(settings["steps"]):
+        began = time.perf_counter()
+        picked = rows[order[torch.arange(step * batch, (step + 1) * batch) % len(order)]]
+        optimizer.zero_grad(set_to_none=not distributed)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings["precision"] == "bf16"):
+            logits = forward(picked[:, :-1])
+        loss = functional.cross_entropy(logits.flatten(0, 1).float(), picked[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        loss.item()
+        seconds.append(time.perf_counter() - began)
+    steady = seconds[settings["warmup"]:]
+    print(json.dumps({"tokens_per_s": batch * (rows.shape[1] - 1) * len(steady) / sum(steady)}))
+    if distributed:
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

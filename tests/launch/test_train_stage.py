@@ -1,0 +1,197 @@
+"""The train stage on a real Spark session: ranks start, train, fail and end as they should."""
+
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+
+from pipelines.errors import (
+    AlreadyRunningError,
+    ConfigError,
+    DataError,
+    RankFailedError,
+    ResourceError,
+    StalledError,
+)
+from pipelines.launch.runs import claim_run, default_run_id
+from pipelines.launch.stage import train
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordTail
+from tests.example_data import example_config, publish_example
+
+
+class Seen:
+    """An observer that remembers, and may act on a record."""
+
+    def __init__(self, act=None):
+        self.starts, self.records, self._act = [], [], act
+
+    def ranks_met(self, plan, starts):
+        self.starts = starts
+
+    def on_record(self, record):
+        self.records.append(record)
+        if self._act is not None:
+            self._act(self, record)
+
+
+def run_stage(spark, folder, observer=None, run_id=None, manifest=None, **overrides):
+    lake = Lake.at(folder)
+    manifest = manifest or publish_example(lake)
+    config = example_config(**overrides)
+    run_id = run_id or default_run_id(config.recipe, manifest.version)
+    return train(spark, config, lake, manifest, run_id, "the command", observer or Seen()), lake, manifest
+
+
+def ranks_alive(folder):
+    """Worker processes of runs below a folder."""
+    return [p for p in psutil.process_iter(["cmdline"])
+            if p.info["cmdline"] and "pipelines.train.worker" in p.info["cmdline"] and str(folder) in " ".join(p.info["cmdline"])]
+
+
+def wait_until_gone(folder, bound_s=10):
+    until = time.monotonic() + bound_s
+    while ranks_alive(folder) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not ranks_alive(folder)
+
+
+def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp_path):
+    seen = Seen()
+    outcome, lake, manifest = run_stage(spark, tmp_path, seen)
+    assert (outcome.fresh, outcome.state.status, outcome.state.exit_code, outcome.state.attempt) == (True, "completed", 0, 0)
+    assert [start["rank"] for start in seen.starts] == [0, 1]
+    assert len(outcome.state.placement) == 2
+    assert [r["step"] for r in seen.records if r["kind"] == "step"] == list(range(1, 11))
+    assert [r["kind"] for r in seen.records if r["kind"] in ("sample", "end")] == ["sample", "end"]
+    for which in ("best", "last"):
+        assert (lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
+    again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest)
+    assert again.fresh is False
+    assert not lake.run(outcome.state.run_id).attempt(1).exists()
+    assert wait_until_gone(tmp_path, 1)
+
+
+def kill_rank(rank, number):
+    def act(seen, record):
+        if record["kind"] == "step" and record["step"] == 3:
+            os.kill(seen.starts[rank]["pid"], number)
+    return act
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_run_with_its_name_and_the_next_launch_works(spark, tmp_path, rank):
+    with pytest.raises(RankFailedError, match=rf"rank {rank} on .*: was killed by SIGKILL") as caught:
+        run_stage(spark, tmp_path, Seen(kill_rank(rank, signal.SIGKILL)), train__steps=5000, train__evaluate_every_steps=5000)
+    assert caught.value.exit_code == 6
+    assert wait_until_gone(tmp_path)
+    lake = Lake.at(tmp_path)
+    (run,) = lake.runs().iterdir()
+    assert '"status": "failed"' in (run / "state.json").read_text()
+    outcome, *_ = run_stage(spark, tmp_path / "next")
+    assert outcome.state.status == "completed"
+
+
+def test_a_failed_run_is_tried_anew_as_the_next_attempt(spark, tmp_path):
+    lake = Lake.at(tmp_path)
+    manifest = publish_example(lake)
+    with pytest.raises(RankFailedError):
+        run_stage(spark, tmp_path, Seen(kill_rank(1, signal.SIGTERM)), manifest=manifest, train__steps=400)
+    outcome, *_ = run_stage(spark, tmp_path, manifest=manifest, train__steps=400)
+    assert (outcome.state.attempt, outcome.state.status) == (1, "completed")
+
+
+def test_more_ranks_than_slots_fail_within_seconds_naming_the_setting(spark, tmp_path):
+    began = time.monotonic()
+    with pytest.raises(ResourceError, match=r"layout.num_replicas: 4 x 1 segments need 4 slots, .* has 2") as caught:
+        run_stage(spark, tmp_path, layout__num_replicas=4)
+    assert time.monotonic() - began < 30  # what the launcher promises
+    assert caught.value.exit_code == 5
+    assert not Lake.at(tmp_path).runs().exists() or not list(Lake.at(tmp_path).runs().glob("*/attempt-*"))
+
+
+def test_ranks_that_do_not_meet_in_time_are_named_and_ended(spark, tmp_path):
+    with pytest.raises(StalledError, match=r"launch.start_timeout_s: after 0.2 s ranks 0, 1 of 2 have not started"):
+        run_stage(spark, tmp_path, launch__start_timeout_s=0.2)
+    assert wait_until_gone(tmp_path)
+
+
+def test_a_rank_that_hangs_is_found_by_the_stall_bound(spark, tmp_path):
+    def stop_both(seen, record):
+        if record["kind"] == "step" and record["step"] == 3:
+            for start in seen.starts:
+                os.kill(start["pid"], signal.SIGSTOP)
+    with pytest.raises(StalledError, match="launch.stall_timeout_s: no rank has made a step for 1.5 s"):
+        run_stage(spark, tmp_path, Seen(stop_both), launch__stall_timeout_s=1.5, train__steps=5000,
+                  train__evaluate_every_steps=5000)
+    assert wait_until_gone(tmp_path)
+
+
+def test_a_changed_shard_is_found_by_its_checksum_and_named(spark, tmp_path):
+    lake = Lake.at(tmp_path)
+    manifest = publish_example(lake)
+    shard = lake.dataset("example", "v1") / manifest.shards("train")[1].path
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=shard.name) as caught:
+        run_stage(spark, tmp_path, manifest=manifest)
+    assert caught.value.exit_code == 3
+
+
+def test_a_truncated_or_missing_shard_is_named_before_any_rank_starts(spark, tmp_path):
+    lake = Lake.at(tmp_path)
+    manifest = publish_example(lake)
+    shard = lake.dataset("example", "v1") / manifest.shards("train")[0].path
+    shard.write_bytes(shard.read_bytes()[:-7])
+    with pytest.raises(DataError, match=r"has \d+ bytes, the manifest says \d+"):
+        run_stage(spark, tmp_path, manifest=manifest)
+    shard.unlink()
+    with pytest.raises(DataError, match="is missing"):
+        run_stage(spark, tmp_path, manifest=manifest)
+    assert not list(lake.runs().glob("*/attempt-*"))
+
+
+def test_a_run_held_by_another_process_is_refused(spark, tmp_path):
+    lake = Lake.at(tmp_path)
+    with claim_run(lake.run("held"), "held"), pytest.raises(AlreadyRunningError, match="run held") as caught:
+        run_stage(spark, tmp_path, run_id="held")
+    assert caught.value.exit_code == 4
+
+
+def test_a_run_id_of_another_recipe_is_refused(spark, tmp_path):
+    _, _, manifest = run_stage(spark, tmp_path, run_id="mine")
+    with pytest.raises(ConfigError, match="--run-id mine: belongs to another recipe or dataset"):
+        run_stage(spark, tmp_path, run_id="mine", manifest=manifest, train__steps=11)
+
+
+def test_nothing_listens_once_the_ranks_have_met(spark, tmp_path):
+    listening = []
+
+    def look(seen, record):
+        if record["kind"] == "step" and not listening:
+            ours = psutil.Process()
+            listening.append([c.laddr for c in ours.net_connections() if c.status == "LISTEN"])
+            for start in seen.starts:
+                listening.append([c.laddr.ip for c in psutil.Process(start["pid"]).net_connections() if c.status == "LISTEN"])
+
+    before = [c.laddr for c in psutil.Process().net_connections() if c.status == "LISTEN"]
+    run_stage(spark, tmp_path, Seen(look), train__steps=400)
+    assert listening[0] == before
+    assert {ip for addresses in listening[1:] for ip in addresses} <= {"127.0.0.1"}
+
+
+def test_records_can_be_followed_while_the_ranks_write(spark, tmp_path):
+    seen_early = threading.Event()
+
+    def early(seen, record):
+        lake = Lake.at(tmp_path)
+        (run,) = lake.runs().iterdir()
+        if record["kind"] == "step" and RecordTail(run / "attempt-000" / "rank-00001.jsonl").new_records()[-1]["kind"] != "end":
+            seen_early.set()
+
+    run_stage(spark, tmp_path, Seen(early), train__steps=300)
+    assert seen_early.is_set()
