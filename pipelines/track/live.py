@@ -39,7 +39,8 @@ class LiveLoader:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
         """Waits for a load under way, at most STOP_TIMEOUT_S: what it leaves unfinished, the next load does."""
         self._stopping.set()
         self._thread.join(STOP_TIMEOUT_S)

@@ -2,7 +2,7 @@
 
 Runs on: driver.
 Takes:   ``runs/<run_id>``: state.json and the ranks' record files, finished or still growing.
-Gives:   the run's part of the tables, each (run, step, rank) exactly once, however often the load is killed and repeated.
+Gives:   the run's part of the tables, each (run, step, rank) exactly once, however often a load is killed and repeated.
 
 It needs no slot of the cluster: a Spark job would wait behind the ranks, which hold all slots, and would make the
 relaunch of a gang wait. Only lines that came since the last load are read (``parts.py`` keeps the cursor).
@@ -79,7 +79,7 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
     first, last = kept_steps(state, attempt)
     evaluated = _evaluated_before(lake, state, attempt) if table == "evaluations" else set()
     if table == "evaluations":
-        first = state.attempt_start_steps[attempt]  # an attempt may make up for an evaluation that the one before missed
+        first = state.attempt_start_steps[attempt]  # it may make up for an evaluation that was missed
     parts = [Part.of(path) for path in part_paths(lake, table, state.run_id, attempt)]
     for part in parts:
         if part.last_step > last:

@@ -83,7 +83,7 @@ def open_part_path(lake: Lake, table: str, run_id: str, attempt: int) -> Path:
 
 
 def part_paths(lake: Lake, table: str, run_id: str, attempt: int | None = None) -> list[Path]:
-    """Part files of a run (or of one attempt) in order; the name is taken apart, since one id may begin with another."""
+    """Part files of a run, or of one attempt, in order; whole names are matched: one id may begin with another."""
     name = re.compile(re.escape(run_id) + (r"-\d{3,}" if attempt is None else f"-{attempt:03d}") + r"-\d{5}\.parquet")
     folder = lake.table(table)
     return sorted(path for path in folder.iterdir() if name.fullmatch(path.name)) if folder.is_dir() else []

@@ -70,7 +70,8 @@ def to_table(table: str, rows: list[Row]) -> pa.Table:
     try:
         return pa.table([pa.array([row[field.name] for row in rows], field.type) for field in schema], schema=schema)
     except (pa.ArrowInvalid, OverflowError) as error:
-        raise DataError(f"run {rows[0]['run_id']}", f"a record holds a number that table {table} cannot ({error})") from error
+        place = f"run {rows[0]['run_id']}"
+        raise DataError(place, f"a record holds a number that table {table} cannot ({error})") from error
 
 
 def last_sample(path: Path) -> dict[str, Any] | None:

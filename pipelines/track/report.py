@@ -11,6 +11,7 @@ Content-Security-Policy forbids scripts and loads.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def render(summary: dict[str, Any], steps: Steps) -> str:
     shown = [evaluations[i] for i in sorted({round(i) for i in np.linspace(0, len(evaluations) - 1, MAX_EVALUATIONS)})
              ] if len(evaluations) > MAX_EVALUATIONS else evaluations
     return environment.get_template("report.html.j2").render(
-        run=summary, verdict=verdict(summary), loss_charts=_loss_charts(summary, steps), charts=_small_charts(steps),
-        split=time_bar(summary["time_share"]), evaluations=shown,
+        run=summary, verdict=verdict(summary), loss_charts=_loss_charts(summary, steps),
+        single_steps=len(steps) > CURVE_POINTS, charts=_small_charts(steps),
+        evaluations=shown,
         ranks=[(rank, shares, time_bar(shares)) for rank in summary["ranks"][:MAX_RANKS]
                if (shares := time_shares([rank])) is not None])
 
@@ -78,7 +80,7 @@ def _loss_charts(summary: dict[str, Any], steps: Steps) -> list[tuple[str, Marku
         pieces = buckets(steps.step, CURVE_POINTS)
         smooth = smoothed(steps.loss, len(steps) // 100)
         at = [float(steps.step[piece[-1]]) for piece in pieces]
-        if len(steps) > 20:
+        if len(steps) > CURVE_POINTS:  # else the curve shows every step
             bands.append(Band("train", at, [float(steps.loss[piece].min()) for piece in pieces],
                               [float(steps.loss[piece].max()) for piece in pieces]))
         lines.append(Series("train", at, [float(smooth[piece[-1]]) for piece in pieces]))
@@ -106,7 +108,7 @@ def _small_charts(steps: Steps) -> list[tuple[str, str, Markup]]:
         points = [(float(steps.step[piece[-1]]), value) for piece, value in zip(pieces, values, strict=True)
                   if math.isfinite(value)]
         if points:
-            curve = Series("plain", *map(list, zip(*points, strict=True)))
+            curve = Series("plain", [x for x, _ in points], [y for _, y in points])
             chart = Chart(f"{title} by step", [curve], from_zero=from_zero, format_y=si)
             found.append((title, unit, line_chart(chart, *SMALL_SIZE)))
     return found
@@ -120,7 +122,7 @@ def printable(text: str) -> str:
     """Text that a page can hold: control characters show as the replacement character; very long text is cut."""
     text = text.encode("utf-8", "replace").decode()
     cut = text[:MAX_TEXT] + (" […]" if len(text) > MAX_TEXT else "")
-    return "".join(c if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else "\N{REPLACEMENT CHARACTER}" for c in cut)
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "\N{REPLACEMENT CHARACTER}", cut)
 
 
 def _count(value: float | None) -> str:

@@ -1,7 +1,7 @@
 """One run in numbers: what the report page shows, what ``report --json`` prints, what the console says at the end.
 
 Runs on: driver.
-Takes:   the run's rows in the tables (bring them up to date with ``load_run`` first), its state, its dataset's manifest.
+Takes:   the run's rows in the tables (``load_run`` brings them up to date), its state, its dataset's manifest.
 Gives:   a dict of plain JSON values; figures that there are none of are None. Needs neither Spark nor torch.
 """
 
@@ -77,7 +77,8 @@ def find_run(lake: Lake, run_id: str | None) -> RunState:
     """
     known = known_runs(lake)
     if not known:
-        raise DataError(str(lake.runs()), "there is no run yet", "run the train job first, or give the platform of another lake")
+        raise DataError(str(lake.runs()), "there is no run yet",
+                        "run the train job first, or give the platform of another lake")
     if run_id is None:
         states = [state for state in (RunState.load(lake.run(each).state) for each in known) if state is not None]
         return max(states, key=lambda state: state.started_s)
@@ -143,9 +144,9 @@ def _ranks(lake: Lake, state: RunState) -> list[dict[str, Any]]:
     rows = read_rows(lake, "rank_steps", state.run_id, ["rank", *sums, "memory_bytes"])
     if not rows.num_rows:
         return []
-    grouped = rows.group_by("rank").aggregate([*((name, "sum") for name in sums), ("memory_bytes", "max")]).sort_by("rank")
+    grouped = rows.group_by("rank").aggregate([*((name, "sum") for name in sums), ("memory_bytes", "max")])
     return [{"rank": row["rank"], "host": _host(state, row["rank"]), **{name: row[f"{name}_sum"] or 0 for name in sums},
-             "memory_peak_bytes": row["memory_bytes_max"]} for row in grouped.to_pylist()]
+             "memory_peak_bytes": row["memory_bytes_max"]} for row in grouped.sort_by("rank").to_pylist()]
 
 
 def _host(state: RunState, rank: int) -> str | None:
@@ -157,7 +158,8 @@ def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
     for attempt in reversed(range(len(state.attempt_start_steps))):
         record = last_sample(lake.run(state.run_id).record(attempt, 0))
         if record is not None:
-            prompt, text = (str(record.get(name) or "").encode("utf-8", "replace").decode() for name in ("prompt", "text"))
+            prompt, text = (str(record.get(name) or "").encode("utf-8", "replace").decode()
+                            for name in ("prompt", "text"))
             return {"step": record.get("step"), "prompt": prompt, "text": text.removeprefix(prompt)}
     return None
 

@@ -53,8 +53,8 @@ def _learned(summary: dict[str, Any]) -> Verdict:
     if reached < unigram:
         return Verdict("good", "The model learned", f"{name} is {reached:.3f} nats per token; {against}{_risen(loss)}")
     if reached < uniform:
-        return Verdict("unclear", "The model learned little", f"{name} is {reached:.3f} nats per token, no better than token "
-                       f"frequencies alone: {against}")
+        return Verdict("unclear", "The model learned little",
+                       f"{name} is {reached:.3f} nats per token, no better than token frequencies alone: {against}")
     return Verdict("bad", "The model has not learned", f"{name} is {reached:.3f} nats per token: {against}")
 
 

@@ -13,6 +13,7 @@ from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordWriter
 from pipelines.tables.state import RunState
 
+WriteRun = Callable[..., RunState]
 START_S = 1_790_000_000.0
 STEP_SECONDS, WAIT_S, COMPUTE_S, COMMUNICATION_S = 0.5, 0.05, 0.35, 0.1
 
@@ -55,9 +56,10 @@ def write_evaluation(lake: Lake, run_id: str, attempt: int, step: int, loss: flo
 
 
 @pytest.fixture
-def write_run(lake: Lake) -> Callable[..., RunState]:
+def write_run(lake: Lake) -> WriteRun:
     """Writes a run of one attempt with its dataset's manifest."""
-    def write(run_id: str = "run-1", num_steps: int = 20, num_ranks: int = 2, text: str = "the end", **facts: Any) -> RunState:
+    def write(run_id: str = "run-1", num_steps: int = 20, num_ranks: int = 2, text: str = "the end",
+              **facts: Any) -> RunState:
         for rank in range(num_ranks):
             write_steps(lake, run_id, 0, rank, range(1, num_steps + 1))
         if num_steps:
@@ -74,8 +76,10 @@ def write_run(lake: Lake) -> Callable[..., RunState]:
 
 
 def write_manifest(lake: Lake) -> None:
-    shards = (Shard("train-00000.parquet", (512, 100), 5000, "0" * 64), Shard("train-00001.parquet", (300,), 2000, "1" * 64))
+    shards = (Shard("train-00000.parquet", (512, 100), 5000, "0" * 64),
+              Shard("train-00001.parquet", (300,), 2000, "1" * 64))
     Manifest("gpt-demo", "v1", 16, 300, 0, "t" * 64, "f" * 16, "r" * 16,
              {"train": shards, "validation": (Shard("validation-00000.parquet", (40,), 900, "2" * 64),)},
-             {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1, "train_tokens": 9000},
+             {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1,
+              "train_tokens": 9000},
              {"uniform": 9.0, "unigram": 8.5}).save(lake.dataset("gpt-demo", "v1"))

@@ -10,7 +10,6 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,11 +22,10 @@ from pyspark.sql.types import StructType
 from pipelines.errors import AlreadyRunningError, DataError, StorageError
 from pipelines.tables.paths import Lake
 from pipelines.tables.schemas import TABLE_DDL
-from pipelines.tables.state import RunState
 from pipelines.track import load, parts
 from pipelines.track.load import LOADED_TABLES, load_run
 from pipelines.track.parts import part_paths, read_rows
-from tests.track.conftest import START_S, state_of, write_evaluation, write_steps
+from tests.track.conftest import START_S, WriteRun, state_of, write_evaluation, write_steps
 
 
 def keys(lake: Lake, table: str, run_id: str = "run-1") -> Counter[tuple[int, ...]]:
@@ -36,14 +34,14 @@ def keys(lake: Lake, table: str, run_id: str = "run-1") -> Counter[tuple[int, ..
     return Counter(tuple(row[name] for name in columns) for row in read_rows(lake, table, run_id, columns).to_pylist())
 
 
-def test_each_table_has_the_columns_that_its_ddl_says(spark: SparkSession, lake: Lake, write_run: Callable[..., RunState]) -> None:
+def test_each_table_has_the_columns_that_its_ddl_says(spark: SparkSession, lake: Lake, write_run: WriteRun) -> None:
     write_run()
     load_run(lake, "run-1")
     for table in LOADED_TABLES:
         assert spark.read.parquet(str(lake.table(table))).schema == StructType.fromDDL(TABLE_DDL[table]), table
 
 
-def test_rows_hold_what_the_ranks_recorded(spark: SparkSession, lake: Lake, write_run: Callable[..., RunState]) -> None:
+def test_rows_hold_what_the_ranks_recorded(spark: SparkSession, lake: Lake, write_run: WriteRun) -> None:
     write_run(num_ranks=4)
     load_run(lake, "run-1")
     step = spark.read.parquet(str(lake.table("steps"))).where("step = 3").collect()
@@ -54,14 +52,14 @@ def test_rows_hold_what_the_ranks_recorded(spark: SparkSession, lake: Lake, writ
             for r in rank] == [(2, 0, 100, 0.05, 0.35, 0.1, 1003)]
     assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 21) for r in range(4)})
     run = spark.read.parquet(str(lake.table("runs"))).collect()
-    assert [(r.status, r.last_step, r.attempts, r.tokens, r.tokens_per_s, r.validation_loss, r.seconds, r.placement) for r in run
-            ] == [("completed", 20, 1, 4000, 400.0, 8.0, 60.0, ["host-a", "host-b"])]
+    assert [(r.status, r.last_step, r.attempts, r.tokens, r.tokens_per_s, r.validation_loss, r.seconds, r.placement)
+            for r in run] == [("completed", 20, 1, 4000, 400.0, 8.0, 60.0, ["host-a", "host-b"])]
     assert run[0].train_loss == pytest.approx(sum(10 - s / 10 for s in range(11, 21)) / 10)
     assert json.loads(run[0].environment) == {"python": "3.11"}
     assert run[0].started.timestamp() == START_S
 
 
-def test_loading_again_changes_nothing(lake: Lake, write_run: Callable[..., RunState]) -> None:
+def test_loading_again_changes_nothing(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     load_run(lake, "run-1")
     before = {path: path.read_bytes() for path in lake.root.glob("tables/*/*")}
@@ -158,6 +156,20 @@ def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
     assert rows_end > 4000 and path.read_bytes()[:rows_end] == old[:rows_end]
 
 
+def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(lake: Lake) -> None:
+    """So that a reader between two versions of the file reads whole values."""
+    state_of("run-1").save(lake.run("run-1").state)
+    path = lake.table("runs") / "run-1.parquet"
+    places, last_steps = [], []
+    for last in (5, 500):
+        write_steps(lake, "run-1", 0, 0, range(1 if last == 5 else 6, last + 1))
+        load_run(lake, "run-1")
+        footer = pq.read_metadata(path)
+        places.append([footer.row_group(0).column(i).data_page_offset for i in range(footer.row_group(0).num_columns)])
+        last_steps.append(pq.ParquetFile(path).read(["last_step"]).to_pylist())
+    assert places[0] == places[1] and last_steps == [[{"last_step": 5}], [{"last_step": 500}]]
+
+
 KILLED_LOADER = textwrap.dedent("""
     import sys
     from pipelines.tables.paths import Lake
@@ -188,7 +200,7 @@ def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake,
     assert not list(lake.table("rank_steps").glob(".tmp-*-00000.parquet-*"))
 
 
-def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake, write_run: Callable[..., RunState]) -> None:
+def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake, write_run: WriteRun) -> None:
     write_run(status="failed", exit_code=6, error="rank 1 ended")
     path = lake.run("run-1").record(0, 1)
     lines = path.read_text().splitlines(keepends=True)
@@ -219,11 +231,12 @@ def test_a_value_that_is_null_is_a_null_in_the_table(lake: Lake) -> None:
     assert read_rows(lake, "steps", "run-1", ["gradient_norm"])["gradient_norm"].null_count == 2
 
 
-def test_runs_whose_ids_begin_alike_do_not_mix(lake: Lake, write_run: Callable[..., RunState]) -> None:
+def test_runs_whose_ids_begin_alike_do_not_mix(lake: Lake, write_run: WriteRun) -> None:
     for run_id, num_steps in (("a", 2), ("a-000", 3), ("a-000-00000", 4)):
         write_run(run_id, num_steps)
         load_run(lake, run_id)
-    assert [read_rows(lake, "steps", run_id, ["step"]).num_rows for run_id in ("a", "a-000", "a-000-00000")] == [2, 3, 4]
+    rows = [read_rows(lake, "steps", run_id, ["step"]).num_rows for run_id in ("a", "a-000", "a-000-00000")]
+    assert rows == [2, 3, 4]
 
 
 def test_an_unknown_run_is_an_error_that_says_so(lake: Lake) -> None:
@@ -231,23 +244,23 @@ def test_an_unknown_run_is_an_error_that_says_so(lake: Lake) -> None:
         load_run(lake, "nope")
 
 
-def test_a_damaged_table_file_is_named_with_what_to_do(lake: Lake, write_run: Callable[..., RunState]) -> None:
+def test_a_damaged_table_file_is_named_with_what_to_do(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     load_run(lake, "run-1")
     [path] = part_paths(lake, "steps", "run-1")
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(DataError, match="not a whole table file.*delete run-1-"):
+    with pytest.raises(DataError, match=r"not a whole table file.*delete run-1-"):
         load_run(lake, "run-1")
 
 
-def test_a_lake_that_cannot_be_written_is_a_storage_error(lake: Lake, write_run: Callable[..., RunState]) -> None:
+def test_a_lake_that_cannot_be_written_is_a_storage_error(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     (lake.root / "tables").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="tables"):
         load_run(lake, "run-1")
 
 
-def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: Callable[..., RunState], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run()
     monkeypatch.setattr(load, "LOCK_TIMEOUT_S", 0.1)
     with load._lock(lake.run("run-1"), "run-1"), pytest.raises(AlreadyRunningError, match="loading its metrics"):
