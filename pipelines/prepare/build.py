@@ -83,7 +83,7 @@ def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Input
     """
     prepare, started = recipe.prepare, time.monotonic()
     with _arrow_batches(spark), _spark_errors():
-        documents = _documents(spark, prepare, inputs)
+        documents = _documents(spark, prepare, inputs, staging)
         tokenizer_path = staging / TOKENIZER_NAME
         encoder = _make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
         settings = _pack_settings(recipe, identity, staging, encoder)
@@ -110,11 +110,11 @@ def num_partitions(input_bytes: int, shard_text_bytes: int) -> int:
     return max(1, small, math.ceil(input_bytes / shard_text_bytes))
 
 
-def _documents(spark: SparkSession, prepare: Prepare, inputs: Inputs) -> DataFrame:
+def _documents(spark: SparkSession, prepare: Prepare, inputs: Inputs, staging: Path) -> DataFrame:
     """All inputs as one DataFrame."""
     sources = remote_documents(spark, prepare)
     if inputs.pieces:
-        sources.append(local_documents(spark, inputs.pieces, prepare))
+        sources.append(local_documents(spark, inputs.pieces, prepare, staging))
     if not sources:
         raise DataError("prepare.inputs", "the files hold no record", "give files that do")
     documents = sources[0]
@@ -221,8 +221,8 @@ def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settin
         splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
         counts[f"{split}_tokens"] = int(tokens_V[split].sum())
     _check_splits(counts, recipe, lake)
-    for attempt in staging.glob("attempt-*"):
-        shutil.rmtree(attempt)
+    for folder in (*staging.glob("attempt-*"), staging / "pieces"):
+        shutil.rmtree(folder, ignore_errors=True)
     counts["duplicates"] = counts["rejected_duplicate"]
     manifest = Manifest(
         name=recipe.name, version=identity.version, sequence_length=settings.sequence_length,

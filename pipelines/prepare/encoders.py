@@ -18,7 +18,7 @@ import numpy as np
 import tiktoken
 from tokenizers import Tokenizer
 
-from pipelines.prepare.tokenizer import byte_characters
+from pipelines.prepare.tokenizer import END_OF_TEXT, byte_characters
 
 EncoderKind = Literal["bytes", "characters", "tiktoken", "tokenizers"]
 
@@ -79,7 +79,8 @@ class TiktokenEncoder:
         if settings is None:
             raise ValueError("not a byte-level BPE that tiktoken can run")
         pattern, ranks = settings
-        self._encoding = tiktoken.Encoding("sparkring", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
+        self._encoding = tiktoken.Encoding("sparkring", pat_str=pattern, mergeable_ranks=ranks,
+                                            special_tokens={END_OF_TEXT: max(ranks.values()) + 1})  # none at all is slow
         self._exact = TokenizersEncoder(tokenizer)
 
     def encode(self, content: bytes) -> np.ndarray | None:

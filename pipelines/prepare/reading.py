@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -31,6 +32,8 @@ from pipelines.prepare.records import (
     text_record,
     value_record,
 )
+from pipelines.prepare.workers import lighten_worker
+from pipelines.tables.atomic import storage_errors
 
 PIECE_BYTES = 8 * 1024**2
 MIN_TASK_BYTES, MAX_TASK_BYTES, MIN_TASKS = 1024**2, 64 * 1024**2, 8
@@ -163,22 +166,26 @@ def _read_row_group(piece: Piece, shown: str, column: str, limit: int) -> Iterat
                 row += 1
 
 
-def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare) -> DataFrame:
-    """``documents`` of local files; the number of tasks grows with their bytes."""
-    tasks = group_pieces(pieces)
-    rows = spark.sparkContext.parallelize([(json.dumps(task),) for task in tasks], len(tasks))
-    work = spark.createDataFrame(rows, "pieces STRING", verifySchema=False)
+def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare, staging: Path) -> DataFrame:
+    """``documents`` of local files; the number of tasks grows with their bytes. Each task finds its pieces in ``staging``."""
+    folder = staging / "pieces"
+    with storage_errors(folder):
+        folder.mkdir()
+        groups = group_pieces(pieces)
+        for index, group in enumerate(groups):
+            (folder / f"{index}.json").write_text(json.dumps(group), encoding="ascii")
 
     def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return record_batches(record for batch in batches for task in batch.column(0).to_pylist()
-                              for record in _records_or_fault(json.loads(task), prepare))
+        yield from record_batches(record for batch in batches for index in batch.column(0).to_pylist()
+                                  for record in _records_or_fault(folder / f"{index}.json", prepare))
+        lighten_worker()
 
-    return work.mapInArrow(read, DOCUMENT_DDL)
+    return spark.range(0, len(groups), 1, len(groups)).mapInArrow(read, DOCUMENT_DDL)
 
 
-def _records_or_fault(task: list[list], prepare: Prepare) -> Iterator[Record]:
+def _records_or_fault(pieces: Path, prepare: Prepare) -> Iterator[Record]:
     try:
-        for piece in task:
+        for piece in json.loads(pieces.read_text(encoding="ascii")):
             yield from read_piece(Piece(*piece), prepare)
     except DataError as error:  # an exception would reach the driver as a Java trace, after retries
         yield Record("", 0, None, FAULT, f"{error.place}\t{error.problem}", 0)

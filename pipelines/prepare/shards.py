@@ -27,6 +27,7 @@ from pyspark import TaskContext
 from pipelines.prepare.encoders import Encoder, EncoderKind, load_encoder
 from pipelines.prepare.packing import WindowPacker, Windows, predicted_tokens
 from pipelines.prepare.reading import FAULT
+from pipelines.prepare.workers import lighten_worker
 from pipelines.tables.manifest import SHARD_SCHEMA, file_sha256
 
 SPLITS = ("train", "validation")
@@ -72,6 +73,7 @@ def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) ->
         outcome = {"fault": {"kind": "storage", "place": error.filename or str(folder),
                              "problem": error.strerror or str(error)}}
     yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
+    lighten_worker()
 
 
 def _pack(batches: Iterator[pa.RecordBatch], settings: PackSettings, folder: Path, partition: int) -> dict[str, Any]:
