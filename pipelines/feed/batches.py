@@ -1,0 +1,200 @@
+"""Micro-batches for training and evaluation: what a rank's training code takes from a dataset.
+
+Runs on: ranks.
+Takes:   a dataset folder and its manifest, the recipe's order, the platform's reader, this replica's place.
+Gives:   ``TrainingFeed``: step after step, this replica's samples; ``EvaluationFeed``: a split's rows, once over all
+         replicas.
+
+A training feed holds at most ``buffer_bytes`` (all lanes' open windows, and ``reader.read_ahead_bytes``) and, while a
+row group is decoded, a few times its bytes:
+
+    buffer_bytes = (window_steps + ahead_steps) * samples_per_step * row_bytes
+    window_steps * samples_per_step  ~  lanes owned * window_row_groups * rows_per_row_group  (at most the split's rows)
+    ahead_steps * samples_per_step * row_bytes  <=  read_ahead_bytes                          (at least one step)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import takewhile, tee
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.config.platform import Reader as ReaderSettings
+from pipelines.config.recipe import Data
+from pipelines.errors import DataError
+from pipelines.feed.lanes import LaneOrder, Window, lanes_of_replica
+from pipelines.feed.read_ahead import ReadAhead, StepRing
+from pipelines.feed.readers import open_reader, read_in_order
+from pipelines.feed.shards import NO_SAMPLE, Samples, ShardFiles
+from pipelines.tables.manifest import Manifest
+
+MAX_AHEAD_STEPS = 256  # a dataset of a few rows need not be read thousands of epochs ahead
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Samples of one forward and backward; T is ``sequence_length + 1``."""
+
+    tokens_BT: Tensor  # int32; end-of-text after a sample's length, and in padding
+    lengths_B: Tensor  # int32: real tokens at the front of each sample, 0 for padding
+    weights_B: Tensor  # float32: 1, or 0 for padding
+    sample_ids_B: Tensor  # int64: the row's number in the split in file order, NO_SAMPLE for padding
+
+
+@dataclass(frozen=True)
+class StepSamples:
+    """One replica's samples of one step, lane after lane: joined over the replicas, the same for any number of them."""
+
+    step: int  # from 0, over all epochs
+    epoch: int
+    step_in_epoch: int
+    micro_batches: list[MicroBatch]  # consecutive slices, the last one may be smaller
+    samples: int  # real ones
+    data_wait_s: float  # that the training thread spent in the feed
+
+
+class TrainingFeed:
+    """Iterates over steps, epoch after epoch, reading ahead in a thread until it is closed."""
+
+    def __init__(self, folder: Path, manifest: Manifest, data: Data, reader: ReaderSettings, *, seed: int,
+                 global_batch_samples: int, micro_batch_samples: int, replica_index: int = 0, num_replicas: int = 1,
+                 first_step: int = 0, until_step: int | None = None, split: str = "train") -> None:
+        """
+        Args:
+            first_step: steps already done; the samples from there on are those of the straight run.
+            until_step: the step to end before; None goes on for ever.
+
+        Raises:
+            DataError: the split has no rows. ConfigError: lanes and batch or replicas do not divide.
+        """
+        self._shards = ShardFiles(folder, manifest.shards(split), manifest.sequence_length)
+        if not manifest.rows(split):
+            raise DataError(str(folder), f"has no {split} rows", "give more input")
+        self._order = LaneOrder(self._shards.row_group_rows, num_lanes=data.num_lanes, shuffle=data.shuffle, seed=seed,
+                                window_row_groups=data.window_row_groups, global_batch_samples=global_batch_samples)
+        self._lanes = lanes_of_replica(data.num_lanes, replica_index, num_replicas)
+        self._reader = open_reader(reader.kind, self._shards)
+        self._micro_batch_samples = micro_batch_samples
+        self._next_step = self._first_step = first_step
+        self._until_step = until_step
+        samples_per_step = len(self._lanes) * self._order.samples_per_lane
+        step_bytes = samples_per_step * StepRing.row_bytes(self._shards.row_tokens)
+        ahead_steps = min(max(1, reader.read_ahead_bytes // step_bytes), MAX_AHEAD_STEPS)
+        self._ring = StepRing(self._order.max_window_steps + ahead_steps, samples_per_step, self._shards.row_tokens,
+                              manifest.end_of_text_id)
+        self._read_ahead = ReadAhead(self._ring, first_step, self._fill, str(folder))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self._order.steps_per_epoch
+
+    @property
+    def buffer_bytes(self) -> int:
+        """What waits for the training thread, at most."""
+        return self._ring.bytes
+
+    def __iter__(self) -> Iterator[StepSamples]:
+        return self
+
+    def __next__(self) -> StepSamples:
+        began = time.perf_counter()
+        taken = None if self._next_step == self._until_step else self._read_ahead.take()
+        if taken is None:
+            raise StopIteration
+        step = self._next_step
+        self._next_step += 1
+        epoch, step_in_epoch = divmod(step, self._order.steps_per_epoch)
+        micro_batches = micro_batches_of(taken, self._micro_batch_samples)
+        samples = int(np.count_nonzero(taken.sample_ids_B != NO_SAMPLE))
+        return StepSamples(step, epoch, step_in_epoch, micro_batches, samples, time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Ends the thread; twice does no harm."""
+        self._read_ahead.close()
+
+    def __enter__(self) -> TrainingFeed:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        self.close()
+
+    def _fill(self, read_ahead: ReadAhead) -> None:
+        """In the thread: reads window after window into the ring, as room comes."""
+        per_lane, until = self._order.samples_per_lane, self._until_step
+        windows, windows_ahead = tee(takewhile(lambda window: until is None or window.first_ordinal < until * per_lane,
+                                               self._order.windows(self._lanes, self._first_step)))
+        row_groups = (int(number) for window in windows_ahead for number in window.row_groups_P)
+        with closing(read_in_order(self._reader, self._shards, row_groups)) as row_group_samples:
+            for window in windows:
+                read_ahead.announce(window.first_ordinal // per_lane)
+                if not read_ahead.wait_for_room((window.first_ordinal + window.rows - 1) // per_lane):
+                    return
+                self._put_window(window, row_group_samples)
+        if until is not None:
+            read_ahead.announce(until)
+
+    def _put_window(self, window: Window, row_group_samples: Iterator[Samples]) -> None:
+        """Puts each sample of a window where its step has it, but for those of steps already done."""
+        per_lane = self._order.samples_per_lane
+        ordinals = self._order.ordinals(window)
+        places = (ordinals // per_lane * self._ring.samples_per_step
+                  + (window.lane - self._lanes.start) * per_lane + ordinals % per_lane)
+        wanted = ordinals >= self._first_step * per_lane
+        ends = np.cumsum(window.rows_P)
+        for end, piece in zip(ends, pieces_of(window, row_group_samples), strict=True):
+            here = slice(end - len(piece), end)
+            if wanted[here].all():
+                self._ring.put(places[here], piece)
+            else:
+                self._ring.put(places[here][wanted[here]], piece[np.flatnonzero(wanted[here])])
+
+
+class EvaluationFeed:
+    """All rows of a split once over all replicas, in file order, not shuffled. Every iteration is a pass of its own."""
+
+    def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, *, split: str,
+                 micro_batch_samples: int, replica_index: int = 0, num_replicas: int = 1) -> None:
+        self._shards = ShardFiles(folder, manifest.shards(split), manifest.sequence_length)
+        self._reader = open_reader(reader.kind, self._shards)
+        self._micro_batch_samples, self._replica_index = micro_batch_samples, replica_index
+        # One unshuffled lane per replica is one contiguous range of rows per replica; its only window is all of it.
+        self._order = LaneOrder(self._shards.row_group_rows, num_lanes=num_replicas, global_batch_samples=num_replicas,
+                                window_row_groups=max(1, len(self._shards.row_groups)), shuffle=False, seed=0)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        """This replica's micro-batches; replicas may have different numbers of them. Memory: a few row groups."""
+        size = self._micro_batch_samples
+        held: list[Samples] = []
+        for window in self._order.windows_of_epoch(self._replica_index, epoch=0):
+            with closing(read_in_order(self._reader, self._shards, map(int, window.row_groups_P))) as row_group_samples:
+                for piece in pieces_of(window, row_group_samples):
+                    samples = Samples.joined([*held, piece])
+                    whole = len(samples) // size * size
+                    yield from micro_batches_of(samples[:whole], size)
+                    held = [samples[whole:]]
+        for rest in held:
+            yield from micro_batches_of(rest, size)
+
+
+def pieces_of(window: Window, row_group_samples: Iterator[Samples]) -> Iterator[Samples]:
+    """The window's part of each of its row groups."""
+    for first, rows in zip(window.first_rows_P, window.rows_P, strict=True):
+        yield next(row_group_samples)[first : first + rows]
+
+
+def micro_batches_of(samples: Samples, micro_batch_samples: int) -> list[MicroBatch]:
+    """Consecutive slices as tensors that share the arrays' memory."""
+    weights_B = (samples.sample_ids_B != NO_SAMPLE).astype(np.float32)
+    columns = [torch.from_numpy(column)
+               for column in (samples.tokens_BT, samples.lengths_B, weights_B, samples.sample_ids_B)]
+    return [MicroBatch(*(column[begin : begin + micro_batch_samples] for column in columns))
+            for begin in range(0, len(samples), micro_batch_samples)]

@@ -1,0 +1,122 @@
+"""Row groups read by petastorm: its dataset, schema, row group and worker machinery over an exact list.
+
+Runs on: ranks, in the read-ahead thread.
+Takes:   checked shards (single files: petastorm unpickles what it finds in a folder's ``_common_metadata``).
+Gives:   one Arrow table per row group, in the order asked; no thread of its own.
+
+What differs from ``petastorm.make_batch_reader``: the order is ours (its own has no list of row groups, and reads seed
+0 as no seed), work happens when a table is asked for (its pools read on, whatever the size), and tables stay Arrow
+tables (it makes a Python object of every row of a list column).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.errors import DataError
+from pipelines.feed.shards import REMEDY, RowGroup, ShardFiles, reading_errors
+
+with warnings.catch_warnings():  # petastorm reads through classes that pyarrow calls deprecated at every use
+    warnings.simplefilter("ignore")
+    from petastorm.arrow_reader_worker import ArrowReaderWorker
+    from petastorm.fs_utils import get_filesystem_and_path_or_paths
+    from petastorm.reader import Reader
+    from petastorm.workers_pool import EmptyResultError
+    from petastorm.workers_pool.dummy_pool import DummyPool
+    from petastorm.workers_pool.ventilator import Ventilator
+warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
+
+
+class PetastormReader:
+    """Reads with petastorm, in the calling thread."""
+
+    def __init__(self, shards: ShardFiles) -> None:
+        self._shards = shards
+
+    def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
+        if not row_groups:
+            return
+        asked = [(str(self._shards.checked_path(shard_index)), index) for shard_index, index in row_groups]
+        with reading_errors(self._shards.folder):
+            reader = _OrderedReader(asked, columns)
+        with closing(reader):
+            for row_group in row_groups:
+                with reading_errors(self._shards.path(row_group.shard_index)):
+                    table = next(reader)
+                yield table
+
+
+class _OrderedReader(Reader):
+    """A petastorm reader of exactly these row groups of these files, in this order."""
+
+    def __init__(self, row_groups: list[tuple[str, int]], columns: list[str]) -> None:
+        self._asked = row_groups
+        paths = list(dict.fromkeys(path for path, _ in row_groups))
+        filesystem, _ = get_filesystem_and_path_or_paths("file:///")
+        super().__init__(filesystem, paths, schema_fields=columns, shuffle_row_groups=False, num_epochs=1, seed=None,
+                         reader_pool=DummyPool(), worker_class=_TableWorker, is_batched_reader=True)
+
+    def _filter_row_groups(self, dataset: Any, row_groups: list[Any], *_: Any) -> tuple[list[int], None]:
+        """Petastorm's index of each row group asked for, and no predicate."""
+        known = {(piece.path, piece.row_group): index for index, piece in enumerate(row_groups)}
+        for path, index in self._asked:
+            if (path, index) not in known:
+                raise DataError(path, f"has no row group {index}", REMEDY)
+        return [known[row_group] for row_group in self._asked], None
+
+    def _create_ventilator(self, row_group_indexes: list[int], *_: Any) -> _InOrder:
+        return _InOrder(self._workers_pool.ventilate, row_group_indexes)
+
+    def close(self) -> None:
+        self.stop()
+        self.join()
+
+
+class _InOrder(Ventilator):
+    """Hands the whole list of work to the pool at once: no thread, and the pool does one piece when asked for it."""
+
+    def __init__(self, ventilate: Callable[..., None], row_group_indexes: list[int]) -> None:
+        super().__init__(ventilate)
+        self._row_group_indexes = row_group_indexes
+
+    def start(self) -> None:
+        for index in self._row_group_indexes:
+            self._ventilate_fn(piece_index=index, worker_predicate=None, shuffle_row_drop_partition=(0, 1))
+
+    def processed_item(self) -> None:
+        """Nothing waits for it."""
+
+    def completed(self) -> bool:
+        return True
+
+    def stop(self) -> None:
+        """Nothing runs."""
+
+
+class _Tables:
+    """Takes a worker's result as it is."""
+
+    batched_output = True
+
+    def read_next(self, workers_pool: DummyPool, schema: Any, ngram: Any) -> pa.Table:
+        try:
+            return workers_pool.get_results()
+        except EmptyResultError:
+            raise StopIteration from None
+
+
+class _TableWorker(ArrowReaderWorker):
+    """Petastorm's worker without what nobody asked for here: it opens a file twice and copies the table, row by row."""
+
+    @staticmethod
+    def new_results_queue_reader() -> _Tables:
+        return _Tables()
+
+    def process(self, piece_index: int, worker_predicate: None, shuffle_row_drop_partition: tuple[int, int]) -> None:
+        piece = self._split_pieces[piece_index]
+        self.publish_func(piece.read(columns=list(self._schema.fields), use_threads=False))

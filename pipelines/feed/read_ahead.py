@@ -1,0 +1,132 @@
+"""One thread that reads ahead, the ring of steps that it fills, and the hand-over to the training thread.
+
+Runs on: ranks.
+Takes:   a function that fills steps, in any order within the ring's span.
+Gives:   complete steps, each copied out once; whatever went wrong in the thread, raised in the training thread.
+
+A row is copied twice: scattered into the ring while the row group is in hand, and out of it with its whole step. The
+ring is allocated once and is all that waits: ``num_steps * samples_per_step * row_bytes``.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+
+import numpy as np
+
+from pipelines.errors import StalledError
+from pipelines.feed.lanes import Integers
+from pipelines.feed.shards import NO_SAMPLE, Samples
+
+CLOSE_TIMEOUT_S = 10.0  # a read in progress is waited for, no longer than this
+
+
+class StepRing:
+    """Room for ``num_steps`` consecutive steps; step ``s`` lies at ``s % num_steps``. Not locked: see ReadAhead."""
+
+    def __init__(self, num_steps: int, samples_per_step: int, row_tokens: int, filling: int) -> None:
+        self.num_steps, self.samples_per_step = num_steps, samples_per_step
+        places = num_steps * samples_per_step
+        self._filling = filling
+        self._ring = Samples(np.empty((places, row_tokens), np.int32), np.zeros(places, np.int32),
+                             np.full(places, NO_SAMPLE, np.int64))
+
+    @staticmethod
+    def row_bytes(row_tokens: int) -> int:
+        return row_tokens * 4 + 4 + 8  # tokens, length, sample id
+
+    @property
+    def bytes(self) -> int:
+        return len(self._ring) * self.row_bytes(self._ring.tokens_BT.shape[1])
+
+    def put(self, places_B: Integers, samples: Samples) -> None:
+        """Scatters samples; ``places_B`` counts them from the run's first step on."""
+        at_B = places_B % len(self._ring)
+        self._ring.tokens_BT[at_B] = samples.tokens_BT
+        self._ring.lengths_B[at_B] = samples.lengths_B
+        self._ring.sample_ids_B[at_B] = samples.sample_ids_B
+
+    def take(self, step: int) -> Samples:
+        """Copies a step out, with padding where no sample was put, and leaves its place empty."""
+        begin = step % self.num_steps * self.samples_per_step
+        here = self._ring[slice(begin, begin + self.samples_per_step)]
+        taken = Samples.joined([here])
+        taken.tokens_BT[taken.sample_ids_B == NO_SAMPLE] = self._filling
+        here.lengths_B[:], here.sample_ids_B[:] = 0, NO_SAMPLE
+        return taken
+
+
+class ReadAhead:
+    """Runs ``fill`` in a thread, which may write steps ``[taken, taken + ring.num_steps)`` and says which are complete.
+
+    The thread writes only what is not complete and the training thread reads only what is, so the ring needs no lock.
+    """
+
+    def __init__(self, ring: StepRing, first_step: int, fill: Callable[[ReadAhead], None], place: str) -> None:
+        self._ring, self._fill, self._place = ring, fill, place
+        self._next_step = self._complete = first_step  # to be taken; all before it are filled
+        self._ended = self._closed = False
+        self._error: BaseException | None = None
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        self._thread.start()
+
+    def announce(self, complete: int) -> None:
+        """Thread: all steps before ``complete`` are filled."""
+        with self._changed:
+            self._complete = complete
+            self._changed.notify_all()
+
+    def wait_for_room(self, last_step: int) -> bool:
+        """Thread: waits until ``last_step`` may be written. False: nobody wants more, end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or last_step < self._next_step + self._ring.num_steps)
+            return not self._closed
+
+    def take(self) -> Samples | None:
+        """Training thread: the next step, waiting for it; None when the thread ended before it.
+
+        Raises:
+            DataError, or whatever else ended the thread.
+        """
+        with self._changed:
+            # The thread's end, good or bad, wakes this wait. A read that hangs is bounded by launch.stall_timeout_s.
+            self._changed.wait_for(lambda: self._complete > self._next_step or self._ended or self._closed)
+            if self._complete <= self._next_step:
+                if self._error is not None:
+                    raise self._error
+                return None
+        taken = self._ring.take(self._next_step)
+        with self._changed:
+            self._next_step += 1
+            self._changed.notify_all()
+        return taken
+
+    def close(self) -> None:
+        """Ends the thread, wherever it is.
+
+        Raises:
+            StalledError: a read did not come back in time.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join(CLOSE_TIMEOUT_S)
+        if self._thread.is_alive():
+            raise StalledError(self._place, f"a read has not come back within {CLOSE_TIMEOUT_S:g} s",
+                               "check the storage")
+
+    def _run(self) -> None:
+        with ExitStack() as stack:
+            stack.push(self._end)
+            self._fill(self)
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Hands every error of the thread to the other one, whatever it is: nobody would see it here."""
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify_all()
+        return True

@@ -1,0 +1,83 @@
+"""Row groups of shards as tables, in the order asked, by either of two readers.
+
+Runs on: ranks, in the read-ahead thread.
+Takes:   ``reader.kind``, the shards of a split, an ordered list of row groups, the columns.
+Gives:   one Arrow table per row group, or its samples. Both readers give identical tables and hold one row group.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import ExitStack, closing
+from functools import lru_cache
+from itertools import groupby, islice
+from typing import Protocol
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines.errors import ConfigError, SparkringError
+from pipelines.feed.shards import COLUMNS, RowGroup, Samples, ShardFiles, reading_errors
+
+MAX_OPEN_SHARDS = 64
+ROW_GROUPS_PER_REQUEST = 64  # a reader that opens all shards of a request opens few before the first step
+
+
+class ShardReader(Protocol):
+    """Reads row groups of one split."""
+
+    def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
+        """One table per row group, in the order asked. Closing the iterator ends all that it started.
+
+        Raises:
+            DataError: a shard is missing, corrupt or not what the manifest says.
+        """
+        ...
+
+
+def open_reader(kind: str, shards: ShardFiles) -> ShardReader:
+    """The reader that ``reader.kind`` names. Only the petastorm reader imports petastorm.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    if kind == "arrow":
+        return ArrowReader(shards)
+    if importlib.util.find_spec("petastorm") is None:
+        raise ConfigError(SparkringError("reader.kind", "petastorm: the library is not installed",
+                                         "install petastorm, or set reader.kind: arrow"))
+    from pipelines.feed.petastorm_reader import PetastormReader
+    return PetastormReader(shards)
+
+
+def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Samples, None, None]:
+    """The samples of each row group (numbered in the split) as they are asked for; equal neighbours are read once."""
+    waiting = iter(numbers)
+    while request := list(islice(waiting, ROW_GROUPS_PER_REQUEST)):
+        distinct = [shards.row_groups[number] for number, _ in groupby(request)]
+        with closing(reader.read(distinct, COLUMNS)) as tables:
+            for number, equal in groupby(request):
+                samples = shards.samples_of(number, next(tables))
+                for _ in equal:
+                    yield samples
+
+
+class ArrowReader:
+    """Reads with pyarrow alone."""
+
+    def __init__(self, shards: ShardFiles) -> None:
+        self._shards = shards
+
+    def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
+        with ExitStack() as stack:
+            @lru_cache(maxsize=MAX_OPEN_SHARDS)
+            def open_shard(shard_index: int) -> pq.ParquetFile:
+                return pq.ParquetFile(self._shards.checked_path(shard_index))
+
+            stack.callback(open_shard.cache_clear)
+            for row_group in row_groups:
+                with reading_errors(self._shards.path(row_group.shard_index)):
+                    table = open_shard(row_group.shard_index).read_row_group(
+                        row_group.row_group_index, columns=columns, use_threads=False)
+                yield table

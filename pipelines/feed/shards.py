@@ -1,0 +1,145 @@
+"""The shards of a split, each checked against the manifest before its first row is used.
+
+Runs on: ranks, in the read-ahead thread.
+Takes:   a dataset folder and the manifest's shards of one split.
+Gives:   the paths of checked shards; the rows of a row group as arrays. What is missing, cut short, changed or of
+         another schema is a ``DataError`` that names the file and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError
+from pipelines.tables.manifest import SHARD_SCHEMA, Shard, file_sha256
+
+COLUMNS: list[str] = SHARD_SCHEMA.names
+REMEDY = "restore the file, or delete the dataset version and prepare again"
+SHORTEST_SAMPLE_TOKENS = 2  # one to predict from, one to predict
+NO_SAMPLE = -1
+
+
+class RowGroup(NamedTuple):
+    """A row group by its shard's place in the split and its own place in the shard."""
+
+    shard_index: int
+    row_group_index: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Columns of samples, all of one length. As read, they share memory with Arrow: copy before writing."""
+
+    tokens_BT: NDArray[np.int32]  # T is sequence_length + 1
+    lengths_B: NDArray[np.int32]
+    sample_ids_B: NDArray[np.int64]  # the row's number in the split, in file order; NO_SAMPLE for padding
+
+    def __len__(self) -> int:
+        return len(self.sample_ids_B)
+
+    def __getitem__(self, at: slice | NDArray[np.int64]) -> Samples:
+        return Samples(self.tokens_BT[at], self.lengths_B[at], self.sample_ids_B[at])
+
+    @staticmethod
+    def joined(parts: list[Samples]) -> Samples:
+        """A copy of the parts, one after the other."""
+        return Samples(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Samples)))
+
+
+class ShardFiles:
+    """The shard files of one split."""
+
+    def __init__(self, folder: Path, shards: tuple[Shard, ...], sequence_length: int) -> None:
+        self.folder, self.row_tokens = folder, sequence_length + 1
+        self._shards = shards
+        self._checked: set[int] = set()
+        self.row_groups = [RowGroup(i, j) for i, shard in enumerate(shards) for j in range(len(shard.row_groups))]
+        self.row_group_rows = [rows for shard in shards for rows in shard.row_groups]
+        self._first_ids = np.cumsum([0, *self.row_group_rows])
+
+    def path(self, shard_index: int) -> Path:
+        return self.folder / self._shards[shard_index].path
+
+    def checked_path(self, shard_index: int) -> Path:
+        """The shard's path, once its size, checksum, schema and row groups are what the manifest says.
+
+        Raises:
+            DataError: they are not.
+        """
+        path = self.path(shard_index)
+        if shard_index not in self._checked:
+            _check_shard(path, self._shards[shard_index])
+            self._checked.add(shard_index)
+        return path
+
+    def samples_of(self, number: int, table: pa.Table) -> Samples:
+        """The samples of the split's row group ``number``, which was read into ``table``.
+
+        Raises:
+            DataError: a row has not exactly ``sequence_length + 1`` tokens, or more real tokens than that.
+        """
+        rows, place = self.row_group_rows[number], self.row_groups[number]
+        path, what = str(self.path(place.shard_index)), f"row group {place.row_group_index}"
+        tokens, lengths = (_one_chunk(table.column(name)) for name in COLUMNS)
+        values = tokens.flatten()
+        widths = np.diff(tokens.offsets.to_numpy())
+        if table.num_rows != rows or tokens.null_count or values.null_count or (widths != self.row_tokens).any():
+            raise DataError(path, f"{what} is not {rows} rows of {self.row_tokens} tokens", REMEDY)
+        lengths_B = lengths.to_numpy(zero_copy_only=False)
+        if lengths.null_count or lengths_B.min() < SHORTEST_SAMPLE_TOKENS or lengths_B.max() > self.row_tokens:
+            raise DataError(path, f"{what} has a length outside {SHORTEST_SAMPLE_TOKENS}..{self.row_tokens}", REMEDY)
+        first_id = self._first_ids[number]
+        tokens_BT = values.to_numpy().reshape(rows, self.row_tokens)
+        return Samples(tokens_BT, lengths_B, np.arange(first_id, first_id + rows))
+
+
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turns what pyarrow and the operating system raise while a shard is read into a DataError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(str(path), "is missing", REMEDY) from error
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(str(path), f"cannot be read: {str(error).strip().splitlines()[0]}", REMEDY) from error
+
+
+def _check_shard(path: Path, shard: Shard) -> None:
+    with reading_errors(path):
+        size = path.stat().st_size
+        if size != shard.bytes:
+            raise DataError(str(path), f"has {size} bytes, {shard.bytes} were published", REMEDY)
+        if file_sha256(path) != shard.sha256:
+            raise DataError(str(path), "has changed since it was published (its SHA-256 is another)", REMEDY)
+        with pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+    for field in SHARD_SCHEMA:
+        at = schema.get_field_index(field.name)
+        found = schema.field(at).type if at >= 0 else None
+        if found is None or not _same_type(found, field.type):
+            raise DataError(str(path), f"column {field.name} is {found or 'missing'}, not {field.type}",
+                            "prepare the dataset again")
+    row_groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if row_groups != shard.row_groups:
+        raise DataError(str(path), f"has {len(row_groups)} row groups with {sum(row_groups)} rows, the manifest says "
+                        f"{len(shard.row_groups)} with {shard.rows}", REMEDY)
+
+
+def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether the types hold the same values (writers name the element of a list as they like)."""
+    if pa.types.is_list(found) and pa.types.is_list(expected):
+        return found.value_type == expected.value_type
+    return found == expected
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
