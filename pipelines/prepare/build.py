@@ -31,10 +31,12 @@ from pyspark.sql import DataFrame, SparkSession
 from pipelines.config.recipe import Prepare, Recipe
 from pipelines.errors import DataError, SparkringError, StorageError
 from pipelines.prepare.encoders import EncoderKind, choose_encoder
+from pipelines.prepare.inputs import is_url
 from pipelines.prepare.packing import unigram_loss
 from pipelines.prepare.publish import publish_rejected
 from pipelines.prepare.reading import Piece, local_documents, read_piece
-from pipelines.prepare.remote import remote_documents
+from pipelines.prepare.records import REASONS
+from pipelines.prepare.remote import first_cause, remote_documents, unreadable
 from pipelines.prepare.shards import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
 from pipelines.prepare.tokenizer import (
     bytes_tokenizer,
@@ -82,7 +84,7 @@ def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Input
         StorageError: disk full, read-only.
     """
     prepare, started = recipe.prepare, time.monotonic()
-    with _arrow_batches(spark), _spark_errors():
+    with _arrow_batches(spark), _spark_errors(prepare):
         documents = _documents(spark, prepare, inputs, staging)
         tokenizer_path = staging / TOKENIZER_NAME
         encoder = _make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
@@ -211,7 +213,7 @@ def _raise_faults(outcomes: list[dict[str, Any]]) -> None:
 def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settings: PackSettings,
               identity: Identity) -> Manifest:
     """Gives the shards their names, adds up the facts and writes the manifest."""
-    staging, counts = Path(settings.staging), Counter[str]()
+    staging, counts = Path(settings.staging), Counter({f"rejected_{reason}": 0 for reason in REASONS})
     for outcome in outcomes:
         counts.update(outcome["counts"])
     parts = [staging / outcome["attempt"] / "rejected.parquet" for outcome in outcomes]
@@ -256,7 +258,7 @@ def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
     """Both splits must hold a row."""
     refused = {reason.removeprefix("rejected_"): count for reason, count in counts.items() if reason.startswith("rejected_")}
     if not counts["documents"]:
-        why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()))
+        why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()) if count)
         raise DataError("prepare.inputs", f"no document is left: of {counts['input_records']:,} records " +
                         (f"all were rejected ({why})" if why else "there is none"),
                         f"see the table {lake.table('rejected')}, and check format, column and delimiter")
@@ -284,14 +286,14 @@ def _arrow_batches(spark: SparkSession) -> Iterator[None]:
 
 
 @contextmanager
-def _spark_errors() -> Iterator[None]:
+def _spark_errors(prepare: Prepare) -> Iterator[None]:
     """A failed Spark job without its Java stack trace."""
     try:
         yield
     except (PySparkException, Py4JJavaError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         if "No space left on device" in str(error):
             raise StorageError("spark.local.dir", "is full", "free space, or set it to another folder") from None
-        causes = [line for line in lines if line.startswith("Caused by:") or "Error: " in line]
-        raise SparkringError("prepare", f"the Spark job failed: {(causes or lines or [type(error).__name__])[-1][:300]}",
-                             "see Spark's own log") from error
+        urls = ", ".join(source.path for source in prepare.inputs if is_url(source.path))
+        if urls and "PythonException" not in str(error):
+            raise unreadable("prepare.inputs", urls, error) from None
+        raise SparkringError("prepare", f"the Spark job failed: {first_cause(error)}", "see Spark's own log") from error

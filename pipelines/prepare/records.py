@@ -15,6 +15,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+REASONS = ("duplicate", "empty", "malformed", "oversized", "undecodable", "unencodable", "unreadable")
 BLOCK_BYTES = 1024**2
 # A JSON line may be longer than the document in it: six bytes for an escaped character, and other fields beside it.
 JSON_LINE_FACTOR = 8

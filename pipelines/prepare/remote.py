@@ -10,8 +10,11 @@ a text file that is cut at a delimiter is the offset of the block of the file th
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
@@ -43,25 +46,32 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
     for index, source in _remote(inputs):
         place = f"prepare.inputs.{index}.path"
         try:
-            listed = _reader(spark, source).format("binaryFile").load(source.path).agg(
-                F.count("*"), F.sum("length"), F.sum(F.xxhash64("path", "length", "modificationTime").cast("decimal(38,0)")))
-            count, size, identity = listed.first() or (0, 0, 0)
+            found = _reader(spark, source).format("binaryFile").load(source.path)
+            names = sorted(found.inputFiles())  # with the files of no bytes, which a scan leaves out
+            size, identity = found.agg(F.sum("length"), F.sum(F.xxhash64("path", "length", "modificationTime")
+                                                              .cast("decimal(38,0)"))).first() or (0, 0)
         except PySparkException as error:
             raise unreadable(place, source.path, error) from None
-        if not count:
+        if not names:
             raise DataError(place, f"{source.path!r} holds no files that Spark reads",
                             "give a file, folder or glob that does (Spark skips names that start with '_' or '.')")
-        files, total = files + count, total + size
-        identities.append((index, count, size, str(identity)))
+        files, total = files + len(names), total + (size or 0)
+        identities.append((index, hashlib.sha256("\n".join(names).encode()).hexdigest(), size, str(identity)))
     return RemoteSummary(files, total, repr(identities))
 
 
 def unreadable(place: str, path: str, error: BaseException) -> DataError:
-    """A Spark error without its Java stack trace."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith(("at ", "JVM "))]
-    causes = [line for line in lines if line.startswith("Caused by:")]
-    return DataError(place, f"{path!r} cannot be read by Spark: {(causes or lines or [type(error).__name__])[-1][:300]}",
+    """A Spark error while reading, without its Java stack trace."""
+    return DataError(place, f"{path!r} cannot be read by Spark: {first_cause(error)}",
                      "check the path, its format, and that this session can reach it")
+
+
+def first_cause(error: BaseException) -> str:
+    """The one line of a Java or Python trace that says most."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("at ")]
+    told = [line for line in lines if "while reading file" in line or line.startswith("Caused by:") or "Error: " in line]
+    named = [line for line in told if "while reading file" in line]
+    return (named or told[::-1] or lines or [type(error).__name__])[0][:400]
 
 
 def remote_documents(spark: SparkSession, prepare: Prepare) -> list[DataFrame]:
@@ -116,7 +126,7 @@ def _pieces(spark: SparkSession, source: InputSource, delimiter: str) -> DataFra
 
 
 def _whole_files(spark: SparkSession, source: InputSource, limit: int) -> DataFrame:
-    """The content of files up to the limit; of longer ones only the size is read."""
+    """The content of files up to the limit; of longer ones the size only; the files of no bytes, which a scan leaves out."""
     files = _reader(spark, source).format("binaryFile").load(source.path)
 
     def facts(raw: Column) -> list[Column]:
@@ -124,7 +134,15 @@ def _whole_files(spark: SparkSession, source: InputSource, limit: int) -> DataFr
                 F.col("length").alias("bytes")]
 
     small = files.where(F.col("length") <= limit).select(*facts(F.col("content")))
-    return small.union(files.where(F.col("length") > limit).select(*facts(F.lit(None).cast("binary"))))
+    large = files.where(F.col("length") > limit).select(*facts(F.lit(None).cast("binary")))
+    read = {_without_host(row.path) for row in files.select("path").toLocalIterator()}
+    unread = [(name, 0, b"", 0) for name in files.inputFiles() if unquote(_without_host(name)) not in read]
+    return small.union(large).union(spark.createDataFrame(unread, small.schema))
+
+
+def _without_host(url: str) -> str:
+    """The path in a URL, which Spark writes as ``file:/a`` here and ``file:///a`` there."""
+    return re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", url)
 
 
 def _cleaned(raw: DataFrame, clean: Callable[[str, int, bytes | None, int], Record]) -> DataFrame:

@@ -1,0 +1,129 @@
+"""What the inputs are, and when they are the same inputs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.prepare.conftest import make_recipe, write_texts
+
+from pipelines.config.recipe import InputSource
+from pipelines.errors import ConfigError, DataError
+from pipelines.prepare.inputs import fingerprint, list_files, recipe_hash
+from pipelines.prepare.reading import cut_into_pieces, group_pieces
+from pipelines.prepare.stage import plan_prepare
+from pipelines.tables.paths import Lake
+
+
+def names(*inputs: InputSource, lake: Path = Path("/nowhere")) -> list[str]:
+    return [file.name for file in list_files(inputs, lake)]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "a täxt [x] folder"
+    for name in ("b.py", "__init__.py", ".hidden.py", "notes.md", "sub/c.py", ".git/d.py", "odd [1]*?.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def test_a_folder_is_read_recursively_without_hidden_names(tree: Path) -> None:
+    assert names(InputSource(path=str(tree))) == ["__init__.py", "b.py", "notes.md", "odd [1]*?.py", "sub/c.py"]
+
+
+def test_a_pattern_chooses_file_names(tree: Path) -> None:
+    assert names(InputSource(path=str(tree), pattern="*.md")) == ["notes.md"]
+
+
+def test_a_leading_underscore_marks_bookkeeping_in_jsonl_and_parquet_folders(tree: Path) -> None:
+    assert "__init__.py" not in names(InputSource(path=str(tree), format="jsonl"))
+
+
+def test_a_real_name_wins_over_the_glob_that_it_looks_like(tree: Path) -> None:
+    assert names(InputSource(path=str(tree / "odd [1]*?.py"))) == ["odd [1]*?.py"]
+
+
+def test_a_glob_takes_files_and_folders(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree)
+    assert names(InputSource(path="*.md"), InputSource(path="s*")) == ["notes.md", "c.py"]
+
+
+def test_a_hidden_file_named_itself_is_read(tree: Path) -> None:
+    assert names(InputSource(path=str(tree / ".hidden.py"))) == [".hidden.py"]
+
+
+def test_the_lake_is_not_its_own_input(tree: Path) -> None:
+    assert "sub/c.py" not in names(InputSource(path=str(tree)), lake=tree / "sub")
+
+
+@pytest.mark.parametrize("path", ["nothing.txt", "*.nothing", "empty"])
+def test_an_input_without_files_is_named(tmp_path: Path, path: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"prepare\.inputs\.1\.path: "):
+        write_texts(tmp_path / "good", 1)
+        names(InputSource(path=str(tmp_path / "good")), InputSource(path=str(tmp_path / path)))
+
+
+def version_of(folder: Path, lake: Lake, **prepare: object) -> str | None:
+    return plan_prepare(make_recipe(folder, **prepare), lake).version
+
+
+def test_moved_and_touched_files_are_the_same_input(tmp_path: Path, lake: Lake) -> None:
+    write_texts(tmp_path / "one", 3)
+    shutil.copytree(tmp_path / "one", tmp_path / "two", copy_function=shutil.copyfile)
+    os.utime(tmp_path / "two" / "0000.txt", (1, 1))
+    assert version_of(tmp_path / "one", lake) == version_of(tmp_path / "two", lake)
+
+
+def test_changed_added_and_renamed_files_are_another_input(tmp_path: Path, lake: Lake) -> None:
+    folder = tmp_path / "texts"
+    write_texts(folder, 3)
+    versions = [version_of(folder, lake)]
+    (folder / "0001.txt").write_text("another text of it")
+    versions.append(version_of(folder, lake))
+    (folder / "more.txt").write_text("more")
+    versions.append(version_of(folder, lake))
+    (folder / "more.txt").rename(folder / "less.txt")
+    versions.append(version_of(folder, lake))
+    versions.append(version_of(folder, lake, sequence_length=17))
+    assert len(set(versions)) == 5
+
+
+def test_above_the_bound_modification_time_stands_for_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.prepare.inputs.CONTENT_FINGERPRINT_BYTES", 10)
+    write_texts(tmp_path / "texts", 2)
+    before = fingerprint(list_files((InputSource(path=str(tmp_path / "texts")),), Path("/nowhere")))
+    os.utime(tmp_path / "texts" / "0000.txt", (1, 1))
+    assert fingerprint(list_files((InputSource(path=str(tmp_path / "texts")),), Path("/nowhere"))) != before
+
+
+def test_a_plan_writes_nothing_and_knows_no_version_of_urls(tmp_path: Path, lake: Lake) -> None:
+    write_texts(tmp_path / "texts", 1)
+    assert plan_prepare(make_recipe((tmp_path / "texts").as_uri()), lake).version is None
+    plan = plan_prepare(make_recipe(tmp_path / "texts"), lake)
+    assert (plan.exists, plan.num_files, lake.root.exists()) == (False, 1, False)
+
+
+def test_a_given_tokenizer_counts_by_its_content(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("{}")
+    one, two = (recipe_hash(make_recipe("x", tokenizer={"path": str(tmp_path / name)}).prepare) for name in ("one", "two"))
+    (tmp_path / "two").write_text("{ }")
+    assert one == two != recipe_hash(make_recipe("x", tokenizer={"path": str(tmp_path / "two")}).prepare)
+
+
+def test_a_tokenizer_path_contradicts_another_kind(lake: Lake) -> None:
+    with pytest.raises(ConfigError, match="prepare.tokenizer.path"):
+        plan_prepare(make_recipe("x", tokenizer={"kind": "bytes", "path": "y"}), lake)
+
+
+def test_a_large_file_is_read_by_many_tasks(tmp_path: Path) -> None:
+    (tmp_path / "large.jsonl").write_bytes(b"x" * 40 * 1024**2)
+    inputs = (InputSource(path=str(tmp_path / "large.jsonl"), format="jsonl"),)
+    pieces = cut_into_pieces(list_files(inputs, Path("/nowhere")), inputs)
+    assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
+    assert [piece for group in group_pieces(pieces) for piece in group] == pieces
+    assert len(group_pieces(pieces)) == 5

@@ -1,0 +1,301 @@
+"""The whole stage on a real local Spark session: what goes in comes out, counted, once."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.errors import DataError, StorageError
+from pipelines.prepare.stage import plan_prepare, prepare
+from pipelines.prepare.tokenizer import train_bpe
+from pipelines.tables.manifest import Manifest, file_sha256
+from pipelines.tables.paths import Lake
+from pipelines.tables.schemas import TABLE_DDL
+from tests.prepare.conftest import documents, make_recipe, make_text, streams, write_texts
+
+Report = Callable[[str], None]
+TEXTS = [make_text(seed) for seed in range(30)]
+
+
+def rejected(lake: Lake) -> Counter[str]:
+    return Counter(pd.read_parquet(lake.table("rejected"))["reason"])
+
+
+def check_counts(lake: Lake, manifest: Manifest) -> None:
+    """Everything adds up: to the input, to the table, to the shards."""
+    counts = manifest.counts
+    by_reason = {key.removeprefix("rejected_"): count for key, count in counts.items() if key.startswith("rejected_")}
+    table = pd.read_parquet(lake.table("rejected") / f"{manifest.name}-{manifest.version}.parquet")
+    assert counts["input_records"] == counts["documents"] + sum(by_reason.values())
+    assert {key: count for key, count in by_reason.items() if count} == dict(Counter(table["reason"]))
+    assert counts["duplicates"] == by_reason["duplicate"]
+    for split in ("train", "validation"):
+        assert counts[f"{split}_tokens"] == sum(len(stream) - 1 for stream in streams(lake, manifest, split))
+        assert counts[f"{split}_documents"] == len(documents(lake, manifest, split))
+        for shard in manifest.shards(split):
+            path = lake.dataset(manifest.name, manifest.version) / shard.path
+            metadata = pq.read_metadata(path)
+            groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+            assert (list(shard.row_groups), shard.bytes, shard.sha256) == (groups, path.stat().st_size, file_sha256(path))
+
+
+@pytest.mark.parametrize("tokenizer", [
+    {"kind": "bytes"}, {"kind": "characters"}, {"kind": "bpe", "vocabulary_size": 300}, {"kind": "bpe", "path": "given"}],
+    ids=["bytes", "characters", "bpe", "given"])
+def test_every_document_comes_back_with_every_kind_of_tokenizer(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, tokenizer: dict[str, Any]) -> None:
+    texts = write_texts(tmp_path / "ein Ordner" / "tëxt [1]*", 30)
+    if "path" in tokenizer:
+        tokenizer = {**tokenizer, "path": str(tmp_path / "given.json")}
+        train_bpe(texts, 280).save(tokenizer["path"])
+    manifest = prepare(spark, make_recipe(tmp_path / "ein Ordner", tokenizer=tokenizer), lake, silent)
+    assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(texts)
+    check_counts(lake, manifest)
+    assert manifest == Manifest.load(lake.dataset("test", manifest.version))
+    assert manifest.tokenizer_sha256 == file_sha256(lake.dataset("test", manifest.version) / "tokenizer.json")
+    assert np.isclose(manifest.baselines["uniform"], np.log(manifest.vocabulary_size))
+    assert manifest.baselines["unigram"] < manifest.baselines["uniform"]
+    assert not list(lake.datasets("test").glob(".*"))
+    assert {path.suffix for path in lake.dataset("test", manifest.version).iterdir()} == {".parquet", ".json"}
+
+
+def write_inputs(folder: Path) -> dict[str, dict[str, Any]]:
+    """The same texts in each format, each with records that must be refused."""
+    folder.mkdir()
+    raws = [text.encode() for text in TEXTS]
+    (folder / "texts").mkdir()
+    for name, raw in [*enumerate(raws), ("again", raws[3]), ("bad", b"\xff"), ("empty", b""), ("long", b"x" * 2000)]:
+        (folder / "texts" / f"_{name}.txt").write_bytes(raw)
+    (folder / "cut.txt").write_bytes(b"\n--\n".join([*raws, raws[3], b"\xff", b"", b"x" * 2000, b""]))
+    lines = [json.dumps({"body": text}).encode() for text in [*TEXTS, TEXTS[3], "", "x" * 2000]]
+    (folder / "rows.jsonl").write_bytes(b"\n".join([*lines, b'{"body": "\xff"}', b'{"body": 1}', b"{", b'{"b": ""}', b""]))
+    table = pa.table({"body": pa.array([*raws, raws[3], b"\xff", b"", b"x" * 2000], pa.binary()),
+                      "other": list(range(34))})
+    pq.write_table(table, folder / "table.parquet", row_group_size=7)
+    return {"text": {"path": str(folder / "texts")}, "cut": {"path": str(folder / "cut.txt"), "delimiter": "\n--\n"},
+            "jsonl": {"path": str(folder / "rows.jsonl"), "format": "jsonl", "column": "body"},
+            "parquet": {"path": str(folder / "table.parquet"), "format": "parquet", "column": "body"}}
+
+
+REFUSED = {"duplicate": 1, "undecodable": 1, "empty": 1, "oversized": 1}
+
+
+@pytest.mark.parametrize("kind", ["text", "cut", "jsonl", "parquet"])
+def test_each_format_gives_the_same_documents_and_counts_what_it_refuses(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, kind: str) -> None:
+    source = write_inputs(tmp_path / "in")[kind]
+    manifest = prepare(spark, make_recipe(source, max_document_bytes=1000), lake, silent)
+    assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(TEXTS)
+    assert rejected(lake) == {**REFUSED, "malformed": 3} if kind == "jsonl" else rejected(lake) == REFUSED
+    check_counts(lake, manifest)
+
+
+@pytest.mark.parametrize("kind", ["text", "cut", "jsonl", "parquet"])
+def test_each_format_is_read_from_a_url(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, kind: str) -> None:
+    source = write_inputs(tmp_path / "in")[kind]
+    for path in (tmp_path / "in" / "texts").iterdir():  # Spark's own sources never read a leading underscore
+        path.rename(path.with_name(path.name[1:]))
+    source = {**source, "path": Path(source["path"]).as_uri()}
+    tokenizer = {"kind": "bpe", "vocabulary_size": 300, "sample_bytes": 500}
+    manifest = prepare(spark, make_recipe(source, max_document_bytes=1000, tokenizer=tokenizer), lake, silent)
+    assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(TEXTS)
+    assert rejected(lake) == {**REFUSED, "malformed": 3} if kind == "jsonl" else rejected(lake) == REFUSED
+    check_counts(lake, manifest)
+    said: list[str] = []
+    assert prepare(spark, make_recipe(source, max_document_bytes=1000, tokenizer=tokenizer), lake, said.append) == manifest
+    assert "nothing to do" in said[0]
+
+
+def test_several_inputs_are_one_dataset_and_duplicates_across_them_are_dropped(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    inputs = write_inputs(tmp_path / "in")
+    inputs["cut"]["path"] = Path(inputs["cut"]["path"]).as_uri()
+    manifest = prepare(spark, make_recipe(*inputs.values(), max_document_bytes=1000), lake, silent)
+    assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(TEXTS)
+    assert manifest.counts["duplicates"] == 4 * 31 - 30
+    check_counts(lake, manifest)
+
+
+def test_duplicates_stay_where_the_recipe_says_so(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    write_texts(tmp_path / "in", 20)
+    (tmp_path / "in" / "copy.txt").write_bytes((tmp_path / "in" / "0003.txt").read_bytes())
+    assert prepare(spark, make_recipe(tmp_path / "in", deduplicate=False), lake, silent).counts["documents"] == 21
+
+
+def test_adding_documents_moves_none_between_splits(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    write_texts(tmp_path / "in", 20)
+    before = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+    write_texts(tmp_path / "in", 40)
+    after = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+    assert before.version != after.version
+    assert lake.dataset("test", before.version).exists()
+    for split in ("train", "validation"):
+        assert set(documents(lake, before, split)) < set(documents(lake, after, split))
+
+
+def test_one_document_is_split_by_position(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    text = "".join(make_text(seed) for seed in range(50))
+    (tmp_path / "one.txt").write_bytes(text.encode())
+    recipe = make_recipe(tmp_path / "one.txt", split={"kind": "position", "validation_fraction": 0.1},
+                         tokenizer={"kind": "characters"})
+    manifest = prepare(spark, recipe, lake, silent)
+    (train,), (validation,) = documents(lake, manifest, "train"), documents(lake, manifest, "validation")
+    assert train + validation == text and len(train) == int(len(text) * 0.9)
+    assert manifest.vocabulary_size == len(set(text)) + 1
+    check_counts(lake, manifest)
+
+
+def test_a_huge_file_is_cut_in_parallel_into_even_shards(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [make_text(seed, words=20) for seed in range(3000)]
+    (tmp_path / "huge.txt").write_bytes("\n\n".join(texts).encode())
+    monkeypatch.setattr("pipelines.prepare.reading.PIECE_BYTES", 10_000)
+    monkeypatch.setattr("pipelines.prepare.reading.MIN_TASK_BYTES", 10_000)
+    source = {"path": str(tmp_path / "huge.txt"), "delimiter": "\n\n"}
+    manifest = prepare(spark, make_recipe(source, shard_text_bytes=60_000), lake, silent)
+    rows = [shard.rows for shard in manifest.shards("train")]
+    assert len(rows) >= 5 and max(rows) < 1.3 * min(rows)
+    assert all(set(shard.row_groups[:-1]) <= {8} for shard in manifest.shards("train"))
+    expected = {piece for piece in "\n\n".join(texts).split("\n\n") if piece}
+    assert set(documents(lake, manifest, "train")) | set(documents(lake, manifest, "validation")) == expected
+
+
+def test_the_same_inputs_and_recipe_make_no_second_copy(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    write_texts(tmp_path / "in", 20)
+    recipe = make_recipe(tmp_path / "in")
+    manifest = prepare(spark, recipe, lake, silent)
+    assert plan_prepare(recipe, lake).exists
+    before = {path: path.stat().st_mtime_ns for path in lake.root.rglob("*")}
+    said: list[str] = []
+    assert prepare(spark, recipe, lake, said.append) == manifest
+    assert {path: path.stat().st_mtime_ns for path in lake.root.rglob("*")} == before
+    assert manifest.version in said[0] and "nothing to do" in said[0]
+
+
+def test_the_files_are_the_same_bytes_whatever_the_cluster(
+        spark: SparkSession, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(tmp_path / "in", 60)
+    recipe = make_recipe(tmp_path / "in", tokenizer={"kind": "bpe", "vocabulary_size": 300}, shard_text_bytes=8000)
+    first = prepare(spark, recipe, Lake.at(tmp_path / "a"), silent)
+    monkeypatch.setattr("pipelines.prepare.reading.MIN_TASK_BYTES", 1000)  # read by other tasks, in another order
+    spark.conf.set("spark.sql.shuffle.partitions", 5)
+    spark.conf.set("spark.sql.adaptive.enabled", "false")
+    try:
+        second = prepare(spark, recipe, Lake.at(tmp_path / "b"), silent)
+    finally:
+        spark.conf.set("spark.sql.shuffle.partitions", 2)
+        spark.conf.set("spark.sql.adaptive.enabled", "true")
+    assert len(first.shards("train")) > 1 and first == second
+    assert spark.conf.get("spark.sql.execution.arrow.maxRecordsPerBatch") == "10000"
+
+
+def test_any_spark_and_pandas_read_shards_and_tables(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    write_texts(tmp_path / "in", 20)
+    (tmp_path / "in" / "bad.txt").write_bytes(b"\xff")
+    manifest = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+    prepare(spark, make_recipe(tmp_path / "in", sequence_length=20), lake, silent)
+    shards = f"{lake.dataset('test', manifest.version)}/train-*.parquet"
+    assert spark.read.parquet(shards).count() == manifest.rows("train")
+    assert len(pd.read_parquet(lake.dataset("test", manifest.version) / "train-00000.parquet")) > 0
+    for table, rows in (("datasets", 2), ("rejected", 2)):
+        found = spark.read.parquet(str(lake.table(table)))
+        expected = spark.createDataFrame([], TABLE_DDL[table])
+        assert (found.dtypes, found.count()) == (expected.dtypes, rows)
+    row = spark.read.parquet(str(lake.table("datasets"))).where(f"dataset_version = '{manifest.version}'").first()
+    assert row and row.train_rows == manifest.rows("train") and row.rejected_records == 1
+
+
+def test_without_documents_the_reasons_are_named_and_kept(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "bad.txt").write_bytes(b"\xff")
+    (tmp_path / "in" / "empty.txt").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no document is left: of 2 records all were rejected \(1 empty, 1 undecodable\)"):
+        prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+    assert rejected(lake) == {"undecodable": 1, "empty": 1}
+    assert not list(lake.datasets("test").iterdir())
+
+
+def test_an_empty_split_says_what_to_change(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    write_texts(tmp_path / "in", 1)
+    with pytest.raises(DataError, match=r"split is empty: .*prepare\.split\.kind: position"):
+        prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+
+
+def corrupt_parquet(path: Path, footer: bool) -> dict[str, Any]:
+    pq.write_table(pa.table({"text": TEXTS}), path, use_dictionary=False)
+    raw = bytearray(path.read_bytes())
+    if footer:
+        del raw[len(raw) // 2:]
+    else:
+        raw[4:400] = bytes(396)
+    path.write_bytes(raw)
+    return {"path": str(path), "format": "parquet"}
+
+
+@pytest.mark.parametrize("footer", [True, False])
+@pytest.mark.parametrize("url", [False, True])
+def test_a_corrupt_parquet_file_is_named(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, footer: bool,
+                                         url: bool) -> None:
+    source = corrupt_parquet(tmp_path / "bad.parquet", footer)
+    if url:
+        source["path"] = Path(source["path"]).as_uri()
+    with pytest.raises(DataError, match=r"prepare\.inputs.*bad\.parquet") as error:
+        prepare(spark, make_recipe(source), lake, silent)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", [False, True])
+@pytest.mark.parametrize("table", [{"other": ["x"]}, {"text": [1]}])
+def test_schema_drift_names_the_column(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report,
+                                       table: dict[str, list[Any]], url: bool) -> None:
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    path = (tmp_path / "x.parquet").as_uri() if url else str(tmp_path / "x.parquet")
+    with pytest.raises(DataError, match=r"prepare\.inputs\.0\.column: .*x\.parquet"):
+        prepare(spark, make_recipe({"path": path, "format": "parquet"}), lake, silent)
+
+
+def test_a_missing_url_is_named_without_a_java_trace(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    with pytest.raises(DataError, match=r"prepare\.inputs\.0\.path: .*nothing") as error:
+        prepare(spark, make_recipe((tmp_path / "nothing").as_uri()), lake, silent)
+    assert "\n" not in str(error.value)
+
+
+def test_a_lake_that_cannot_be_written_is_a_storage_error(spark: SparkSession, tmp_path: Path, silent: Report) -> None:
+    write_texts(tmp_path / "in", 20)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StorageError, match="storage.root"):
+        prepare(spark, make_recipe(tmp_path / "in"), Lake.at(tmp_path / "file" / "lake"), silent)
+
+
+def test_a_disk_that_fills_up_inside_a_task_is_a_storage_error(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(tmp_path / "in", 20)
+    monkeypatch.setattr("pipelines.prepare.build.pack_partition", _pack_onto_a_full_disk)
+    with pytest.raises(StorageError, match="No space left on device"):
+        prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+    assert not list(lake.datasets("test").iterdir())
+
+
+def _pack_onto_a_full_disk(batches: Any, settings: Any) -> Any:
+    """pack_partition in a worker whose shards lie on a full disk."""
+    import builtins
+
+    from pipelines.prepare import shards
+
+    shards.open = lambda path, mode: builtins.open("/dev/full", mode)  # type: ignore[attr-defined]
+    try:
+        yield from shards.pack_partition(batches, settings)
+    finally:
+        del shards.open  # type: ignore[attr-defined]
