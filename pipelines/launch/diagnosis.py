@@ -8,6 +8,7 @@ Gives:   one ``SparkringError`` with the right exit code.
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pipelines.tables.paths import RunFolder
 from pipelines.tables.records import RecordTail
 
 TAIL_LINES = 12
+_TELLING = re.compile(r"^[A-Za-z_]*(Error|Exception): |ExecutorLostFailure|Reason: ")  # of Python, of a lost executor
 
 
 def first_cause(run: RunFolder, attempt: int, num_ranks: int, spark_message: str) -> SparkringError:
@@ -71,5 +73,5 @@ def _from_exit(run: RunFolder, attempt: int, ended: dict[str, Any]) -> RankFaile
 def _spark_reason(message: str) -> str:
     """The telling line of a Java stack trace."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if "RuntimeError:" in line or "ExecutorLostFailure" in line or "Reason:" in line]
+    telling = [line for line in lines if _TELLING.search(line)]
     return (telling or lines or ["no message"])[-1 if telling else 0][:500]

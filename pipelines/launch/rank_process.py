@@ -70,7 +70,7 @@ def run_rank(order: GangOrder, context: Any) -> Iterator[dict[str, Any]]:
         RuntimeError: it did not; Spark then ends the other tasks and with them their ranks.
     """
     run = RunFolder(Path(order.run_folder))
-    if context.attemptNumber() > 0 or context.stageAttemptNumber() > 0:
+    if context.attemptNumber() > 0:
         raise RuntimeError("a gang is never retried by Spark; its driver relaunches it")
     address = _address_towards(order.driver_address)
     infos = [json.loads(text) for text in context.allGather(json.dumps([address, socket.gethostname()]))]
