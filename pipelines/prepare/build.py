@@ -5,13 +5,12 @@ Takes:   the listed inputs and a staging folder that every machine sees.
 Gives:   shards, tokenizer.json and manifest.json in it; the table ``rejected``.
 
 The flow is one Spark job with one shuffle: read -> by content hash into partitions -> sort -> drop duplicates, split,
-encode, pack, write. How many partitions there are follows from the bytes of the input alone, so that the same input gives
-the same files on any cluster.
+encode, pack, write. How many partitions there are follows from the bytes of the input alone, so that the same input
+gives the same files on any cluster.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
@@ -23,48 +22,29 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.recipe import Prepare, Recipe
 from pipelines.errors import DataError, SparkringError, StorageError
-from pipelines.prepare.encoders import EncoderKind, choose_encoder
+from pipelines.prepare.encoders import EncoderKind
 from pipelines.prepare.inputs import is_url
+from pipelines.prepare.learning import Inputs, make_tokenizer
 from pipelines.prepare.packing import unigram_loss
 from pipelines.prepare.publish import publish_rejected
-from pipelines.prepare.reading import Piece, local_documents, read_piece
+from pipelines.prepare.reading import local_documents
 from pipelines.prepare.records import REASONS
 from pipelines.prepare.remote import first_cause, remote_documents, unreadable
 from pipelines.prepare.shards import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
-from pipelines.prepare.tokenizer import (
-    bytes_tokenizer,
-    characters_tokenizer,
-    end_of_text_id,
-    given_tokenizer,
-    train_bpe,
-    vocabulary_size,
-)
+from pipelines.prepare.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
 from pipelines.tables.atomic import storage_errors
 from pipelines.tables.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256
 from pipelines.tables.paths import Lake
 
-CHECK_BYTES = 1024**2  # text on which the fast encoder is compared with Hugging Face tokenizers
 SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
 ARROW_BATCH = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
                "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024**2)}
-
-
-class Inputs(NamedTuple):
-    """What is to be prepared."""
-
-    pieces: list[Piece]  # of local files
-    remote_bytes: int
-
-    @property
-    def bytes(self) -> int:
-        return sum(piece.bytes for piece in self.pieces) + self.remote_bytes
 
 
 class Identity(NamedTuple):
@@ -87,14 +67,14 @@ def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Input
     with _arrow_batches(spark), _spark_errors(prepare):
         documents = _documents(spark, prepare, inputs, staging)
         tokenizer_path = staging / TOKENIZER_NAME
-        encoder = _make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
+        encoder = make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
         settings = _pack_settings(recipe, identity, staging, encoder)
         report(f"prepare: tokenizer ready after {time.monotonic() - started:.1f} s "
                f"({settings.vocabulary_size:,} tokens, encoded by {encoder})")
         packing = time.monotonic()
         partitions = num_partitions(inputs.bytes, prepare.shard_text_bytes)
         packed = (documents.repartition(partitions, "key").sortWithinPartitions("key", "source", "position")
-                  .mapInArrow(lambda batches: pack_partition(batches, settings), OUTCOME_DDL))
+                  .mapInArrow(lambda batches: pack_partition(iter(batches), settings), OUTCOME_DDL))
         outcomes = [json.loads(row.outcome) for row in packed.collect()]
     _raise_faults(outcomes)
     outcomes.sort(key=lambda outcome: outcome["partition"])
@@ -123,72 +103,6 @@ def _documents(spark: SparkSession, prepare: Prepare, inputs: Inputs, staging: P
     for more in sources[1:]:
         documents = documents.union(more)
     return documents
-
-
-def _make_tokenizer(documents: DataFrame, prepare: Prepare, inputs: Inputs, path: Path,
-                    report: Callable[[str], None]) -> EncoderKind:
-    """Saves ``tokenizer.json`` and chooses what encodes with it."""
-    setting = prepare.tokenizer
-    preferred: EncoderKind = "tiktoken" if setting.kind == "bpe" else setting.kind
-    trained = setting.kind == "bpe" and setting.path is None
-    sample = _sample(documents, prepare, inputs, setting.sample_bytes if trained else CHECK_BYTES)
-    if setting.path is not None:
-        tokenizer, preferred = given_tokenizer(setting.path), "tiktoken"
-    elif setting.kind == "bpe":
-        tokenizer = train_bpe((content.decode() for content in sample), setting.vocabulary_size)
-    elif setting.kind == "characters":
-        tokenizer = characters_tokenizer(_alphabet(documents))
-    else:
-        tokenizer = bytes_tokenizer()
-    with storage_errors(path):
-        path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    encoder, reason = choose_encoder(preferred, path, _cut_sample(sample, CHECK_BYTES))
-    if reason:
-        report(f"prepare: encoding with tokenizers, which is slower: {reason}")
-    return encoder
-
-
-def _sample(documents: DataFrame, prepare: Prepare, inputs: Inputs, limit: int) -> list[bytes]:
-    """Documents of about ``limit`` bytes together, the same ones for the same input, from all over it."""
-    local_limit = limit * (inputs.bytes - inputs.remote_bytes) // max(inputs.bytes, 1)
-    pieces = sorted(inputs.pieces, key=lambda piece: hashlib.sha256(
-        f"{piece.input_index}/{piece.name}:{piece.start}".encode("utf-8", "replace")).digest())
-    local = (record.content for piece in pieces for record in read_piece(piece, prepare) if record.content is not None)
-    sample = _take(local, local_limit)
-    if inputs.remote_bytes:
-        share = min(1.0, 2.0 * limit / inputs.bytes)
-        chosen = documents.where(documents.content.isNotNull()).select("key", "content")
-        if share < 1.0:
-            below = chosen.where(chosen.key < bytearray(int(share * 2**64).to_bytes(8, "big")))
-            chosen = below if below.head(1) else chosen.orderBy("key").limit(1)
-        sample += _take((bytes(row.content) for row in chosen.orderBy("key").toLocalIterator()), limit - local_limit)
-    return sample
-
-
-def _take(contents: Iterator[bytes], limit: int) -> list[bytes]:
-    """The first contents, of ``limit`` bytes together; the last one is cut."""
-    taken: list[bytes] = []
-    while limit > 0 and (content := next(contents, None)) is not None:
-        taken.append(content if len(content) <= limit else content[:limit].decode("utf-8", "ignore").encode())
-        limit -= len(content)
-    return taken
-
-
-def _cut_sample(sample: list[bytes], limit: int) -> list[bytes]:
-    return _take(iter(sample), limit)
-
-
-def _alphabet(documents: DataFrame) -> str:
-    """Every character of every document."""
-    def characters(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        found: set[str] = set()
-        for batch in batches:
-            for content in batch.column(0).to_pylist():
-                found.update(content.decode())
-        yield pa.RecordBatch.from_pydict({"characters": ["".join(sorted(found))]})
-
-    rows = documents.where(documents.content.isNotNull()).select("content").mapInArrow(characters, "characters STRING").collect()
-    return "".join(sorted({char for row in rows for char in row.characters}))
 
 
 def _pack_settings(recipe: Recipe, identity: Identity, staging: Path, encoder: EncoderKind) -> PackSettings:
@@ -238,9 +152,11 @@ def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settin
     return manifest
 
 
-def _name_shards(outcomes: list[dict[str, Any]], split: str, settings: PackSettings) -> tuple[tuple[Shard, ...], np.ndarray]:
+def _name_shards(outcomes: list[dict[str, Any]], split: str,
+                 settings: PackSettings) -> tuple[tuple[Shard, ...], np.ndarray]:
     """Moves a split's shards to their place; how often each token is predicted."""
-    staging, shards = Path(settings.staging), []
+    staging = Path(settings.staging)
+    shards: list[Shard] = []
     tokens_V = np.zeros(settings.vocabulary_size, dtype=np.int64)
     for outcome in outcomes:
         facts = outcome["shards"][split]
@@ -256,7 +172,7 @@ def _name_shards(outcomes: list[dict[str, Any]], split: str, settings: PackSetti
 
 def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
     """Both splits must hold a row."""
-    refused = {reason.removeprefix("rejected_"): count for reason, count in counts.items() if reason.startswith("rejected_")}
+    refused = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
     if not counts["documents"]:
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()) if count)
         raise DataError("prepare.inputs", f"no document is left: of {counts['input_records']:,} records " +
@@ -266,7 +182,8 @@ def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
         if not counts[f"{split}_tokens"]:
             raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents and "
                             f"validation_fraction {recipe.prepare.split.validation_fraction}",
-                            "give more documents, change prepare.split.validation_fraction, or set prepare.split.kind: position")
+                            "give more documents, change prepare.split.validation_fraction, or set "
+                            "prepare.split.kind: position")
 
 
 @contextmanager

@@ -79,8 +79,9 @@ class TiktokenEncoder:
         if settings is None:
             raise ValueError("not a byte-level BPE that tiktoken can run")
         pattern, ranks = settings
+        # Without any special token tiktoken looks for an empty one at every place, at half the speed.
         self._encoding = tiktoken.Encoding("sparkring", pat_str=pattern, mergeable_ranks=ranks,
-                                            special_tokens={END_OF_TEXT: max(ranks.values()) + 1})  # none at all is slow
+                                           special_tokens={END_OF_TEXT: max(ranks.values()) + 1})
         self._exact = TokenizersEncoder(tokenizer)
 
     def encode(self, content: bytes) -> np.ndarray | None:
@@ -120,9 +121,9 @@ def _word_pattern(pre_tokenizer: dict[str, Any] | None) -> str | None:
     if not before:
         return GPT2_WORDS if last["use_regex"] else None
     split = before[0]
-    if len(before) == 1 and split["type"] == "Split" and not last["use_regex"]:
-        if split["behavior"] == "Isolated" and not split["invert"] and "Regex" in split["pattern"]:
-            return str(split["pattern"]["Regex"])
+    plain = len(before) == 1 and split["type"] == "Split" and not last["use_regex"]
+    if plain and split["behavior"] == "Isolated" and not split["invert"] and "Regex" in split["pattern"]:
+        return str(split["pattern"]["Regex"])
     return None
 
 
@@ -132,13 +133,13 @@ ENCODERS: dict[EncoderKind, type[Any]] = {"bytes": ByteEncoder, "characters": Ch
 
 @lru_cache(maxsize=4)
 def load_encoder(kind: EncoderKind, tokenizer_path: str, sha256: str) -> Encoder:
-    """One encoder per process and tokenizer: Spark's Python workers run many tasks. ``sha256`` only tells them apart."""
+    """One encoder per process and tokenizer (``sha256``): Spark's Python workers run many tasks."""
     encoder: Encoder = ENCODERS[kind](Tokenizer.from_file(tokenizer_path))
     return encoder
 
 
 def choose_encoder(preferred: EncoderKind, tokenizer_path: Path, sample: list[bytes]) -> tuple[EncoderKind, str]:
-    """The preferred encoder where it gives the ids of Hugging Face ``tokenizers`` on the sample, else those themselves.
+    """The preferred encoder where it gives the ids of ``tokenizers`` on the sample, else ``tokenizers`` itself.
 
     Returns:
         The kind, and why it is not the preferred one (empty where it is).
@@ -150,6 +151,7 @@ def choose_encoder(preferred: EncoderKind, tokenizer_path: Path, sample: list[by
         return "tokenizers", str(error)
     for content in sample:
         ours, theirs = fast.encode(content), exact.encode(content)
-        if (ours is None) != (theirs is None) or (ours is not None and not np.array_equal(ours, theirs)):
+        same = ours is theirs if ours is None or theirs is None else np.array_equal(ours, theirs)
+        if not same:
             return "tokenizers", f"{preferred} and tokenizers differ on a sample"
     return preferred, ""

@@ -36,7 +36,7 @@ DATASETS_SCHEMA = pa.schema([
 
 @contextmanager
 def version_lock(lake: Lake, name: str, version: str) -> Iterator[None]:
-    """Held while a version is prepared; the kernel lets it go when its holder dies. The holder's stale folders are removed.
+    """Held while a version is prepared; the kernel lets it go when its holder dies. Stale folders are then removed.
 
     Raises:
         AlreadyRunningError: another process prepares this version now.
@@ -64,7 +64,7 @@ def _lock(path: Path) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
+            if path.stat().st_ino == os.fstat(descriptor).st_ino:
                 return descriptor
         except BlockingIOError:
             os.close(descriptor)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +41,7 @@ FILE_COST_BYTES = 4096  # opening a file costs about as much as reading this
 BATCH_BYTES, BATCH_ROWS = 8 * 1024**2, 4096
 FAULT = "fault"  # a row that stops the job: its detail is "place\tproblem"
 
-DOCUMENT_DDL = ("key BINARY, source STRING, position BIGINT, content BINARY, reason STRING, detail STRING, bytes BIGINT")
+DOCUMENT_DDL = "key BINARY, source STRING, position BIGINT, content BINARY, reason STRING, detail STRING, bytes BIGINT"
 DOCUMENT_SCHEMA = pa.schema([("key", pa.binary()), ("source", pa.string()), ("position", pa.int64()),
                              ("content", pa.binary()), ("reason", pa.string()), ("detail", pa.string()),
                              ("bytes", pa.int64())])
@@ -98,7 +98,8 @@ def _row_groups(file: InputFile, column: str) -> Iterator[Piece]:
     first_row = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
-        yield Piece(file.input_index, file.path, file.name, first_row, index, group.column(leaf).total_uncompressed_size)
+        size = group.column(leaf).total_uncompressed_size
+        yield Piece(file.input_index, file.path, file.name, first_row, index, size)
         first_row += group.num_rows
 
 
@@ -167,7 +168,7 @@ def _read_row_group(piece: Piece, shown: str, column: str, limit: int) -> Iterat
 
 
 def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare, staging: Path) -> DataFrame:
-    """``documents`` of local files; the number of tasks grows with their bytes. Each task finds its pieces in ``staging``."""
+    """``documents`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
     folder = staging / "pieces"
     with storage_errors(folder):
         folder.mkdir()
@@ -175,7 +176,7 @@ def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare, 
         for index, group in enumerate(groups):
             (folder / f"{index}.json").write_text(json.dumps(group), encoding="ascii")
 
-    def read(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from record_batches(record for batch in batches for index in batch.column(0).to_pylist()
                                   for record in _records_or_fault(folder / f"{index}.json", prepare))
         lighten_worker()

@@ -5,8 +5,8 @@ Takes:   an open file and a byte range, or one raw record.
 Gives:   ``Record``; never an exception for what the bytes hold.
 
 Reasons: ``undecodable`` (not UTF-8), ``empty`` (nothing but white space), ``oversized`` (above
-``prepare.max_document_bytes``), ``malformed`` (not the JSON object or column that the recipe names), ``unreadable`` (the
-operating system refused). Packing adds ``duplicate`` and ``unencodable``.
+``prepare.max_document_bytes``), ``malformed`` (not the JSON object or column that the recipe names), ``unreadable``
+(the operating system refused). Packing adds ``duplicate`` and ``unencodable``.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def value_record(source: str, position: int, value: Any, column: str, max_bytes:
         return Record(source, position, None, "undecodable", f"character {error.start}: {error.reason}", len(value))
 
 
-def cut(file: BinaryIO, start: int, end: int, delimiter: bytes, max_bytes: int) -> Iterator[tuple[int, bytes | None, int]]:
+def cut(file: BinaryIO, start: int, end: int, delimiter: bytes,
+        max_bytes: int) -> Iterator[tuple[int, bytes | None, int]]:
     """The pieces between delimiters that begin in ``[start, end)`` of a file; the range is held in memory.
 
     Ranges that tile a file give together what ``content.split(delimiter)`` gives, less an empty last piece.

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
-from pyspark.sql import functions as F
+from pyspark.sql.functions import col, lit, xxhash64
+from pyspark.sql.functions import sum as total_of
 
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
@@ -48,8 +49,8 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
         try:
             found = _reader(spark, source).format("binaryFile").load(source.path)
             names = sorted(found.inputFiles())  # with the files of no bytes, which a scan leaves out
-            size, identity = found.agg(F.sum("length"), F.sum(F.xxhash64("path", "length", "modificationTime")
-                                                              .cast("decimal(38,0)"))).first() or (0, 0)
+            hashes = xxhash64("path", "length", "modificationTime").cast("decimal(38,0)")
+            size, identity = found.agg(total_of("length"), total_of(hashes)).first() or (0, 0)
         except PySparkException as error:
             raise unreadable(place, source.path, error) from None
         if not names:
@@ -69,8 +70,8 @@ def unreadable(place: str, path: str, error: BaseException) -> DataError:
 def first_cause(error: BaseException) -> str:
     """The one line of a Java or Python trace that says most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("at ")]
-    told = [line for line in lines if "while reading file" in line or line.startswith("Caused by:") or "Error: " in line]
-    named = [line for line in told if "while reading file" in line]
+    told = [line for line in lines if line.startswith("Caused by:") or "Error: " in line]
+    named = [line for line in lines if "while reading file" in line]
     return (named or told[::-1] or lines or [type(error).__name__])[0][:400]
 
 
@@ -115,26 +116,28 @@ def _parquet(spark: SparkSession, index: int, source: InputSource) -> DataFrame:
         found = f"is {kinds[source.column]}, not text" if source.column in kinds else "is not there"
         raise DataError(f"prepare.inputs.{index}.column", f"{source.column!r} of {source.path} {found}",
                         f"name a column of strings; there are {', '.join(kinds)}")
-    return table.select(F.col("_metadata.file_path").alias("source"), F.col("_metadata.row_index").alias("position"),
-                        F.col(f"`{source.column}`").cast("binary").alias("raw"), F.lit(0).cast("bigint").alias("bytes"))
+    return table.select(*_raw(col("_metadata.file_path"), col("_metadata.row_index"),
+                              col(f"`{source.column}`").cast("binary"), lit(0)))
+
+
+def _raw(source: Column, position: Column, raw: Column, size: Column) -> list[Column]:
+    """The columns that ``_cleaned`` takes."""
+    return [source.alias("source"), position.cast("bigint").alias("position"), raw.alias("raw"),
+            size.cast("bigint").alias("bytes")]
 
 
 def _pieces(spark: SparkSession, source: InputSource, delimiter: str) -> DataFrame:
     lines = _reader(spark, source).option("lineSep", delimiter).text(source.path)
-    return lines.select(F.col("_metadata.file_path").alias("source"), F.col("_metadata.file_block_start").alias("position"),
-                        F.col("value").cast("binary").alias("raw"), F.lit(0).cast("bigint").alias("bytes"))
+    return lines.select(*_raw(col("_metadata.file_path"), col("_metadata.file_block_start"),
+                              col("value").cast("binary"), lit(0)))
 
 
 def _whole_files(spark: SparkSession, source: InputSource, limit: int) -> DataFrame:
-    """The content of files up to the limit; of longer ones the size only; the files of no bytes, which a scan leaves out."""
+    """Files up to the limit with their content, longer ones without, and those of no bytes, which a scan leaves out."""
     files = _reader(spark, source).format("binaryFile").load(source.path)
-
-    def facts(raw: Column) -> list[Column]:
-        return [F.col("path").alias("source"), F.lit(0).cast("bigint").alias("position"), raw.alias("raw"),
-                F.col("length").alias("bytes")]
-
-    small = files.where(F.col("length") <= limit).select(*facts(F.col("content")))
-    large = files.where(F.col("length") > limit).select(*facts(F.lit(None).cast("binary")))
+    small = files.where(col("length") <= limit).select(*_raw(col("path"), lit(0), col("content"), col("length")))
+    no_content = lit(None).cast("binary")
+    large = files.where(col("length") > limit).select(*_raw(col("path"), lit(0), no_content, col("length")))
     read = {_without_host(row.path) for row in files.select("path").toLocalIterator()}
     unread = [(name, 0, b"", 0) for name in files.inputFiles() if unquote(_without_host(name)) not in read]
     return small.union(large).union(spark.createDataFrame(unread, small.schema))
@@ -146,7 +149,7 @@ def _without_host(url: str) -> str:
 
 
 def _cleaned(raw: DataFrame, clean: Callable[[str, int, bytes | None, int], Record]) -> DataFrame:
-    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         return record_batches(clean(*row) for batch in batches
                               for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
 

@@ -77,7 +77,7 @@ def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) ->
 
 
 def _pack(batches: Iterator[pa.RecordBatch], settings: PackSettings, folder: Path, partition: int) -> dict[str, Any]:
-    os.mkdir(folder)
+    folder.mkdir()
     packer = PartitionPacker(settings, folder)
     for batch in batches:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):

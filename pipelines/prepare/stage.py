@@ -17,8 +17,9 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Recipe
 from pipelines.errors import ConfigError, SparkringError, StorageError
-from pipelines.prepare.build import Identity, Inputs, build_dataset
+from pipelines.prepare.build import Identity, build_dataset
 from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
+from pipelines.prepare.learning import Inputs
 from pipelines.prepare.publish import publish_dataset_row, published, version_lock
 from pipelines.prepare.reading import cut_into_pieces
 from pipelines.prepare.remote import summarize_remote
@@ -53,8 +54,9 @@ def plan_prepare(recipe: Recipe, lake: Lake) -> PreparePlan:
     prepare_section = recipe.prepare
     tokenizer = prepare_section.tokenizer
     if tokenizer.path is not None and tokenizer.kind != "bpe":
-        raise ConfigError(SparkringError("prepare.tokenizer.path", f"is given, but prepare.tokenizer.kind is {tokenizer.kind!r}",
-                                         "remove one of them"))
+        raise ConfigError(SparkringError(
+            "prepare.tokenizer.path", f"is given, but prepare.tokenizer.kind is {tokenizer.kind!r}",
+            "remove one of them"))
     files = list_files(prepare_section.inputs, lake.root)
     plan = PreparePlan(recipe.name, recipe_hash(prepare_section), len(files), sum(file.bytes for file in files),
                        None, None, None, False, tuple(files))
@@ -64,7 +66,7 @@ def plan_prepare(recipe: Recipe, lake: Lake) -> PreparePlan:
 
 
 def prepare(spark: SparkSession, recipe: Recipe, lake: Lake, report: Callable[[str], None] = print) -> Manifest:
-    """Makes the dataset version, or finds it; its row is then in table ``datasets``, its refused records in ``rejected``.
+    """Makes the dataset version, or finds it; then its row is in table ``datasets``, refused records in ``rejected``.
 
     Raises:
         DataError: missing, unreadable or empty input; nothing left after cleaning; a damaged version in its place.
@@ -112,7 +114,8 @@ def _build(spark: SparkSession, recipe: Recipe, lake: Lake, plan: PreparePlan, i
         with new_folder(folder) as staging:
             return build_dataset(spark, recipe, lake, inputs, identity, staging, report)
     except StorageError:
-        manifest = published(lake, plan.name, identity.version)  # another machine's lock may be unseen here: it was first
+        # Where another machine's lock is not seen here, that machine may have been first.
+        manifest = published(lake, plan.name, identity.version)
         if manifest is None:
             raise
         return manifest

@@ -29,12 +29,13 @@ def byte_characters() -> list[str]:
 
 
 def train_bpe(texts: Iterable[str], vocabulary_size: int) -> Tokenizer:
-    """Byte-level BPE with GPT-2's splitting into words; end-of-text is token 0. Small texts give a smaller vocabulary."""
+    """Byte-level BPE with GPT-2's words; end-of-text is token 0. Small texts give a smaller vocabulary."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
-        vocab_size=vocabulary_size, special_tokens=[END_OF_TEXT], initial_alphabet=byte_characters(), show_progress=False))
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary_size, special_tokens=[END_OF_TEXT],
+                                  initial_alphabet=byte_characters(), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer
 
 
@@ -49,7 +50,8 @@ def bytes_tokenizer() -> Tokenizer:
 
 def characters_tokenizer(alphabet: str) -> Tokenizer:
     """One token per character, in the order of their code points; end-of-text behind them."""
-    tokenizer = Tokenizer(models.BPE(vocab={char: index for index, char in enumerate(sorted(set(alphabet)))}, merges=[]))
+    vocabulary = {char: index for index, char in enumerate(sorted(set(alphabet)))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.decoder = decoders.Fuse()
     tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer
@@ -67,7 +69,8 @@ def given_tokenizer(path: str) -> Tokenizer:
         raise DataError("prepare.tokenizer.path", f"{path!r} cannot be read: {error.strerror}",
                         "give a tokenizer.json in Hugging Face format") from error
     except ValueError as error:
-        raise DataError("prepare.tokenizer.path", f"{path!r} is not a tokenizer.json ({' '.join(str(error).split())[:200]})",
+        reason = " ".join(str(error).split())[:200]
+        raise DataError("prepare.tokenizer.path", f"{path!r} is not a tokenizer.json ({reason})",
                         "give a tokenizer.json in Hugging Face format") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -15,7 +15,7 @@ from pipelines.config import Recipe
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 
-WORDS = "the quick brown fox jumps over a lazy dog while señor Müller läuft 東京 🙂 x = y + 1\n".split(" ")
+WORDS = ["the", "quick", "brown", "fox", "over", "a", "señor", "Müller", "läuft", "東京", "🙂", "x", "=", "+", "1\n"]
 
 
 @pytest.fixture

@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.prepare.conftest import make_text
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from pipelines.errors import DataError
-from pipelines.prepare.encoders import CharacterEncoder, TiktokenEncoder, TokenizersEncoder, choose_encoder, load_encoder
+from pipelines.prepare.encoders import (
+    CharacterEncoder,
+    TiktokenEncoder,
+    TokenizersEncoder,
+    choose_encoder,
+    load_encoder,
+)
 from pipelines.prepare.tokenizer import (
     END_OF_TEXT,
     bytes_tokenizer,
@@ -22,6 +27,7 @@ from pipelines.prepare.tokenizer import (
     train_bpe,
     vocabulary_size,
 )
+from tests.prepare.conftest import make_text
 
 TEXTS = [make_text(seed) for seed in range(20)]
 BPE = train_bpe(TEXTS, 300)

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.prepare.conftest import make_recipe, write_texts
 
 from pipelines.config.recipe import InputSource
 from pipelines.errors import ConfigError, DataError
@@ -15,6 +14,7 @@ from pipelines.prepare.inputs import fingerprint, list_files, recipe_hash
 from pipelines.prepare.reading import cut_into_pieces, group_pieces
 from pipelines.prepare.stage import plan_prepare
 from pipelines.tables.paths import Lake
+from tests.prepare.conftest import make_recipe, write_texts
 
 
 def names(*inputs: InputSource, lake: Path = Path("/nowhere")) -> list[str]:
@@ -110,9 +110,12 @@ def test_a_plan_writes_nothing_and_knows_no_version_of_urls(tmp_path: Path, lake
 def test_a_given_tokenizer_counts_by_its_content(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).write_text("{}")
-    one, two = (recipe_hash(make_recipe("x", tokenizer={"path": str(tmp_path / name)}).prepare) for name in ("one", "two"))
+    def hash_with(name: str) -> str:
+        return recipe_hash(make_recipe("x", tokenizer={"path": str(tmp_path / name)}).prepare)
+
+    one, two = hash_with("one"), hash_with("two")
     (tmp_path / "two").write_text("{ }")
-    assert one == two != recipe_hash(make_recipe("x", tokenizer={"path": str(tmp_path / "two")}).prepare)
+    assert one == two != hash_with("two")
 
 
 def test_a_tokenizer_path_contradicts_another_kind(lake: Lake) -> None:

@@ -45,7 +45,7 @@ def test_a_killed_prepare_leaves_nothing_visible_and_the_next_one_works(
     recipe = make_recipe(tmp_path / "in")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYSPARK_GATEWAY", "SPARK_"))}
     killed = subprocess.run([sys.executable, "-c", KILLED_BEFORE_THE_RENAME, recipe.model_dump_json(), str(lake.root)],
-                            cwd=Path(__file__).parents[2], env=environment, start_new_session=True, timeout=120,
+                            cwd=Path(__file__).parents[2], env=environment, start_new_session=True, timeout=240,
                             capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode(errors="replace")
     left = list(lake.datasets("test").iterdir())
@@ -89,7 +89,7 @@ def test_a_writer_without_our_lock_that_was_first_wins(
 
     def meanwhile(message: str) -> None:
         if "tokens packed" in message:
-            os.rename(other.dataset("test", first.version), lake.dataset("test", first.version))
+            other.dataset("test", first.version).rename(lake.dataset("test", first.version))
 
     assert prepare(spark, recipe, lake, meanwhile) == first
     assert [path.name for path in lake.datasets("test").iterdir()] == [first.version]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 
 import pytest
@@ -13,7 +14,8 @@ from pipelines.prepare import records
 from pipelines.prepare.records import cut, json_record, text_record, value_record
 
 
-@given(content=st.text(alphabet="ab\n", max_size=60), delimiter=st.sampled_from(["\n", "\n\n", "ab", "aba", "aa", "a\na"]),
+@given(content=st.text(alphabet="ab\n", max_size=60),
+       delimiter=st.sampled_from(["\n", "\n\n", "ab", "aba", "aa", "a\na"]),
        cuts=st.lists(st.integers(0, 60), max_size=5), limit=st.integers(0, 20), block=st.integers(1, 7))
 def test_ranges_that_tile_a_file_give_each_piece_once(content: str, delimiter: str, cuts: list[int], limit: int,
                                                       block: int) -> None:
@@ -21,7 +23,7 @@ def test_ranges_that_tile_a_file_give_each_piece_once(content: str, delimiter: s
     bounds = sorted({0, len(raw), *(at for at in cuts if at < len(raw))})
     blocks, records.BLOCK_BYTES = records.BLOCK_BYTES, block
     try:
-        found = [piece for start, end in zip(bounds, bounds[1:], strict=False)
+        found = [piece for start, end in itertools.pairwise(bounds)
                  for piece in cut(io.BytesIO(raw), start, end, mark, limit)]
     finally:
         records.BLOCK_BYTES = blocks
@@ -41,11 +43,13 @@ def test_a_text_is_kept_or_refused_with_a_reason(raw: bytes, reason: str | None)
 
 
 @pytest.mark.parametrize(("line", "reason"), [
-    (b'{"text": "hello", "id": 1}', None), (b'{"text": "hel', "malformed"), (b"[1]", "malformed"), (b'"text"', "malformed"),
+    (b'{"text": "hello", "id": 1}', None), (b'{"text": "hel', "malformed"), (b"[1]", "malformed"),
+    (b'"text"', "malformed"),
     (b'{"other": "x"}', "malformed"), (b'{"text": 5}', "malformed"), (b'{"text": ["x"]}', "malformed"), (b"", "empty"),
     (b'{"text": ""}', "empty"), (b'{"text": null}', "empty"), (b'{"text": "\xff"}', "undecodable"),
     (b'{"text": "\\ud800"}', "undecodable"), (b'{"text": "' + b"x" * 99 + b'"}', "oversized"),
-    (b"[" * 100_000, "malformed"), (b'{"text": "a", "n": ' + b"9" * 9999 + b"}", "malformed")])
+    (b"[" * 100_000, "malformed"),
+    (b'{"text": "a", "n": ' + b"9" * 9999 + b"}", "malformed")])
 def test_a_json_line_is_kept_or_refused_with_a_reason(line: bytes, reason: str | None) -> None:
     record = json_record("file", 7, line, "text", max_bytes=50)
     assert record.reason == reason
