@@ -122,11 +122,11 @@ def ensure_columns(lake: Lake, table: str) -> None:
 def write_one_row(path: Path, row: pa.Table) -> None:
     """Replaces a file of a single row.
 
-    Plain pages without statistics: values of a fixed size keep their place in the file, so that a reader holding the
-    replaced file's footer still reads whole values.
+    While only numbers change, every value keeps its place in the file, so that a reader holding the replaced file's
+    footer still reads whole values.
     """
     content = io.BytesIO()
-    pq.write_table(row, content, compression="none", use_dictionary=False, write_statistics=False)
+    pq.write_table(row, content)
     write_file(path, content.getvalue())
 
 

@@ -100,6 +100,16 @@ def test_rows_that_a_restart_took_back_are_gone(lake: Lake) -> None:
     assert keys(lake, "evaluations") == Counter({(0, 4): 1, (1, 8): 1})
 
 
+def test_rows_that_a_restart_took_back_before_they_were_loaded_never_come(lake: Lake) -> None:
+    state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
+    for rank in (0, 1):
+        write_steps(lake, "run-1", 0, rank, range(1, 9))
+        write_steps(lake, "run-1", 1, rank, range(5, 7))
+    load_run(lake, "run-1")
+    kept = [(0, step) for step in range(1, 5)] + [(1, step) for step in range(5, 7)]
+    assert keys(lake, "rank_steps") == Counter((*key, rank) for key in kept for rank in (0, 1))
+
+
 def test_an_evaluation_that_the_killed_attempt_missed_is_made_up_for(lake: Lake) -> None:
     state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
     write_steps(lake, "run-1", 0, 0, range(1, 5))
@@ -194,10 +204,16 @@ def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake,
     loader.send_signal(signal.SIGKILL)
     loader.wait(10)
     loader.stdout.close()
+    litter = [lake.table(table) / f".tmp-run-1-000-00000.parquet-{0:012x}" for table in ("steps", "rank_steps")]
+    for path in litter:  # what a kill within a write leaves
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half a file")
+    for rank in (0, 1):
+        write_steps(lake, "run-1", 0, rank, range(1001, 1011))
     load_run(lake, "run-1")
-    assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 1001) for r in (0, 1)})
-    assert keys(lake, "steps") == Counter({(0, s): 1 for s in range(1, 1001)})
-    assert not list(lake.table("rank_steps").glob(".tmp-*-00000.parquet-*"))
+    assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 1011) for r in (0, 1)})
+    assert keys(lake, "steps") == Counter({(0, s): 1 for s in range(1, 1011)})
+    assert not [path for path in litter if path.exists()]
 
 
 def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake, write_run: WriteRun) -> None:
