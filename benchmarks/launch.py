@@ -59,8 +59,8 @@ def horovod_spark_s(spark) -> float:
         return total
 
     began = time.perf_counter()
-    horovod.spark.run(one_allreduce, num_proc=2, use_gloo=True, verbose=0, stdout=open(os.devnull, "w"),
-                      stderr=open(os.devnull, "w"), nics={"lo"})
+    with open(os.devnull, "w") as nowhere:
+        horovod.spark.run(one_allreduce, num_proc=2, use_gloo=True, verbose=0, stdout=nowhere, stderr=nowhere, nics={"lo"})
     return time.perf_counter() - began
 
 

@@ -102,8 +102,8 @@ def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
         "recipe": config.recipe.name,
         "dataset": f"{plan.dataset.version or 'version known once the input is read'}"
                    + (" (complete, would be skipped)" if plan.dataset.exists else " (would be made)"),
-        "layout": f"{layout.num_replicas} replicas x {layout.num_segments} segments on {config.platform.spark.master or 'spark-submit'}, "
-                  f"{layout.threads_per_rank} threads each, {layout.device}",
+        "layout": f"{layout.num_replicas} replicas x {layout.num_segments} segments, {layout.threads_per_rank} threads each, "
+                  f"{layout.device}, on {config.platform.spark.master or 'what spark-submit was given'}",
     }
     if plan.run_plan is not None:
         run = plan.run_plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pipelines.config import Config
+from pipelines.config import Config, Recipe
 from pipelines.launch.runs import default_run_id
 from pipelines.tables.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256
 from pipelines.tables.paths import Lake, RunFolder
@@ -23,7 +24,8 @@ END_OF_TEXT = VOCABULARY_SIZE - 1
 def example_config(**overrides) -> Config:
     """A tiny recipe on a local platform; keys are dotted with ``__`` for the dot."""
     content = {"recipe": {"name": "example", "prepare": {"inputs": [{"path": "none"}], "sequence_length": 16},
-                          "data": {"num_lanes": 4, "window_row_groups": 2}, "model": {"num_layers": 2, "num_heads": 2, "width": 16},
+                          "data": {"num_lanes": 4, "window_row_groups": 2},
+                          "model": {"num_layers": 2, "num_heads": 2, "width": 16},
                           "optimizer": {"learning_rate": 3e-3}, "schedule": {"warmup_steps": 2},
                           "train": {"global_batch_samples": 8, "steps": 10, "evaluate_every_steps": 5, "sample_tokens": 8,
                                     "sample_prompt": "a"}},
@@ -31,12 +33,10 @@ def example_config(**overrides) -> Config:
                             "reader": {"kind": "arrow"}}}
     for key, value in overrides.items():
         *sections, last = key.split("__")
-        owner = "recipe" if sections and sections[0] in ("prepare", "data", "model", "optimizer", "schedule", "train") else "platform"
-        at = content[owner]
+        at = content["recipe" if sections[0] in Recipe.model_fields else "platform"]
         for section in sections:
             at = at.setdefault(section, {})
         at[last] = value
-    import json
     return Config.from_json(json.dumps(content))
 
 

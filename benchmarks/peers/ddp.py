@@ -18,8 +18,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pipelines.config.recipe import Model  # noqa: E402
-from pipelines.models.gpt import build_gpt  # noqa: E402
+from pipelines.config.recipe import Model
+from pipelines.models.gpt import build_gpt
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
 
-import datasets  # noqa: E402
-from tokenizers import Tokenizer  # noqa: E402
+import datasets
+from tokenizers import Tokenizer
 
 
 def prepare(files: list[str], tokenizer_path: str, sequence_length: int, out: Path) -> int:
@@ -25,7 +25,7 @@ def prepare(files: list[str], tokenizer_path: str, sequence_length: int, out: Pa
                                   cache_dir=str(out / "cache"))
 
     def tokenize(batch):
-        return {"ids": [encoded.ids + [end] for encoded in tokenizer.encode_batch_fast(batch["text"])]}
+        return {"ids": [[*encoded.ids, end] for encoded in tokenizer.encode_batch_fast(batch["text"])]}
 
     def group(batch):
         joined = [token for ids in batch["ids"] for token in ids]

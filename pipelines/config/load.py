@@ -12,6 +12,7 @@ import hashlib
 import json
 import sysconfig
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -82,13 +83,13 @@ def load_platform(platform_path: str | Path, overrides: list[str] | None = None)
     platform = _validate(Platform, raw["platform"], faults)
     if faults:
         raise ConfigError(faults)
-    return platform  # type: ignore[no-any-return]
+    return platform
 
 
 def _read_yaml(path: Path, option: str, faults: list[SparkringError]) -> dict[str, Any]:
     """The file's mapping. Only plain YAML: a Python tag is refused, never run."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         faults.append(SparkringError(f"{option} {path}", error.strerror or str(error), "give the path of a YAML file"))
         return {}
@@ -129,14 +130,14 @@ def _apply_override(raw: dict[str, Any], override: str, faults: list[SparkringEr
         faults.append(SparkringError(place, f"there is no section {parts[0]!r}", _suggest(parts[0], known)))
         return
     try:
-        value = yaml.load(text, Loader=_UniqueKeyLoader)
+        value = yaml.load(text, Loader=_UniqueKeyLoader)  # noqa: S506 - a SafeLoader
     except yaml.YAMLError as error:
         if text[:1] in "[{!&\"'":
             faults.append(SparkringError(place, f"the value is not plain YAML: {' '.join(str(error).split())}"))
             return
         value = text  # such as *.py, which a shell user means as it stands
     at: Any = raw[owner]
-    for part, following in zip(parts[:-1], parts[1:], strict=True):
+    for part, following in pairwise(parts):
         if isinstance(at, list) and part.isdigit() and int(part) < len(at):
             at = at[int(part)]
         elif isinstance(at, dict):

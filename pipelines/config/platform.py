@@ -22,7 +22,7 @@ class Spark(Section):
 
     master: str | None = "local[4]"
     driver_host: str | None = None  # address that executors and ranks reach the driver at; local mode: loopback
-    conf: dict[str, str | int | float | bool] = {}  # any further Spark setting
+    conf: dict[str, str | int | float | bool] = Field(default_factory=dict)  # any further Spark setting
 
 
 class Storage(Section):

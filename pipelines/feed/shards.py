@@ -110,7 +110,8 @@ def reading_errors(path: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         raise DataError(str(path), "is missing", REMEDY) from error
     except (OSError, pa.ArrowException) as error:
-        raise DataError(str(path), f"cannot be read: {(str(error).strip() or type(error).__name__).splitlines()[0]}", REMEDY) from error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(str(path), f"cannot be read: {reason}", REMEDY) from error
 
 
 def _check_shard(path: Path, shard: Shard) -> None:

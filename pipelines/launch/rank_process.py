@@ -93,7 +93,7 @@ def run_rank(order: GangOrder, context: Any) -> Iterator[dict[str, Any]]:
 
 def _start(order: GangOrder, run: RunFolder, seat: Seat, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with open(run.log(order.attempt, seat.rank), "wb") as log:
-        return subprocess.Popen(  # noqa: S603 - our own module
+        return subprocess.Popen(
             [sys.executable, "-m", order.module, str(run.path), str(order.attempt)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             start_new_session=True)  # Ctrl-C in a terminal is the driver's to handle

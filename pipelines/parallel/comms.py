@@ -76,7 +76,11 @@ class Ring:
         if self.place.num_ranks == 1:
             return _nothing
         handle = hvd.allreduce_async_(values, op=hvd.Sum, name=name)
-        return lambda: _wait(handle)
+
+        def finish() -> None:
+            _wait(handle)
+
+        return finish
 
     def sum(self, values: Tensor, name: str) -> Tensor:
         """Sum over all ranks, in place."""

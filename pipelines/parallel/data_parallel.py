@@ -88,7 +88,7 @@ class DataParallel:
         self._wire = WIRE_DTYPES.get(gradient_wire)
         trained = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
         self.buckets = cut_into_buckets(reversed(trained), bucket_bytes)
-        self._bucket_of = {p: i for i, bucket in enumerate(self.buckets) for p in bucket.parameters}
+        self._bucket_of: dict[Tensor, int] = {p: i for i, bucket in enumerate(self.buckets) for p in bucket.parameters}
         self._overlap = overlap and ring.place.num_ranks > 1
         self._missing = [0] * len(self.buckets)
         self._finishes: dict[int, Callable[[], None]] = {}

@@ -18,8 +18,8 @@ import numpy as np
 class Windows(NamedTuple):
     """Rows of a shard."""
 
-    tokens_RT: np.ndarray  # noqa: N815 - int32, (rows, sequence_length + 1); end-of-text behind the length
-    length_R: np.ndarray  # noqa: N815 - int32, 2 .. sequence_length + 1
+    tokens_RT: np.ndarray
+    length_R: np.ndarray
 
 
 class WindowPacker:

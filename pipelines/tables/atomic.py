@@ -73,7 +73,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         yield temporary
         with storage_errors(target):
             sync_folder(temporary)
-            os.rename(temporary, target)
+            temporary.rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -47,7 +47,7 @@ def run_worker(run: RunFolder, attempt: int) -> None:
     """
     config = Config.from_json(run.config.read_text(encoding="utf-8"))
     plan = RunPlan.load(run.plan)
-    layout, recipe = config.platform.layout, config.recipe
+    layout = config.platform.layout
     torch.set_num_threads(layout.threads_per_rank)
     ring = Ring.join(layout.num_segments)
     place = ring.place
