@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.prepare import records
 from pipelines.prepare.records import cut, json_record, text_record, value_record
 
 
-@given(content=st.text(alphabet="ab\n", max_size=60),
-       delimiter=st.sampled_from(["\n", "\n\n", "ab", "aba", "aa", "a\na"]),
-       cuts=st.lists(st.integers(0, 60), max_size=5), limit=st.integers(0, 20), block=st.integers(1, 7))
-def test_ranges_that_tile_a_file_give_each_piece_once(content: str, delimiter: str, cuts: list[int], limit: int,
-                                                      block: int) -> None:
+@given(content=st.text(alphabet="ab\n", max_size=30), block=st.integers(1, 7), limit=st.integers(0, 20),
+       delimiter=st.sampled_from(["\n", "\n\n", "ab", "aba", "aa", "a\na"]))
+@example(content="a\n\n\n\n\nb\n", block=1, limit=20, delimiter="\n\n")
+@example(content="ab" * 8, block=2, limit=3, delimiter="aba")
+def test_ranges_that_tile_a_file_give_each_piece_once(content: str, block: int, limit: int, delimiter: str) -> None:
     raw, mark = content.encode(), delimiter.encode()
-    bounds = sorted({0, len(raw), *(at for at in cuts if at < len(raw))})
-    blocks, records.BLOCK_BYTES = records.BLOCK_BYTES, block
-    try:
-        found = [piece for start, end in itertools.pairwise(bounds)
-                 for piece in cut(io.BytesIO(raw), start, end, mark, limit)]
-    finally:
-        records.BLOCK_BYTES = blocks
     whole = raw.split(mark)
     whole = whole[:-1] if not whole[-1] else whole
-    assert [size for _, _, size in found] == [len(piece) for piece in whole]
-    assert [piece for _, piece, _ in found] == [piece if len(piece) <= limit else None for piece in whole]
-    assert all(raw[at:at + size] == piece for (at, _, size), piece in zip(found, whole, strict=True))
+    blocks, records.BLOCK_BYTES = records.BLOCK_BYTES, block
+    try:
+        for size in range(1, len(raw) + 1):
+            found = [piece for start in range(0, len(raw), size)
+                     for piece in cut(io.BytesIO(raw), start, min(start + size, len(raw)), mark, limit)]
+            assert [length for _, _, length in found] == [len(piece) for piece in whole]
+            assert [piece for _, piece, _ in found] == [piece if len(piece) <= limit else None for piece in whole]
+            assert all(raw[at:at + len(piece)] == piece for (at, _, _), piece in zip(found, whole, strict=True))
+    finally:
+        records.BLOCK_BYTES = blocks
 
 
 @pytest.mark.parametrize(("raw", "reason"), [
