@@ -101,12 +101,15 @@ def stacked_bar(shares: list[tuple[str, float]], title: str) -> Markup:
 
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """About ``count`` round numbers, from the last below the range to the first above it."""
-    span = (high - low) or abs(high) or 1.0
+    largest = max(abs(low), abs(high))
+    span = high - low
+    if span <= 1e-9 * largest or span < 1e-200:  # a flat line, but for rounding
+        span = largest if largest >= 1e-200 else 1.0
     rough = span / max(1, count)
     magnitude = 10.0 ** math.floor(math.log10(rough))
     step = magnitude * next(m for m in (1, 2, 2.5, 5, 10) if rough <= m * magnitude * 1.0001)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, last + 1)]
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def si(value: float) -> str:
