@@ -3,8 +3,8 @@
 Runs on: driver.
 Takes:   nothing.
 Gives:   ``measure``: both readers through ``TrainingFeed`` against raw pyarrow row groups (the limit) and petastorm's
-         BatchedDataLoader with its shuffling queue, alternated, one compute thread; and the share of a training step that
-         waits for data.
+         BatchedDataLoader with its shuffling queue, alternated, one compute thread; and the share of a training step
+         that waits for data.
 
 Checksums are verified before the clock starts: a run does it once, not per epoch. ``python -m benchmarks.feed`` prints
 every round.
@@ -31,7 +31,7 @@ from pipelines.tables.manifest import Manifest
 
 ROWS, SEQUENCE_LENGTH, VOCABULARY_SIZE, ROUNDS = 102_400, 512, 4096, 7
 GLOBAL_BATCH_SAMPLES, NUM_LANES, WINDOW_ROW_GROUPS, ROWS_PER_ROW_GROUP = 64, 16, 4, 512
-WAIT_STEPS = 60
+WAIT_STEPS = 20
 COMMAND = "python -m benchmarks feed"
 
 
@@ -59,7 +59,8 @@ def petastorm_loader_rows_s(folder: Path, manifest: Manifest) -> float:
     queue_rows = WINDOW_ROW_GROUPS * ROWS_PER_ROW_GROUP
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reader = make_batch_reader(urls, schema_fields=["tokens", "length"], workers_count=1, shuffle_row_groups=True, seed=1)
+        reader = make_batch_reader(urls, schema_fields=["tokens", "length"], workers_count=1,
+                                   shuffle_row_groups=True, seed=1)
         with BatchedDataLoader(reader, batch_size=GLOBAL_BATCH_SAMPLES, shuffling_queue_capacity=queue_rows) as loader:
             batches = iter(loader)
             next(batches)
@@ -89,7 +90,7 @@ class OurFeed:
 
 
 def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
-    """Share of the training thread's time that the feed takes, training a GPT of 1 M parameters (a large one waits less)."""
+    """Share of the training thread's time spent in the feed, training a GPT of 1 M parameters."""
     from pipelines.config.recipe import Model
     from pipelines.models.gpt import build_gpt
 
@@ -138,11 +139,13 @@ def measure(rows: int = ROWS) -> list[Figure]:
 def _rate_figures(seen: dict[str, list[float]]) -> list[Figure]:
     middle = {name: statistics.median(values) for name, values in seen.items()}
     targets: Iterable[tuple[str, str, str, float]] = (
-        ("arrow", "raw", "raw pyarrow row groups", 0.8), ("arrow", "loader", "petastorm BatchedDataLoader, shuffled", 1.8),
+        ("arrow", "raw", "raw pyarrow row groups", 0.8),
+        ("arrow", "loader", "petastorm BatchedDataLoader, shuffled", 1.8),
         ("petastorm", "raw", "raw pyarrow row groups", 0.5),
         ("petastorm", "loader", "petastorm BatchedDataLoader, shuffled", 1.2))
     return [Figure(f"feed, {ours} reader vs {named}", middle[ours], middle[peer], "rows/s", target, COMMAND,
-                   note=f"513-token rows, medians of {ROUNDS} alternated rounds") for ours, peer, named, target in targets]
+                   note=f"513-token rows, medians of {ROUNDS} alternated rounds")
+            for ours, peer, named, target in targets]
 
 
 def _wait_figures(waits: dict[str, float]) -> list[Figure]:

@@ -5,7 +5,7 @@ from itertools import takewhile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.errors import ConfigError
@@ -46,6 +46,7 @@ def sample_ids(order, lanes, first_step, until_step):
     return placed
 
 
+@settings(deadline=None)
 @given(order=ORDERS)
 def test_every_row_is_read_exactly_once_in_every_epoch(order):
     steps = order.steps_per_epoch
@@ -54,6 +55,7 @@ def test_every_row_is_read_exactly_once_in_every_epoch(order):
         assert sorted(placed.values()) == list(range(order.rows))
 
 
+@settings(deadline=None)
 @given(order=ORDERS)
 def test_only_the_end_of_an_epoch_is_padded(order):
     per_lane, steps = order.samples_per_lane, order.steps_per_epoch
@@ -65,6 +67,7 @@ def test_only_the_end_of_an_epoch_is_padded(order):
     assert max(ordinal for _, ordinal in placed) // per_lane == steps - 1
 
 
+@settings(deadline=None)
 @given(order=ORDERS, data=st.data())
 def test_the_samples_of_a_step_do_not_depend_on_the_number_of_replicas(order, data):
     divisors = [n for n in range(1, order.num_lanes + 1) if order.num_lanes % n == 0]
@@ -76,6 +79,7 @@ def test_the_samples_of_a_step_do_not_depend_on_the_number_of_replicas(order, da
     assert joined == sample_ids(order, range(order.num_lanes), 0, until)
 
 
+@settings(deadline=None)
 @given(order=ORDERS, data=st.data())
 def test_resuming_at_any_step_gives_the_straight_run(order, data):
     until = 2 * order.steps_per_epoch
@@ -86,6 +90,7 @@ def test_resuming_at_any_step_gives_the_straight_run(order, data):
     assert resumed == {place: row for place, row in straight.items() if place[1] >= done}
 
 
+@settings(deadline=None)
 @given(order=ORDERS, data=st.data())
 def test_resuming_reads_no_window_that_is_done(order, data):
     first_step = data.draw(st.integers(0, 2 * order.steps_per_epoch))
@@ -93,6 +98,7 @@ def test_resuming_reads_no_window_that_is_done(order, data):
         assert window.first_ordinal + window.rows > first_step * order.samples_per_lane
 
 
+@settings(deadline=None)
 @given(order=ORDERS)
 def test_a_window_is_bounded(order):
     for window in windows_before(order, range(order.num_lanes), 0, 2 * order.steps_per_epoch):
@@ -103,6 +109,7 @@ def test_a_window_is_bounded(order):
         assert sorted(order.ordinals(window)) == list(range(window.first_ordinal, window.first_ordinal + window.rows))
 
 
+@settings(deadline=None)
 @given(order=ORDERS)
 def test_when_a_window_comes_all_steps_before_it_are_complete(order):
     until = 2 * order.steps_per_epoch
@@ -121,6 +128,7 @@ def test_lanes_differ_by_one_row_at_most():
         assert max(lengths) - min(lengths) <= 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5000), st.integers(1, 64), st.integers(1, 9))
 def test_an_epoch_has_the_steps_that_its_longest_lane_needs(rows, num_lanes, per_lane):
     longest = max(len(even_range(rows, lane, num_lanes)) for lane in range(num_lanes))

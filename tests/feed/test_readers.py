@@ -102,7 +102,7 @@ from pipelines.config.recipe import Data
 from pipelines.feed.batches import TrainingFeed
 from pipelines.tables.manifest import Manifest
 folder = Path({str(tmp_path)!r})
-with TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0, 
+with TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
                   global_batch_samples=2, micro_batch_samples=2) as feed:
     print(next(feed).samples)
 """
