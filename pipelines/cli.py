@@ -13,7 +13,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from pipelines.config import load_config, load_platform
@@ -114,11 +113,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; every expected error is one clear message."""
     arm_interrupts()
     try:
-        code = app(args=sys.argv[1:] if arguments is None else arguments, prog_name="sparkring", standalone_mode=False)
-        return code if isinstance(code, int) else EXIT_OK
-    except click.ClickException as error:
-        error.show()
-        return ConfigError.exit_code
+        app(args=sys.argv[1:] if arguments is None else arguments, prog_name="sparkring")
+        return EXIT_OK
+    except SystemExit as end:  # typer's own: --help, a wrong option (2, as ours), a code that a command chose
+        return end.code if isinstance(end.code, int) else EXIT_OK
     except SparkringError as error:
         print("\n".join(f"error: {line}" if i == 0 or isinstance(error, ConfigError) else line
                         for i, line in enumerate(str(error).splitlines())), file=sys.stderr, flush=True)

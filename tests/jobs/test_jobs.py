@@ -1,0 +1,174 @@
+"""The jobs as a user starts them: other folders, wrong options, twice, interrupted; in real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.models.export import load_model
+from pipelines.tables.schemas import TABLE_DDL
+
+ROOT = Path(__file__).parents[2]
+RECIPE = """
+name: tiny
+prepare:
+  inputs: [{path: PLACE, pattern: "*.txt"}]
+  split: {validation_fraction: 0.2}
+  tokenizer: {kind: bytes}
+  sequence_length: 32
+  rows_per_row_group: 16
+data: {num_lanes: 4}
+model: {num_layers: 2, num_heads: 2, width: 32}
+schedule: {warmup_steps: 2}
+train: {global_batch_samples: 8, steps: 12, evaluate_every_steps: 6, sample_prompt: "the", sample_tokens: 20}
+"""
+PLATFORM = """
+spark: {master: "local[3]", conf: {spark.sql.shuffle.partitions: 2}}
+layout: {num_replicas: 2, micro_batch_samples: 4}
+"""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a name that breaks careless code, holding recipe, platform and texts."""
+    folder = tmp_path_factory.mktemp("jobs") / "mit Leerzeichen 日本"
+    (folder / "texts").mkdir(parents=True)
+    for i in range(40):
+        (folder / "texts" / f"text {i}.txt").write_text(f"the text number {i} says that {i * 7} is a number. " * 10)
+    (folder / "texts" / "broken.txt").write_bytes(b"\xff\xfe not UTF-8")
+    (folder / "recipe.yaml").write_text(RECIPE.replace("PLACE", f"'{folder / 'texts'}'"))
+    (folder / "platform.yaml").write_text(PLATFORM)
+    return folder
+
+
+def command(job, place, *options):
+    return [sys.executable, str(ROOT / "jobs" / f"{job}.py"), "--recipe", "recipe.yaml", "--platform", "platform.yaml", *options]
+
+
+def run_job(job, place, *options, environment=None, timeout_s=200):
+    """The job from inside ``place``, so that relative paths are that folder's."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})}
+    return subprocess.run(command(job, place, *options), cwd=place, env=env, capture_output=True, text=True, timeout=timeout_s)
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    done = run_job("pipeline", place)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_a_dry_run_shows_the_plan_and_starts_and_writes_nothing(place):
+    began = {p.pid for p in psutil.process_iter()}
+    shown = run_job("pipeline", place, "--dry-run", "--set", "storage.root=untouched")
+    assert shown.returncode == 0, shown.stderr
+    assert "would be made" in shown.stdout
+    assert "2 replicas x 1 segments" in shown.stdout
+    assert not (place / "untouched").exists()
+    assert not [p for p in psutil.process_iter(["name"]) if p.pid not in began and p.info["name"] == "java"]
+
+
+def test_one_command_goes_from_text_to_model_tables_and_report(place, finished):
+    for expected in ("validation loss", "guessing uniformly", "a unigram model's", "tokens/s", "compute", "report.html", "tables"):
+        assert expected in finished.stdout
+    (report,) = place.glob("lake/runs/*/report.html")
+    assert report.stat().st_size < 2_000_000
+    (run_id,) = [path.name for path in (place / "lake/runs").iterdir()]
+    model = load_model(place / "lake/models" / run_id / "best")
+    assert model.generate("the", 5).startswith("the")
+    rank_steps = pq.read_table(place / "lake/tables/rank_steps").to_pylist()
+    assert sorted((row["step"], row["rank"]) for row in rank_steps) == [(s, r) for s in range(1, 13) for r in (0, 1)]
+    rejected = pq.read_table(place / "lake/tables/rejected").to_pylist()
+    assert [row["source"].endswith("broken.txt") for row in rejected] == [True]
+
+
+def test_the_tables_have_the_promised_columns_in_any_spark(spark, place, finished):
+    for name, ddl in TABLE_DDL.items():
+        table = spark.read.parquet(str(place / "lake/tables" / name))
+        assert table.columns == [column.split()[0] for column in ddl.replace("ARRAY<STRING>", "ARRAY").split(", ")], name
+        assert table.count() > 0, name
+    path = str(place / "lake/tables/steps")
+    assert spark.sql(f"SELECT max(step) AS last FROM parquet.`{path}`").first()["last"] == 12
+
+
+def test_the_same_command_again_does_nothing_and_says_so(place, finished):
+    before = {path: path.stat().st_mtime_ns for path in (place / "lake").rglob("*.parquet")}
+    again = run_job("pipeline", place)
+    assert again.returncode == 0
+    for stage in ("prepare", "train"):
+        assert f"{stage}: " in again.stderr
+    assert again.stderr.count("nothing to do") == 3
+    assert before == {path: path.stat().st_mtime_ns for path in (place / "lake").rglob("*.parquet")}
+
+
+def test_a_changed_recipe_makes_a_new_run_beside_the_old(place, finished):
+    changed = run_job("pipeline", place, "--set", "train.steps=8")
+    assert changed.returncode == 0, changed.stderr
+    assert len(list((place / "lake/runs").iterdir())) == 2
+    assert len(list((place / "lake/datasets/tiny").glob("[!.]*"))) == 1
+
+
+def test_the_report_speaks_json_to_machines(place, finished):
+    shown = run_job("report", place, "--json")
+    assert shown.returncode == 0, shown.stderr
+    summary = json.loads(shown.stdout)
+    assert (summary["status"], summary["steps"]["done"]) == ("completed", 12)
+    assert summary["loss"]["validation_last"] < summary["loss"]["uniform"]
+
+
+@pytest.mark.parametrize(("job", "options", "code", "message"), [
+    ("pipeline", ["--set", "layout.num_replicas=3"], 2, "layout.num_replicas: 3 does not divide data.num_lanes (4)"),
+    ("pipeline", ["--nonsense"], 2, "No such option: --nonsense"),
+    ("pipeline", ["--set", "prepare.inputs=[{path: nowhere}]"], 3, "prepare.inputs.0.path"),
+    ("train", ["--set", "prepare.sequence_length=16"], 3, "run the prepare job first"),
+    ("report", ["--run-id", "no-such-run"], 3, "no-such-run"),
+    ("pipeline", ["--set", "storage.root=/proc/lake"], 8, "/proc/lake"),
+    ("pipeline", ["--set", "layout.num_replicas=4", "--set", "train.steps=9"], 5, "layout.num_replicas: 4 x 1 segments need 4 slots"),
+    ("pipeline", ["--set", "spark.conf={spark.dynamicAllocation.enabled: true}"], 2, "spark.dynamicAllocation.enabled"),
+])
+def test_a_wrong_option_is_one_clear_message_and_its_exit_code(place, finished, job, options, code, message):
+    failed = run_job(job, place, *options)
+    assert failed.returncode == code, failed.stderr
+    assert message in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert "\tat org." not in failed.stderr
+
+
+def test_missing_java_is_named_with_what_installs_it(place, tmp_path):
+    failed = run_job("prepare", place, "--set", "storage.root=elsewhere",
+                     environment={"PATH": str(tmp_path), "JAVA_HOME": ""})
+    assert failed.returncode == 5, failed.stderr
+    assert "apt-get install" in failed.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_process_within_its_bound(place, finished, tmp_path, number):
+    options = ["--set", "train.steps=100000", "--set", "train.evaluate_every_steps=100000", "--run-id", f"stopped-{number}"]
+    job = subprocess.Popen(command("train", place, *options), cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                           stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    record = place / "lake/runs" / f"stopped-{number}" / "attempt-000" / "rank-00000.jsonl"
+    until = time.monotonic() + 120
+    while not (record.exists() and '"kind": "step"' in record.read_text()):
+        assert time.monotonic() < until, "no step was made"
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.1)
+    started = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+    job.send_signal(number)
+    _, errors = job.communicate(timeout=30)
+    assert job.returncode == 9, errors
+    assert f"error: {number.name}: the run was asked to stop" in errors
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
+    state = json.loads((record.parents[1] / "state.json").read_text())
+    assert (state["status"], state["exit_code"]) == ("interrupted", 9)
+    rows = pq.read_table(place / "lake/tables/steps").to_pylist()
+    assert any(row["run_id"] == f"stopped-{number}" for row in rows)
