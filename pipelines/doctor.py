@@ -117,7 +117,7 @@ def check_horovod(platform: Platform) -> list[Check]:
 
 
 def check_network(platform: Platform) -> list[Check]:
-    """Loopback, and what the platform names: interface, fixed port, master."""
+    """Loopback, this machine's name, and what the platform names: interface, fixed port, master."""
     checks = []
     try:
         with socket.create_server(("127.0.0.1", 0)) as server:
@@ -125,6 +125,13 @@ def check_network(platform: Platform) -> list[Check]:
         checks.append(Check("loopback", "OK", "a port on 127.0.0.1 can be opened and reached"))
     except OSError as error:
         checks.append(Check("loopback", "FAIL", f"127.0.0.1: {error}", "bring the interface lo up (ip link set lo up)"))
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+        checks.append(Check("host name", "OK", f"{name} has an address"))
+    except OSError as error:  # seen: Spark does not start, Horovod 0.28.1 crashes with SIGSEGV
+        checks.append(Check("host name", "FAIL", f"{name}: {error.strerror or error}",
+                            f"add a line to /etc/hosts: 127.0.0.1 {name}"))
     interface = platform.launch.network_interface
     if interface is not None and interface not in psutil.net_if_addrs():
         checks.append(Check("interface", "FAIL", f"launch.network_interface: there is no {interface!r}",

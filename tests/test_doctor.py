@@ -25,8 +25,8 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
 def test_this_machine_passes(tmp_path: Path):
     checks = doctor.check_all(platform(storage={"root": str(tmp_path)}, spark={"master": "local[2]"}))
     assert [check for check in checks if check.status == "FAIL"] == []
-    assert [check.name for check in checks] == ["Java", "Python", "Spark", "pyarrow", "Horovod", "loopback", "storage",
-                                                "memory", "slots"]
+    assert [check.name for check in checks] == ["Java", "Python", "Spark", "pyarrow", "Horovod", "loopback",
+                                                "host name", "storage", "memory", "slots"]
 
 
 def test_java_off_the_path_fails_with_the_command_that_installs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -108,6 +108,12 @@ def test_a_gpu_is_looked_for_where_the_platform_asks_for_one(
 def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "PROBE_TIMEOUT_S", 0.2)
     assert "does not load within" in doctor._probe("import time; time.sleep(60)")[1]
+
+
+def test_a_host_name_without_an_address_fails_naming_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor.socket, "gethostname", lambda: "nobody.invalid")
+    check = by_name(doctor.check_network(platform()))["host name"]
+    assert check.status == "FAIL" and "nobody.invalid" in check.found and "/etc/hosts" in check.fix
 
 
 def test_a_driver_port_in_use_fails():
