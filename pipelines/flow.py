@@ -16,7 +16,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from pipelines.config.load import Config
-from pipelines.errors import DataError
+from pipelines.errors import DataError, SparkringError
 from pipelines.launch.runs import check_run_id, default_run_id
 from pipelines.launch.stage import train
 from pipelines.launch.watch import Observer
@@ -109,15 +109,18 @@ class Flow:
         try:
             with LiveLoader(lake, run_id):
                 outcome = train(spark, self.config, lake, manifest, run_id, self.command, self.observer)
-        finally:
+        except SparkringError:
             if lake.run(run_id).state.exists():  # a failed run's metrics are worth as much as a good one's
                 load_run(lake, run_id)
+                write_report(lake, run_id)
+            raise
+        load_run(lake, run_id)
         if not outcome.fresh:
             self.say(f"train: run {run_id} is complete, nothing to do")
 
     def _report(self, lake: Lake, run_id: str) -> None:
         report = lake.run(run_id).report
-        if self._spark is None and report.exists():
+        if report.exists() and report.stat().st_mtime >= lake.run(run_id).state.stat().st_mtime:
             self.say(f"report: {report} is complete, nothing to do")
         else:
             write_report(lake, run_id)
@@ -129,6 +132,8 @@ def report_run(config: Config, run_id: str | None) -> dict[str, Any]:
     if run_id is None:
         planned = plan_flow(config, None).run_id
         run_id = planned if planned is not None and lake.run(planned).state.exists() else None
+    if run_id is not None and lake.run(run_id).state.exists():
+        load_run(lake, run_id)  # what a driver that was killed had left to load
     summary = summarize(lake, run_id)
     write_report(lake, summary["run_id"])
     return summary

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ from pipelines.errors import AlreadyRunningError, ConfigError, SparkringError
 from pipelines.tables.atomic import storage_errors
 from pipelines.tables.paths import RunFolder
 from pipelines.tables.state import RunState
+
+RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def training_hash(recipe: Recipe, dataset_version: str) -> str:
@@ -36,6 +39,9 @@ def check_run_id(run: RunFolder, recipe: Recipe, dataset_version: str) -> RunSta
     Raises:
         ConfigError: the id belongs to another recipe or dataset.
     """
+    if not RUN_ID.fullmatch(run.path.name):
+        raise ConfigError(SparkringError(f"--run-id {run.path.name}", "is not a name that files and tables can have",
+                                         "use letters, digits, '.', '_' and '-', beginning with a letter or digit"))
     state = RunState.load(run.state)
     if state is not None and state.recipe_hash != training_hash(recipe, dataset_version):
         raise ConfigError(SparkringError(f"--run-id {state.run_id}", f"belongs to another recipe or dataset "
