@@ -6,7 +6,7 @@ Gives:   ``measure``: both readers through ``TrainingFeed`` against raw pyarrow 
          BatchedDataLoader with its shuffling queue, alternated, one compute thread; and the share of a training step
          that waits for data.
 
-Checksums are verified before the clock starts: a run does it once, not per epoch. ``python -m benchmarks.feed`` prints
+Checksums are verified before the clock starts: a process does it once, not per epoch. ``python -m benchmarks.feed`` prints
 every round.
 """
 
@@ -29,7 +29,7 @@ from pipelines.config.recipe import Data
 from pipelines.feed.batches import StepSamples, TrainingFeed
 from pipelines.tables.manifest import Manifest
 
-ROWS, SEQUENCE_LENGTH, VOCABULARY_SIZE, ROUNDS = 102_400, 512, 4096, 7
+ROWS, SEQUENCE_LENGTH, VOCABULARY_SIZE, ROUNDS = 204_800, 512, 4096, 7
 GLOBAL_BATCH_SAMPLES, NUM_LANES, WINDOW_ROW_GROUPS, ROWS_PER_ROW_GROUP = 64, 16, 4, 512
 WAIT_STEPS = 20
 COMMAND = "python -m benchmarks feed"
@@ -64,29 +64,24 @@ def petastorm_loader_rows_s(folder: Path, manifest: Manifest) -> float:
         with BatchedDataLoader(reader, batch_size=GLOBAL_BATCH_SAMPLES, shuffling_queue_capacity=queue_rows) as loader:
             batches = iter(loader)
             next(batches)
-            began = time.perf_counter()  # not counted: filling its queue, and our ring
+            began = time.perf_counter()  # not counted: filling its queue
             rows = sum(len(batch["tokens"]) for batch in batches)
             return rows / (time.perf_counter() - began)
 
 
 class OurFeed:
-    """One reader's feed, opened once as in a run: every round reads on for an epoch."""
+    """One reader's feed in its steady state: every round takes an epoch; between rounds it may read ahead, uncounted."""
 
     def __init__(self, kind: str, folder: Path, manifest: Manifest) -> None:
         data = Data(num_lanes=NUM_LANES, window_row_groups=WINDOW_ROW_GROUPS)
         self.feed = TrainingFeed(folder, manifest, data, Reader.model_validate({"kind": kind}), seed=1,
                                  global_batch_samples=GLOBAL_BATCH_SAMPLES, micro_batch_samples=GLOBAL_BATCH_SAMPLES)
-        for _ in range(self.feed.steps_per_epoch):  # every shard's checksum
-            next(self.feed)
 
     def rows_s(self) -> float:
-        """Over an epoch, with the ring full at its beginning and its end: what is taken is what is read."""
-        steps = self.feed.steps_per_epoch
-        for _ in range(steps // 4):  # what was read ahead while another side was measured
-            next(self.feed)
-        began = time.perf_counter()
-        rows = sum(next(self.feed).samples for _ in range(steps))
-        return rows / (time.perf_counter() - began)
+        """The fewer of the rows taken and the rows read while the clock ran."""
+        began, read_before = time.perf_counter(), self.feed.samples_read
+        taken = sum(next(self.feed).samples for _ in range(self.feed.steps_per_epoch))
+        return min(taken, self.feed.samples_read - read_before) / (time.perf_counter() - began)
 
 
 def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
@@ -116,22 +111,24 @@ def _train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: StepS
     return step.data_wait_s
 
 
-def measure(rows: int = ROWS) -> list[Figure]:
+def measure() -> list[Figure]:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "dataset"
-        manifest = publish_random(folder, rows=rows, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
-                                  rows_per_shard=rows // 4, rows_per_row_group=ROWS_PER_ROW_GROUP)
+        manifest = publish_random(folder, rows=ROWS, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
+                                  rows_per_shard=ROWS // 4, rows_per_row_group=ROWS_PER_ROW_GROUP)
         ours = {kind: OurFeed(kind, folder, manifest) for kind in ("arrow", "petastorm")}
         sides = {"raw": lambda: raw_pyarrow_rows_s(folder, manifest), "arrow": ours["arrow"].rows_s,
                  "petastorm": ours["petastorm"].rows_s, "loader": lambda: petastorm_loader_rows_s(folder, manifest)}
+        for side in sides.values():  # imports, page cache, checksums
+            side()
         seen: dict[str, list[float]] = {name: [] for name in sides}
         for i in range(ROUNDS):
             for name, side in sides.items():
                 seen[name].append(side())
             print(f"round {i + 1} of {ROUNDS}, rows/s: " + ", ".join(f"{k} {v[-1]:,.0f}" for k, v in seen.items()))
-        for side in ours.values():
-            side.feed.close()
+        for our in ours.values():
+            our.feed.close()
         waits = {kind: data_wait_share(kind, folder, manifest) for kind in ours}
     return [*_rate_figures(seen), *_wait_figures(waits)]
 

@@ -36,7 +36,9 @@ from pipelines.feed.readers import open_reader, read_in_order
 from pipelines.feed.shards import NO_SAMPLE, Samples, ShardFiles
 from pipelines.tables.manifest import Manifest
 
-MAX_AHEAD_STEPS = 256  # a dataset of a few rows need not be read thousands of epochs ahead
+# A dataset of a few rows need not be read thousands of epochs ahead; one of large windows is read a window ahead, or
+# training would wait while all lanes begin their next windows.
+MAX_AHEAD_STEPS = 256
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ class TrainingFeed:
         self._until_step = until_step
         samples_per_step = len(self._lanes) * self._order.samples_per_lane
         step_bytes = samples_per_step * StepRing.row_bytes(self._shards.row_tokens)
-        ahead_steps = min(max(1, reader.read_ahead_bytes // step_bytes), MAX_AHEAD_STEPS)
-        self._ring = StepRing(self._order.max_window_steps + ahead_steps, samples_per_step, self._shards.row_tokens,
+        window_steps = self._order.max_window_steps
+        ahead_steps = min(max(1, reader.read_ahead_bytes // step_bytes), max(MAX_AHEAD_STEPS, window_steps))
+        self._ring = StepRing(window_steps + ahead_steps, samples_per_step, self._shards.row_tokens,
                               manifest.end_of_text_id)
         self._read_ahead = ReadAhead(self._ring, first_step, self._fill, str(folder))
 
@@ -100,6 +103,11 @@ class TrainingFeed:
     def buffer_bytes(self) -> int:
         """What waits for the training thread, at most."""
         return self._ring.bytes
+
+    @property
+    def samples_read(self) -> int:
+        """Samples that the thread has read so far, taken or waiting."""
+        return self._ring.samples_put
 
     def __iter__(self) -> Iterator[StepSamples]:
         return self

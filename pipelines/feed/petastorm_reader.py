@@ -41,7 +41,8 @@ class PetastormReader:
     def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
         if not row_groups:
             return
-        asked = [(str(self._shards.checked_path(shard_index)), index) for shard_index, index in row_groups]
+        paths = {shard: str(self._shards.checked_path(shard)) for shard in dict.fromkeys(shard for shard, _ in row_groups)}
+        asked = [(paths[shard], index) for shard, index in row_groups]
         with reading_errors(self._shards.folder):
             reader = _OrderedReader(asked, columns)
         with closing(reader):

@@ -10,6 +10,7 @@ ring is allocated once and is all that waits: ``num_steps * samples_per_step * r
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,7 +31,7 @@ class StepRing:
     def __init__(self, num_steps: int, samples_per_step: int, row_tokens: int, filling: int) -> None:
         self.num_steps, self.samples_per_step = num_steps, samples_per_step
         places = num_steps * samples_per_step
-        self._filling = filling
+        self._filling, self.samples_put = filling, 0
         self._ring = Samples(np.empty((places, row_tokens), np.int32), np.zeros(places, np.int32),
                              np.full(places, NO_SAMPLE, np.int64))
 
@@ -48,6 +49,7 @@ class StepRing:
         self._ring.tokens_BT[at_B] = samples.tokens_BT
         self._ring.lengths_B[at_B] = samples.lengths_B
         self._ring.sample_ids_B[at_B] = samples.sample_ids_B
+        self.samples_put += len(samples)
 
     def take(self, step: int) -> Samples:
         """Copies a step out, with padding where no sample was put, and leaves its place empty."""
@@ -72,6 +74,7 @@ class ReadAhead:
         self._error: BaseException | None = None
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="read-ahead", daemon=True)
+        atexit.register(self.close)  # a thread still in Arrow's code while Python ends would abort the process
         self._thread.start()
 
     def announce(self, complete: int) -> None:
@@ -118,6 +121,7 @@ class ReadAhead:
         if self._thread.is_alive():
             raise StalledError(self._place, f"a read has not come back within {CLOSE_TIMEOUT_S:g} s",
                                "check the storage")
+        atexit.unregister(self.close)
 
     def _run(self) -> None:
         with ExitStack() as stack:

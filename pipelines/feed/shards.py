@@ -61,7 +61,6 @@ class ShardFiles:
     def __init__(self, folder: Path, shards: tuple[Shard, ...], sequence_length: int) -> None:
         self.folder, self.row_tokens = folder, sequence_length + 1
         self._shards = shards
-        self._checked: set[int] = set()
         self.row_groups = [RowGroup(i, j) for i, shard in enumerate(shards) for j in range(len(shard.row_groups))]
         self.row_group_rows = [rows for shard in shards for rows in shard.row_groups]
         self._first_ids = np.cumsum([0, *self.row_group_rows])
@@ -75,10 +74,13 @@ class ShardFiles:
         Raises:
             DataError: they are not.
         """
-        path = self.path(shard_index)
-        if shard_index not in self._checked:
-            _check_shard(path, self._shards[shard_index])
-            self._checked.add(shard_index)
+        path, shard = self.path(shard_index), self._shards[shard_index]
+        with reading_errors(path):
+            status = path.stat()
+        version = (path, shard, status.st_ino, status.st_size, status.st_mtime_ns)
+        if version not in _checked:
+            _check_shard(path, shard, status.st_size)
+            _checked.add(version)
         return path
 
     def samples_of(self, number: int, table: pa.Table) -> Samples:
@@ -87,19 +89,20 @@ class ShardFiles:
         Raises:
             DataError: a row has not exactly ``sequence_length + 1`` tokens, or more real tokens than that.
         """
-        rows, place = self.row_group_rows[number], self.row_groups[number]
-        path, what = str(self.path(place.shard_index)), f"row group {place.row_group_index}"
+        rows = self.row_group_rows[number]
         tokens, lengths = (_one_chunk(table.column(name)) for name in COLUMNS)
-        values = tokens.flatten()
-        widths = np.diff(tokens.offsets.to_numpy())
-        if table.num_rows != rows or tokens.null_count or values.null_count or (widths != self.row_tokens).any():
-            raise DataError(path, f"{what} is not {rows} rows of {self.row_tokens} tokens", REMEDY)
+        offsets, even_offsets = tokens.offsets.to_numpy(), np.arange(rows + 1, dtype=np.int32) * self.row_tokens
+        if not np.array_equal(offsets, even_offsets) or tokens.null_count or tokens.values.null_count:
+            raise self._fault(number, f"is not {rows} rows of {self.row_tokens} tokens")
         lengths_B = lengths.to_numpy(zero_copy_only=False)
         if lengths.null_count or lengths_B.min() < SHORTEST_SAMPLE_TOKENS or lengths_B.max() > self.row_tokens:
-            raise DataError(path, f"{what} has a length outside {SHORTEST_SAMPLE_TOKENS}..{self.row_tokens}", REMEDY)
-        first_id = self._first_ids[number]
-        tokens_BT = values.to_numpy().reshape(rows, self.row_tokens)
-        return Samples(tokens_BT, lengths_B, np.arange(first_id, first_id + rows))
+            raise self._fault(number, f"has a length outside {SHORTEST_SAMPLE_TOKENS}..{self.row_tokens}")
+        tokens_BT = tokens.values.to_numpy().reshape(rows, self.row_tokens)
+        return Samples(tokens_BT, lengths_B, np.arange(self._first_ids[number], self._first_ids[number + 1]))
+
+    def _fault(self, number: int, problem: str) -> DataError:
+        shard_index, row_group_index = self.row_groups[number]
+        return DataError(str(self.path(shard_index)), f"row group {row_group_index} {problem}", REMEDY)
 
 
 @contextmanager
@@ -114,9 +117,12 @@ def reading_errors(path: Path) -> Iterator[None]:
         raise DataError(str(path), f"cannot be read: {reason}", REMEDY) from error
 
 
-def _check_shard(path: Path, shard: Shard) -> None:
+# The files that this process has checked: each once, however many feeds and passes read it.
+_checked: set[tuple[Path, Shard, int, int, int]] = set()
+
+
+def _check_shard(path: Path, shard: Shard, size: int) -> None:
     with reading_errors(path):
-        size = path.stat().st_size
         if size != shard.bytes:
             raise DataError(str(path), f"has {size} bytes, {shard.bytes} were published", REMEDY)
         if file_sha256(path) != shard.sha256:
