@@ -38,7 +38,7 @@ TABLE = {
     "feed": row(2, "config tables", "pyarrow petastorm numpy torch"),
     "models": row(2, "config tables", "torch safetensors tokenizers"),
     "prepare": row(3, "config tables", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken fsspec"),
-    "track": row(3, "config tables", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe matplotlib"),
+    "track": row(3, "config tables", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
     "parallel": row(4, "config models.layered", "torch horovod.torch horovod.common.exceptions"),
     "train": row(5, "config tables feed models parallel", "torch numpy psutil"),
     "launch": row(6, "config tables session train.worker train.plan train.lifeline",
