@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import lru_cache
 from itertools import groupby, islice
 from typing import Protocol
@@ -21,7 +21,9 @@ from pipelines.errors import ConfigError, SparkringError
 from pipelines.feed.shards import COLUMNS, RowGroup, Samples, ShardFiles, reading_errors
 
 MAX_OPEN_SHARDS = 64
-ROW_GROUPS_PER_REQUEST = 64  # a reader that opens all shards of a request opens few before the first step
+# A petastorm reader takes a while to make, and looks into all its files first: enough row groups to forget the one, few
+# enough that the first step does not wait for the checksums of a large dataset.
+ROW_GROUPS_PER_REQUEST = 128
 
 
 class ShardReader(Protocol):
@@ -33,6 +35,10 @@ class ShardReader(Protocol):
         Raises:
             DataError: a shard is missing, corrupt or not what the manifest says.
         """
+        ...
+
+    def close(self) -> None:
+        """Lets go of what it keeps between requests; it can be used again."""
         ...
 
 
@@ -54,13 +60,14 @@ def open_reader(kind: str, shards: ShardFiles) -> ShardReader:
 def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Samples, None, None]:
     """The samples of each row group (numbered in the split) as they are asked for; equal neighbours are read once."""
     waiting = iter(numbers)
-    while request := list(islice(waiting, ROW_GROUPS_PER_REQUEST)):
-        distinct = [shards.row_groups[number] for number, _ in groupby(request)]
-        with closing(reader.read(distinct, COLUMNS)) as tables:
-            for number, equal in groupby(request):
-                samples = shards.samples_of(number, next(tables))
-                for _ in equal:
-                    yield samples
+    with closing(reader):
+        while request := list(islice(waiting, ROW_GROUPS_PER_REQUEST)):
+            distinct = [shards.row_groups[number] for number, _ in groupby(request)]
+            with closing(reader.read(distinct, COLUMNS)) as tables:
+                for number, equal in groupby(request):
+                    samples = shards.samples_of(number, next(tables))
+                    for _ in equal:
+                        yield samples
 
 
 class ArrowReader:
@@ -68,16 +75,17 @@ class ArrowReader:
 
     def __init__(self, shards: ShardFiles) -> None:
         self._shards = shards
+        self._open_shard = lru_cache(maxsize=MAX_OPEN_SHARDS)(self._open)
 
     def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
-        with ExitStack() as stack:
-            @lru_cache(maxsize=MAX_OPEN_SHARDS)
-            def open_shard(shard_index: int) -> pq.ParquetFile:
-                return pq.ParquetFile(self._shards.checked_path(shard_index))
+        for shard_index, row_group_index in row_groups:
+            with reading_errors(self._shards.path(shard_index)):
+                file = self._open_shard(shard_index)
+                table = file.read_row_group(row_group_index, columns=columns, use_threads=False)
+            yield table
 
-            stack.callback(open_shard.cache_clear)
-            for row_group in row_groups:
-                with reading_errors(self._shards.path(row_group.shard_index)):
-                    table = open_shard(row_group.shard_index).read_row_group(
-                        row_group.row_group_index, columns=columns, use_threads=False)
-                yield table
+    def close(self) -> None:
+        self._open_shard.cache_clear()
+
+    def _open(self, shard_index: int) -> pq.ParquetFile:
+        return pq.ParquetFile(self._shards.checked_path(shard_index))

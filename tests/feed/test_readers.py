@@ -55,7 +55,7 @@ def test_row_groups_come_in_the_order_asked(tmp_path, kind, order):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_requests_longer_than_one_are_joined_without_a_gap(tmp_path, kind, monkeypatch):
+def test_an_order_longer_than_one_request_is_read_without_a_gap(tmp_path, kind, monkeypatch):
     monkeypatch.setattr("pipelines.feed.readers.ROW_GROUPS_PER_REQUEST", 3)
     manifest = publish(tmp_path, [1] * 8)
     order = [7, 1, 3, 0, 2, 6, 5, 4]
@@ -74,6 +74,9 @@ def test_equal_neighbours_are_read_once(tmp_path, kind):
             asked.extend(row_groups)
             return open_reader(kind, shards).read(row_groups, columns)
 
+        def close(self):
+            pass
+
     assert len(list(read_in_order(Counting(), shards, [0, 0, 0, 1, 0]))) == 5
     assert asked == [RowGroup(0, 0), RowGroup(0, 1), RowGroup(0, 0)]
 
@@ -83,7 +86,7 @@ def test_a_reader_left_in_the_middle_leaves_no_thread_and_no_open_file(tmp_path,
     manifest = publish(tmp_path, [2] * 20, [2] * 20)
     shards = shard_files(tmp_path, manifest)
     reader = open_reader(kind, shards)
-    with closing(reader.read(shards.row_groups, COLUMNS)) as tables:
+    with closing(reader), closing(reader.read(shards.row_groups, COLUMNS)) as tables:
         next(tables)
         next(tables)
     assert [thread for thread in threading.enumerate() if thread is not threading.main_thread()] == []
