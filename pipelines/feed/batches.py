@@ -5,8 +5,8 @@ Takes:   a dataset folder and its manifest, the recipe's order, the platform's r
 Gives:   ``TrainingFeed``: step after step, this replica's samples; ``EvaluationFeed``: a split's rows, once over all
          replicas.
 
-A training feed holds at most ``buffer_bytes`` (all lanes' open windows, and ``reader.read_ahead_bytes``) and, while a
-row group is decoded, a few times its bytes:
+A training feed holds at most ``buffer_bytes`` (all lanes' open windows, and ``reader.read_ahead_bytes``), TAKEN_BYTES or
+one step, and, while a row group is decoded, a few times its bytes:
 
     buffer_bytes = (window_steps + ahead_steps) * samples_per_step * row_bytes
     window_steps * samples_per_step  ~  lanes owned * window_row_groups * rows_per_row_group  (at most the split's rows)
@@ -16,6 +16,7 @@ row group is decoded, a few times its bytes:
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from pipelines.tables.manifest import Manifest
 # A dataset of a few rows need not be read thousands of epochs ahead; one of large windows is read a window ahead, or
 # training would wait while all lanes begin their next windows.
 MAX_AHEAD_STEPS = 256
+# Complete steps are copied out together up to this size: many small copies would keep Python from the reading thread.
+TAKEN_BYTES = 1024**2
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,18 @@ class MicroBatch:
     lengths_B: Tensor  # int32: real tokens at the front of each sample, 0 for padding
     weights_B: Tensor  # float32: 1, or 0 for padding
     sample_ids_B: Tensor  # int64: the row's number in the split in file order, NO_SAMPLE for padding
+
+    @staticmethod
+    def of(samples: Samples) -> MicroBatch:
+        """Tensors that share the samples' memory."""
+        weights_B = (samples.sample_ids_B != NO_SAMPLE).astype(np.float32)
+        return MicroBatch(torch.from_numpy(samples.tokens_BT), torch.from_numpy(samples.lengths_B),
+                          torch.from_numpy(weights_B), torch.from_numpy(samples.sample_ids_B))
+
+    def cut(self, begin: int, end: int, size: int) -> list[MicroBatch]:
+        """Consecutive slices of ``size`` samples; the last one may be smaller."""
+        return [MicroBatch(self.tokens_BT[at], self.lengths_B[at], self.weights_B[at], self.sample_ids_B[at])
+                for at in (slice(first, min(first + size, end)) for first in range(begin, end, size))]
 
 
 @dataclass(frozen=True)
@@ -87,10 +102,13 @@ class TrainingFeed:
         self._micro_batch_samples = micro_batch_samples
         self._next_step = self._first_step = first_step
         self._until_step = until_step
+        self._taken: MicroBatch
+        self._taken_at = 0
+        self._real_samples: deque[int] = deque()  # of each step taken and not yet given
         samples_per_step = len(self._lanes) * self._order.samples_per_lane
-        step_bytes = samples_per_step * StepRing.row_bytes(self._shards.row_tokens)
+        self._step_bytes = samples_per_step * StepRing.row_bytes(self._shards.row_tokens)
         window_steps = self._order.max_window_steps
-        ahead_steps = min(max(1, reader.read_ahead_bytes // step_bytes), max(MAX_AHEAD_STEPS, window_steps))
+        ahead_steps = min(max(1, reader.read_ahead_bytes // self._step_bytes), max(MAX_AHEAD_STEPS, window_steps))
         self._ring = StepRing(window_steps + ahead_steps, samples_per_step, self._shards.row_tokens,
                               manifest.end_of_text_id)
         self._read_ahead = ReadAhead(self._ring, first_step, self._fill, str(folder))
@@ -114,15 +132,25 @@ class TrainingFeed:
 
     def __next__(self) -> StepSamples:
         began = time.perf_counter()
-        taken = None if self._next_step == self._until_step else self._read_ahead.take()
+        if not self._real_samples:
+            self._take()
+        step, samples, size = self._next_step, self._real_samples.popleft(), self._ring.samples_per_step
+        micro_batches = self._taken.cut(self._taken_at, self._taken_at + size, self._micro_batch_samples)
+        self._next_step, self._taken_at = step + 1, self._taken_at + size
+        epoch, step_in_epoch = divmod(step, self._order.steps_per_epoch)
+        return StepSamples(step, epoch, step_in_epoch, micro_batches, samples, time.perf_counter() - began)
+
+    def _take(self) -> None:
+        """Takes the steps that are complete, at least one."""
+        steps = max(1, TAKEN_BYTES // self._step_bytes)
+        if self._until_step is not None:
+            steps = min(steps, self._until_step - self._next_step)
+        taken = self._read_ahead.take(steps) if steps > 0 else None
         if taken is None:
             raise StopIteration
-        step = self._next_step
-        self._next_step += 1
-        epoch, step_in_epoch = divmod(step, self._order.steps_per_epoch)
-        micro_batches = micro_batches_of(taken, self._micro_batch_samples)
-        samples = int(np.count_nonzero(taken.sample_ids_B != NO_SAMPLE))
-        return StepSamples(step, epoch, step_in_epoch, micro_batches, samples, time.perf_counter() - began)
+        self._taken, self._taken_at = MicroBatch.of(taken), 0
+        real = (taken.sample_ids_B != NO_SAMPLE).reshape(-1, self._ring.samples_per_step)
+        self._real_samples.extend(real.sum(axis=1).tolist())
 
     def close(self) -> None:
         """Ends the thread; twice does no harm."""
@@ -187,22 +215,13 @@ class EvaluationFeed:
                 for piece in pieces_of(window, row_group_samples):
                     samples = Samples.joined([*held, piece])
                     whole = len(samples) // size * size
-                    yield from micro_batches_of(samples[:whole], size)
+                    yield from MicroBatch.of(samples[:whole]).cut(0, whole, size)
                     held = [samples[whole:]]
         for rest in held:
-            yield from micro_batches_of(rest, size)
+            yield from MicroBatch.of(rest).cut(0, len(rest), size)
 
 
 def pieces_of(window: Window, row_group_samples: Iterator[Samples]) -> Iterator[Samples]:
     """The window's part of each of its row groups."""
     for first, rows in zip(window.first_rows_P, window.rows_P, strict=True):
         yield next(row_group_samples)[first : first + rows]
-
-
-def micro_batches_of(samples: Samples, micro_batch_samples: int) -> list[MicroBatch]:
-    """Consecutive slices as tensors that share the arrays' memory."""
-    weights_B = (samples.sample_ids_B != NO_SAMPLE).astype(np.float32)
-    columns = [torch.from_numpy(column)
-               for column in (samples.tokens_BT, samples.lengths_B, weights_B, samples.sample_ids_B)]
-    return [MicroBatch(*(column[begin : begin + micro_batch_samples] for column in columns))
-            for begin in range(0, len(samples), micro_batch_samples)]

@@ -52,12 +52,18 @@ class StepRing:
         self._ring.sample_ids_B[at_B] = samples.sample_ids_B
         self.samples_put += len(samples)
 
-    def take(self, step: int) -> Samples:
-        """Copies a step out, with padding where no sample was put, and leaves its place empty."""
+    def steps_to_end(self, step: int) -> int:
+        """Steps from this one to the ring's end, that lie one after the other."""
+        return self.num_steps - step % self.num_steps
+
+    def take(self, step: int, steps: int) -> Samples:
+        """Copies steps out, with padding where no sample was put, and leaves their places empty."""
         begin = step % self.num_steps * self.samples_per_step
-        here = self._ring[slice(begin, begin + self.samples_per_step)]
+        here = self._ring[slice(begin, begin + steps * self.samples_per_step)]
         taken = Samples.joined([here])
-        taken.tokens_BT[taken.sample_ids_B == NO_SAMPLE] = self._filling
+        padding_B = taken.sample_ids_B == NO_SAMPLE
+        if padding_B.any():
+            taken.tokens_BT[padding_B] = self._filling
         here.lengths_B[:], here.sample_ids_B[:] = 0, NO_SAMPLE
         return taken
 
@@ -95,8 +101,8 @@ class ReadAhead:
             self._changed.wait_for(lambda: self._closed or last_step < self._next_step + self._ring.num_steps)
             return not self._closed
 
-    def take(self) -> Samples | None:
-        """Training thread: the next step, waiting for it; None when the thread ended before it.
+    def take(self, at_most: int) -> Samples | None:
+        """Training thread: the next steps, waiting for the first; None when the thread ended before it.
 
         Raises:
             DataError, or whatever else ended the thread.
@@ -108,9 +114,10 @@ class ReadAhead:
                 if self._error is not None:
                     raise self._error
                 return None
-        taken = self._ring.take(self._next_step)
+            steps = min(at_most, self._complete - self._next_step, self._ring.steps_to_end(self._next_step))
+        taken = self._ring.take(self._next_step, steps)
         with self._changed:
-            self._next_step += 1
+            self._next_step += steps
             self._changed.notify_all()
         return taken
 

@@ -54,7 +54,7 @@ def test_all_faults_are_reported_together_with_their_place():
     ("train.epochs=2", "train.steps, train.epochs: both are given; give exactly one"),
     ("train.steps=null", "train.steps, train.epochs: neither is given; give exactly one"),
     ("model.num_heads=5", "model.num_heads: 5 does not divide model.width (192)"),
-    ("schedule.warmup_steps=160", "schedule.warmup_steps: 160 is not below train.steps (160)"),
+    ("schedule.warmup_steps=120", "schedule.warmup_steps: 120 is not below train.steps (120)"),
     ("spark.conf={spark.dynamicAllocation.enabled: true}", "spark.conf.spark.dynamicAllocation.enabled: true"),
     ("trane.steps=1", "--set trane.steps=1: there is no section 'trane'; did you mean 'train'?"),
     ("train.steps", "--set train.steps: is not of the form key.path=value"),
