@@ -5,8 +5,8 @@ Takes:   a dataset folder and its manifest, the recipe's order, the platform's r
 Gives:   ``TrainingFeed``: step after step, this replica's samples; ``EvaluationFeed``: a split's rows, once over all
          replicas.
 
-A training feed holds at most ``buffer_bytes`` (all lanes' open windows, and ``reader.read_ahead_bytes``), TAKEN_BYTES or
-one step, and, while a row group is decoded, a few times its bytes:
+A training feed holds at most ``buffer_bytes`` (all lanes' open windows, and ``reader.read_ahead_bytes``); twice
+TAKEN_BYTES (or a step, if that is more); and, while a row group is decoded, a few times its bytes:
 
     buffer_bytes = (window_steps + ahead_steps) * samples_per_step * row_bytes
     window_steps * samples_per_step  ~  lanes owned * window_row_groups * rows_per_row_group  (at most the split's rows)

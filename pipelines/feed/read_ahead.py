@@ -91,9 +91,10 @@ class ReadAhead:
 
     def announce(self, complete: int) -> None:
         """Thread: all steps before ``complete`` are filled."""
-        with self._changed:
-            self._complete = complete
-            self._changed.notify_all()
+        if complete > self._complete:  # only this thread writes it
+            with self._changed:
+                self._complete = complete
+                self._changed.notify_all()
 
     def wait_for_room(self, last_step: int) -> bool:
         """Thread: waits until ``last_step`` may be written. False: nobody wants more, end."""
