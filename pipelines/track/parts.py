@@ -120,14 +120,15 @@ def ensure_columns(lake: Lake, table: str) -> None:
 
 
 def write_one_row(path: Path, row: pa.Table) -> None:
-    """Replaces a file of a single row.
+    """Replaces a file of a single row, unless it holds the very same.
 
     While only numbers change, every value keeps its place in the file, so that a reader holding the replaced file's
     footer still reads whole values.
     """
     content = io.BytesIO()
     pq.write_table(row, content)
-    write_file(path, content.getvalue())
+    if not path.exists() or path.read_bytes() != content.getvalue():
+        write_file(path, content.getvalue())
 
 
 def _row_groups(path: Path) -> Iterable[pa.Table]:
@@ -148,7 +149,8 @@ def _write(path: Path, row_groups: Iterable[pa.Table], schema: pa.Schema, cursor
             if rows.num_rows:
                 writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=rows.num_rows)
     _clear_litter(path)
-    write_file(path, content.getvalue())
+    if not path.exists() or path.read_bytes() != content.getvalue():
+        write_file(path, content.getvalue())
 
 
 def _clear_litter(path: Path) -> None:
