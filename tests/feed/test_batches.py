@@ -169,21 +169,23 @@ def test_closing_anywhere_leaves_no_thread(prime, kind, take):
     feed.close()
 
 
-def test_a_process_that_never_closes_its_feed_still_ends_well(tmp_path):
-    publish(tmp_path, *[[200] * 20] * 4).save(tmp_path)
+def test_a_process_that_never_closes_its_feed_ends_the_thread_first(tmp_path):
+    publish(tmp_path, [4] * 9).save(tmp_path)
     program = f"""
+import atexit, threading
 from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
-from pipelines.feed.batches import TAKEN_BYTES, TrainingFeed
+from pipelines.feed.batches import TrainingFeed
 from pipelines.tables.manifest import Manifest
+atexit.register(lambda: print(threading.active_count()))  # the last one to run
 folder = Path({str(tmp_path)!r})
-feed = TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow", read_ahead_bytes=2**30), seed=0,
+feed = TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
                     global_batch_samples=2, micro_batch_samples=2)
-print(next(feed).samples)
+print(threading.active_count())
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
-    assert (ran.stdout, ran.returncode, ran.stderr) == ("2\n", 0, "")
+    assert (ran.stdout, ran.returncode, ran.stderr) == ("2\n1\n", 0, "")
 
 
 def test_a_thread_that_has_read_everything_asked_for_ends_by_itself(prime):

@@ -141,14 +141,21 @@ def test_without_shuffling_a_lane_is_in_file_order():
     assert [placed[1, ordinal] for ordinal in range(6)] == [6, 7, 8, 9, 10, 11]
 
 
-def test_epochs_and_seeds_have_orders_of_their_own():
-    first, other_seed = order_of([50] * 8), order_of([50] * 8, seed=8)
-    steps = first.steps_per_epoch
+@pytest.mark.parametrize("row_groups", [[1] * 100, [100]], ids=["of the row groups", "of the rows in a window"])
+def test_epochs_and_seeds_have_orders_of_their_own(row_groups):
+    orders = [order_of(row_groups, num_lanes=1, window=1, seed=seed) for seed in (7, 8)]
+    steps = orders[0].steps_per_epoch
 
     def epoch(order, number):
-        return [row for _, row in sorted(sample_ids(order, range(4), number * steps, (number + 1) * steps).items())]
+        return [row for _, row in sorted(sample_ids(order, range(1), number * steps, (number + 1) * steps).items())]
 
-    assert len({tuple(epoch(order, number)) for order in (first, other_seed) for number in range(3)}) == 6
+    assert len({tuple(epoch(order, number)) for order in orders for number in range(3)}) == 6
+
+
+def test_lanes_and_windows_have_orders_of_their_own():
+    order = order_of([50] * 4, num_lanes=2, window=1)
+    windows = windows_before(order, range(2), 0, order.steps_per_epoch)
+    assert len({tuple(order.ordinals(window) - window.first_ordinal) for window in windows}) == 4
 
 
 def test_a_seed_gives_the_same_order_on_every_platform_and_version():

@@ -14,7 +14,7 @@ import pytest
 
 from pipelines.errors import ConfigError, DataError
 from pipelines.feed.readers import open_reader, read_in_order
-from pipelines.feed.shards import COLUMNS, RowGroup, ShardFiles
+from pipelines.feed.shards import RowGroup, ShardFiles
 from tests.feed.shard_files import (
     SEQUENCE_LENGTH,
     described,
@@ -86,9 +86,9 @@ def test_a_reader_left_in_the_middle_leaves_no_thread_and_no_open_file(tmp_path,
     manifest = publish(tmp_path, [2] * 20, [2] * 20)
     shards = shard_files(tmp_path, manifest)
     reader = open_reader(kind, shards)
-    with closing(reader), closing(reader.read(shards.row_groups, COLUMNS)) as tables:
-        next(tables)
-        next(tables)
+    with closing(read_in_order(reader, shards, range(40))) as samples:
+        next(samples)
+        next(samples)
     assert [thread for thread in threading.enumerate() if thread is not threading.main_thread()] == []
     open_files = [file.path for file in psutil.Process().open_files()]
     assert [path for path in open_files if path.startswith(str(tmp_path))] == []
