@@ -14,7 +14,6 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from pipelines.config import Config
@@ -88,11 +87,11 @@ class TrainingProgress:
 
 
 def print_facts(title: str, facts: dict[str, str]) -> None:
-    """A two-column list on standard output."""
-    table = Table(title=title, show_header=False, box=None, title_justify="left", padding=(0, 2, 0, 0))
+    """A two-column list on standard output; values are never cut, so that a path can be copied."""
+    width = max(map(len, facts))
+    stdout.print(Text(title, style="bold"))
     for name, value in facts.items():
-        table.add_row(Text(name), Text(value))
-    stdout.print(table)
+        stdout.print(Text(f"  {name:{width}}  {value}"))
 
 
 def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:

@@ -81,6 +81,7 @@ def test_one_command_goes_from_text_to_model_tables_and_report(place, finished):
     for expected in ("validation loss", "guessing uniformly", "a unigram model's", "tokens/s", "compute", "report.html"):
         assert expected in finished.stdout
     (report,) = place.glob("lake/runs/*/report.html")
+    assert str(report) in finished.stdout  # whole, to be copied
     assert report.stat().st_size < 2_000_000
     (run_id,) = [path.name for path in (place / "lake/runs").iterdir()]
     model = load_model(place / "lake/models" / run_id / "best")
