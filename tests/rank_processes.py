@@ -6,7 +6,6 @@ Tests hand over the source of a module that defines ``rank_main(ring, argument) 
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -44,10 +43,22 @@ def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *
     """What ``rank_main`` returned on each rank; raises with the output of a rank that failed."""
     module = folder / "rank_module.py"
     module.write_text(source)
+    command = [sys.executable, "-c", RUNNER, str(module), json.dumps(argument), str(num_segments)]
+    outputs = _outputs(command, num_ranks, num_segments, timeout_s)
+    return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs]
+
+
+def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, timeout_s: float = 240) -> None:
+    """Runs ``pipelines.train.worker`` on every rank of a prepared run folder, attempt 0, without Spark."""
+    _outputs([sys.executable, "-m", "pipelines.train.worker", str(run_folder), "0"], num_ranks, num_segments, timeout_s)
+
+
+def _outputs(command: list[str], num_ranks: int, num_segments: int, timeout_s: float) -> list[str]:
+    """What each rank printed, once all have ended well."""
     with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks) as rendezvous:
         processes = [
-            subprocess.Popen([sys.executable, "-c", RUNNER, str(module), json.dumps(argument), str(num_segments)],
-                             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             errors="replace")
             for environment in ring_environments(num_ranks, rendezvous.port, num_segments=num_segments)]
         try:
             outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
@@ -58,24 +69,4 @@ def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *
     for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
         if process.returncode != 0:
             raise AssertionError(f"rank {rank} ended with {process.returncode}:\n{output}")
-    return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs]
-
-
-def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, timeout_s: float = 240) -> None:
-    """Runs ``pipelines.train.worker`` on every rank of a prepared run folder, attempt 0, without Spark."""
-    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks) as rendezvous:
-        processes = []
-        for environment in ring_environments(num_ranks, rendezvous.port, num_segments=num_segments):
-            environment["SPARKRING_PARENT_PID"] = str(os.getpid())
-            processes.append(subprocess.Popen(
-                [sys.executable, "-m", "pipelines.train.worker", str(run_folder), "0"], env=environment,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
-        try:
-            outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
-        finally:
-            for process in processes:
-                process.kill()
-                process.wait()
-    for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
-        if process.returncode != 0:
-            raise AssertionError(f"rank {rank} ended with {process.returncode}:\n{output.decode(errors='replace')}")
+    return outputs
