@@ -20,6 +20,10 @@ def contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
 def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
     faults = []
     model, train, lanes = recipe.model, recipe.train, recipe.data.num_lanes
+    for i, source in enumerate(recipe.prepare.inputs):
+        if source.exclude and "://" in source.path:
+            faults.append(SparkringError(f"prepare.inputs.{i}.exclude", "leaves files out of local folders, not of a URL",
+                                         "choose with pattern, or with a glob in the URL"))
     if model.width % model.num_heads:
         faults.append(SparkringError("model.num_heads", f"{model.num_heads} does not divide model.width ({model.width})",
                                      f"use {_or(_divisors(model.width))}"))

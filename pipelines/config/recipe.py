@@ -34,6 +34,7 @@ class InputSource(Section):
     format: Literal["text", "jsonl", "parquet"] = "text"
     column: str = "text"  # jsonl, parquet: the field that holds the document
     pattern: str | None = None  # folders: take only file names that match, e.g. "*.py"
+    exclude: tuple[str, ...] = ()  # folders: leave out files and folders with such names, e.g. ["site-packages", "test_*"]
     delimiter: str | None = Field(default=None, min_length=1)  # text: cut files into documents here
 
 

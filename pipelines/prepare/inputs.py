@@ -91,12 +91,15 @@ def _walk(root: str, source: InputSource, lake_root: Path) -> Iterator[str]:
     def refuse(error: OSError) -> None:
         raise error
 
+    def left_out(name: str) -> bool:
+        return name.startswith(hidden) or any(fnmatch.fnmatch(name, excluded) for excluded in source.exclude)
+
     for folder, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith(hidden)
+        folders[:] = sorted(name for name in folders if not left_out(name)
                             and os.path.abspath(os.path.join(folder, name)) != str(lake_root))
         for name in sorted(names):
             path = os.path.join(folder, name)
-            if not name.startswith(hidden) and os.path.isfile(path) and fnmatch.fnmatch(name, source.pattern or "*"):
+            if not left_out(name) and os.path.isfile(path) and fnmatch.fnmatch(name, source.pattern or "*"):
                 yield path
 
 
@@ -126,7 +129,7 @@ def _content_identity(file: InputFile) -> str:
 
 def recipe_hash(prepare: Prepare) -> str:
     """16 hex digits of the prepare section, in which files stand for their content and not for their place."""
-    inputs = tuple(source.model_copy(update={"path": "", "pattern": None}) for source in prepare.inputs)
+    inputs = tuple(source.model_copy(update={"path": "", "pattern": None, "exclude": ()}) for source in prepare.inputs)
     tokenizer = prepare.tokenizer
     if tokenizer.path is not None:
         try:

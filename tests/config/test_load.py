@@ -59,6 +59,7 @@ def test_all_faults_are_reported_together_with_their_place():
     ("trane.steps=1", "--set trane.steps=1: there is no section 'trane'; did you mean 'train'?"),
     ("train.steps", "--set train.steps: is not of the form key.path=value"),
     ("name=No Spaces", "name: 'No Spaces' is not accepted"),
+    ("prepare.inputs=[{path: 's3a://bucket/texts', exclude: [old]}]", "prepare.inputs.0.exclude: leaves files out of local"),
     ("optimizer.learning_rate=.nan", "optimizer.learning_rate: nan is not accepted"),
     ("prepare.inputs=[]", "prepare.inputs: [] is not accepted"),
 ])

@@ -38,6 +38,10 @@ def test_a_pattern_chooses_file_names(tree: Path) -> None:
     assert names(InputSource(path=str(tree), pattern="*.md")) == ["notes.md"]
 
 
+def test_excluded_names_of_files_and_folders_are_left_out(tree: Path) -> None:
+    assert names(InputSource(path=str(tree), pattern="*.py", exclude=("sub", "odd*"))) == ["__init__.py", "b.py"]
+
+
 def test_a_leading_underscore_marks_bookkeeping_in_jsonl_and_parquet_folders(tree: Path) -> None:
     assert "__init__.py" not in names(InputSource(path=str(tree), format="jsonl"))
 
