@@ -47,7 +47,7 @@ def our_tokens_per_s(lake: Lake, manifest: Manifest, num_replicas: int, precisio
     run = lake.run(run_id)
     run.attempt(0).mkdir(parents=True)
     run.config.write_text(config.to_json())
-    plan_run(config, manifest, run_id, lake.dataset("random", "v1"), lake.model(run_id, "last").parent).save(run.plan)
+    plan_run(config, manifest, run_id, lake).save(run.plan)
     run_workers(run.path, num_replicas)
     steps = [r for r in RecordTail(run.record(0, 0)).new_records() if r["kind"] == "step"]
     waited = sum(step["data_wait_s"] for step in steps[WARMUP:])

@@ -51,7 +51,7 @@ def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
     manifest = Manifest.load(folder)
     run_id = run_id or default_run_id(config.recipe, manifest.version)
     state = check_run_id(lake.run(run_id), config.recipe, manifest.version)
-    run_plan = plan_run(config, manifest, run_id, folder, lake.model(run_id, "last").parent)
+    run_plan = plan_run(config, manifest, run_id, lake)
     return FlowPlan(dataset, manifest, run_id, state is not None and state.status == "completed", run_plan)
 
 

@@ -83,6 +83,5 @@ def start_run_folder(lake: Lake, config: Config, manifest: Manifest) -> RunFolde
     run = lake.run(run_id)
     run.attempt(0).mkdir(parents=True)
     run.config.write_text(config.to_json())
-    plan_run(config, manifest, run_id, lake.dataset(manifest.name, manifest.version),
-             lake.model(run_id, "last").parent).save(run.plan)
+    plan_run(config, manifest, run_id, lake).save(run.plan)
     return run

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pipelines.config.recipe import Model
+from pipelines.config.recipe import GptModel
 from pipelines.models.gpt import build_gpt
 
 
@@ -31,7 +31,7 @@ def main() -> None:
         dist.init_process_group("gloo")
     column = pq.read_table(sorted(dataset.glob("train-*.parquet"))).column("tokens").combine_chunks()
     rows = torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64))
-    model = build_gpt(Model(**settings["model"]), settings["vocabulary_size"], rows.shape[1] - 1, seed=1)
+    model = build_gpt(GptModel(**settings["model"]), settings["vocabulary_size"], rows.shape[1] - 1, seed=1)
     forward = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
     decay = [p for p in model.parameters() if p.dim() >= 2]
     rest = [p for p in model.parameters() if p.dim() < 2]

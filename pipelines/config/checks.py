@@ -7,8 +7,8 @@ Gives:   the list of contradictions, empty when there are none.
 
 from __future__ import annotations
 
-from pipelines.config.platform import Platform
-from pipelines.config.recipe import Recipe
+from pipelines.config.platform import AUTO, Platform
+from pipelines.config.recipe import GptModel, Recipe
 from pipelines.errors import SparkringError
 
 
@@ -24,7 +24,7 @@ def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
         if source.exclude and "://" in source.path:
             faults.append(SparkringError(f"prepare.inputs.{i}.exclude", "leaves files out of local folders, not of a URL",
                                          "choose with pattern, or with a glob in the URL"))
-    if model.width % model.num_heads:
+    if isinstance(model, GptModel) and model.width % model.num_heads:
         faults.append(SparkringError("model.num_heads", f"{model.num_heads} does not divide model.width ({model.width})",
                                      f"use {_or(_divisors(model.width))}"))
     if train.global_batch_samples % lanes:
@@ -44,12 +44,9 @@ def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
 def _platform_contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
     faults = []
     layout, lanes = platform.layout, recipe.data.num_lanes
-    if lanes % layout.num_replicas:
+    if layout.num_replicas != AUTO and lanes % layout.num_replicas:
         faults.append(SparkringError("layout.num_replicas", f"{layout.num_replicas} does not divide data.num_lanes ({lanes})",
                                      f"use {_or(_divisors(lanes))}"))
-    if layout.num_segments != 1:
-        faults.append(SparkringError("layout.num_segments", f"{layout.num_segments}: splitting a model by layers is not "
-                                     "available in this version", "use 1"))
     if str(platform.spark.conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true":
         faults.append(SparkringError("spark.conf.spark.dynamicAllocation.enabled",
                                      "true: a gang of ranks needs a fixed number of slots", "set it to false"))

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipelines.config.checks import contradictions
 from pipelines.config.platform import Platform
-from pipelines.config.recipe import Recipe
+from pipelines.config.recipe import MODEL_KINDS, Recipe
 from pipelines.errors import ConfigError, SparkringError
 
 
@@ -168,6 +168,8 @@ def _validate(model: type[BaseModel], content: dict[str, Any], faults: list[Spar
                    for other in found):
                 continue  # it only says that a fault inside it is one
             location = [str(part) for part in fault["loc"]]
+            if location[0] == "model" and location[1:2] and location[1] in MODEL_KINDS:
+                del location[1]  # which of the kinds was checked, not a key
             place = ".".join(location) or model.__name__.lower()
             if fault["type"] == "extra_forbidden":
                 known = _known_keys(model, location[:-1])

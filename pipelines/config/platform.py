@@ -7,11 +7,11 @@ Gives:   ``Platform``, a frozen typed model; unknown keys are refused.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-from pipelines.config.recipe import Count, Section
+from pipelines.config.recipe import Count, Fraction, Section
 
 Seconds = Annotated[float, Field(gt=0.0)]
 Bytes = Annotated[int, Field(ge=1)]
@@ -31,15 +31,64 @@ class Storage(Section):
     root: str = Field(default="./lake", min_length=1)
 
 
-class Layout(Section):
-    """Ranks and what each computes. ranks = num_replicas x num_segments."""
+AUTO = 0  # stands for "auto" until the layout is chosen (train/layout.py); never in a run's saved config
 
-    num_replicas: Count = 2
-    num_segments: Count = 1
-    micro_batch_samples: Count = 8  # samples of one forward/backward on one replica, at most
+
+def _auto_is_zero(value: Any) -> Any:
+    if value == "auto":
+        return AUTO
+    if type(value) is int and value < 1:
+        raise ValueError("use a number from 1 on, or auto")
+    return value
+
+
+def _zero_is_auto(value: int) -> int | str:
+    return value or "auto"
+
+
+CountOrAuto = Annotated[int, Field(ge=0), BeforeValidator(_auto_is_zero), PlainSerializer(_zero_is_auto)]
+
+
+class Layout(Section):
+    """Ranks and what each computes. ranks = num_replicas x num_segments.
+
+    ``layout: auto`` leaves the three numbers to be chosen from the model, the slots and their memory.
+    """
+
+    num_replicas: CountOrAuto = 2
+    num_segments: CountOrAuto = 1
+    micro_batch_samples: CountOrAuto = 8  # samples of one forward/backward on one replica, at most
     threads_per_rank: Count = 1
     device: Literal["cpu", "cuda"] = "cpu"
     compile: bool = False  # torch.compile
+    # of a split model:
+    schedule: Literal["gpipe", "1f1b", "interleaved_1f1b", "zero_bubble"] = "1f1b"
+    parts_per_rank: Annotated[int, Field(ge=2)] = 2  # interleaved_1f1b and zero_bubble: parts that a rank holds
+    # where it is cut: so that parts cost (or weigh) about the same, or the number of layers of each part
+    cut: Literal["cost", "parameters"] | tuple[Count, ...] = "cost"
+    # for auto:
+    memory_per_rank_bytes: Bytes | None = None  # null: from Spark's executor settings, or this machine's memory
+    max_bubble: Fraction = 0.25  # share of time in which a split model's ranks may wait for each other
+
+    @model_validator(mode="before")
+    @classmethod
+    def _all_auto(cls, value: Any) -> Any:
+        auto = {"num_replicas": "auto", "num_segments": "auto", "micro_batch_samples": "auto"}
+        return auto if value == "auto" else value
+
+    @property
+    def automatic(self) -> bool:
+        return AUTO in (self.num_replicas, self.num_segments, self.micro_batch_samples)
+
+    @property
+    def num_ranks(self) -> int:
+        return self.num_replicas * self.num_segments
+
+    @property
+    def num_parts(self) -> int:
+        """Into how many consecutive parts one copy of the model is cut."""
+        several = self.schedule in ("interleaved_1f1b", "zero_bubble")
+        return self.num_segments * (self.parts_per_rank if several and self.num_segments > 1 else 1)
 
 
 class Reader(Section):
@@ -64,7 +113,7 @@ class Communication(Section):
 
     bucket_bytes: Bytes = 8 * 1024**2
     overlap: bool = True  # start a bucket's allreduce while backward still runs
-    cycle_time_ms: Annotated[float, Field(gt=0.0)] = 1.0  # Horovod's coordination cycle
+    cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None  # Horovod's; null: 1 % of a step, from 1 to 50
 
 
 class Platform(Section):

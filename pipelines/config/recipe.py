@@ -9,9 +9,9 @@ A recipe never says where or how fast: that is the platform (``platform.py``).
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -79,7 +79,7 @@ class Data(Section):
     shuffle: bool = True
 
 
-class Model(Section):
+class GptModel(Section):
     """A decoder-only transformer (GPT-2 architecture). ``sequence_length`` comes from ``prepare``."""
 
     kind: Literal["gpt"] = "gpt"
@@ -88,6 +88,34 @@ class Model(Section):
     width: Count = 128
     tied_embeddings: bool = True
     bias: bool = True
+
+
+class FactoryModel(BaseModel):
+    """A model of the user's: ``factory`` names a function that returns a ``LayeredModel``.
+
+    It is called with ``vocabulary_size``, ``sequence_length`` and every other key of this section.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    kind: Literal["factory"] = "factory"
+    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # "package.module:function"
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys that are the factory's."""
+        return dict(self.model_extra or {})
+
+
+MODEL_KINDS = ("gpt", "factory")
+
+
+def _model_kind(value: Any) -> str:
+    given = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+    return "factory" if "factory" in given or given.get("kind") == "factory" else "gpt"
+
+
+Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[FactoryModel, Tag("factory")], Discriminator(_model_kind)]
 
 
 class Optimizer(Section):
@@ -130,7 +158,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     prepare: Prepare
     data: Data = Data()
-    model: Model = Model()
+    model: Model = GptModel()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()

@@ -206,6 +206,11 @@ class EvaluationFeed:
         self._order = LaneOrder(self._shards.row_group_rows, num_lanes=num_replicas, global_batch_samples=num_replicas,
                                 window_row_groups=max(1, len(self._shards.row_groups)), shuffle=False, seed=0)
 
+    def __len__(self) -> int:
+        """This replica's number of micro-batches, known without reading."""
+        rows = sum(window.rows for window in self._order.windows_of_epoch(self._replica_index, epoch=0))
+        return -(-rows // self._micro_batch_samples)
+
     def __iter__(self) -> Iterator[MicroBatch]:
         """This replica's micro-batches; replicas may have different numbers of them. Memory: a few row groups."""
         size = self._micro_batch_samples

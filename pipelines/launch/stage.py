@@ -57,7 +57,7 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         dataset = lake.dataset(manifest.name, manifest.version)
         check_shards_present(dataset, manifest)
         check_slots(spark, config)
-        plan = plan_run(config, manifest, run_id, dataset, lake.model(run_id, "last").parent)
+        plan = plan_run(config, manifest, run_id, lake)
         attempt = next_attempt(run)
         with storage_errors(run.path):
             run.attempt(attempt).mkdir(parents=True)
@@ -110,7 +110,7 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
             run_folder=str(run.path), attempt=attempt, num_segments=layout.num_segments,
             threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_port=rendezvous.port,
             network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
-            cycle_time_ms=config.platform.communication.cycle_time_ms), num_ranks)
+            cycle_time_ms=plan.cycle_time_ms), num_ranks)
         gang.start()
         try:
             watch(gang, rendezvous, run, attempt, num_ranks, launch, plan, observer)

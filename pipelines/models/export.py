@@ -1,37 +1,43 @@
 """A trained model as a folder that needs neither Spark nor Horovod.
 
 Runs on: rank 0 (save), anywhere with torch (load).
-Takes:   a layered model, its recipe section, the dataset's tokenizer.json.
+Takes:   parameters by name, the recipe section, the dataset's tokenizer.json.
 Gives:   ``model.safetensors`` (weights, step, losses), ``config.json`` (sizes), ``tokenizer.json`` (Hugging Face format).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from tokenizers import Tokenizer
 
-from pipelines.config.recipe import Model
+from pipelines.config.recipe import FactoryModel, GptModel, Model
 from pipelines.errors import CheckpointError
+from pipelines.models.build import build_model
 from pipelines.models.generate import generate
-from pipelines.models.gpt import build_gpt
 from pipelines.models.layered import LayeredModel
-from pipelines.tables.atomic import write_file
+from pipelines.tables.atomic import new_file, write_file
 from pipelines.tables.manifest import TOKENIZER_NAME
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
-def save_model(folder: Path, model: LayeredModel, settings: Model, *, vocabulary_size: int, sequence_length: int,
-               end_of_text_id: int, tokenizer_json: bytes, facts: dict[str, str]) -> None:
+def save_model(folder: Path, state: Iterable[tuple[str, torch.Tensor]], specs: Mapping[str, tuple[torch.Size, torch.dtype]],
+               settings: GptModel | FactoryModel, *, vocabulary_size: int, sequence_length: int, end_of_text_id: int,
+               tokenizer_json: bytes, facts: dict[str, str]) -> None:
     """Writes the folder, or replaces its weights: at any moment it holds one whole model.
 
     Args:
+        state: every parameter once, on the CPU; taken and written one at a time, so that a model that no rank could hold
+            can be saved. specs: name to shape and type, in the order of ``state``.
         facts: short notes kept in the header of the weights file, such as step and validation loss.
     Raises:
         StorageError: the folder cannot be written.
@@ -41,8 +47,25 @@ def save_model(folder: Path, model: LayeredModel, settings: Model, *, vocabulary
     for name, content in ((CONFIG_NAME, json.dumps(config, indent=2).encode()), (TOKENIZER_NAME, tokenizer_json)):
         if not (folder / name).exists():  # constant within a run, so only the weights are ever replaced
             write_file(folder / name, content)
-    state = {name: value.cpu().contiguous() for name, value in model.unique_state().items()}
-    write_file(folder / WEIGHTS_NAME, save(state, metadata=facts))
+    with new_file(folder / WEIGHTS_NAME) as file:
+        file.write(_header(specs, facts))
+        for name, value in state:
+            if (value.shape, value.dtype) != specs[name]:
+                raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} is not {specs[name]}")
+            file.write(value.contiguous().view(torch.uint8).numpy().data if value.numel() else b"")
+
+
+def _header(specs: Mapping[str, tuple[torch.Size, torch.dtype]], facts: dict[str, str]) -> bytes:
+    """Length and JSON header of a safetensors file. Source: the format's description (Hugging Face, safetensors)."""
+    entries: dict[str, object] = {"__metadata__": facts}
+    at = 0
+    for name, (shape, dtype) in specs.items():
+        end = at + shape.numel() * dtype.itemsize
+        entries[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [at, end]}
+        at = end
+    text = json.dumps(entries).encode()
+    text += b" " * (-len(text) % 8)  # so that the values are aligned
+    return len(text).to_bytes(8, "little") + text
 
 
 @dataclass(frozen=True)
@@ -64,18 +87,26 @@ class LanguageModel:
         return self.tokenizer.decode(tokens)
 
 
-def load_model(folder: str | Path) -> LanguageModel:
+def load_model(folder: str | Path, *, factory: str | None = None) -> LanguageModel:
     """Loads an exported folder.
 
+    Args:
+        factory: for a model of your own, its ``model.factory`` again: a folder of weights alone never decides which
+            code is imported.
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
+        ConfigError: the factory cannot be used.
     """
     folder = Path(folder)
     try:
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         vocabulary_size, sequence_length = config.pop("vocabulary_size"), config.pop("sequence_length")
         end_of_text_id = config.pop("end_of_text_id")
-        model = build_gpt(Model.model_validate(config), vocabulary_size, sequence_length, seed=0)
+        settings: GptModel | FactoryModel = TypeAdapter(Model).validate_python(config)
+        if isinstance(settings, FactoryModel) and settings.factory != factory:
+            raise CheckpointError(str(folder), f"was made by the factory {settings.factory}",
+                                  f"load_model(..., factory={settings.factory!r}) if you trust it")
+        model = build_model(settings, vocabulary_size, sequence_length, seed=0)
         with safe_open(folder / WEIGHTS_NAME, framework="pt") as weights:
             facts = weights.metadata() or {}
             model.load_unique_state({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.config.recipe import Model
+from pipelines.config.recipe import GptModel
 from pipelines.models.layered import LayeredModel
 
 INITIAL_STD = 0.02
@@ -79,7 +79,7 @@ class Head(nn.Module):
         return self.project(self.norm(hidden_BTD))
 
 
-def build_gpt(model: Model, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
+def build_gpt(model: GptModel, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
     """The GPT of a recipe with its initial weights, the same on every rank and layout.
 
     Args:
@@ -106,6 +106,11 @@ def token_loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
     """Cross-entropy in nats, summed over all targets that are not ``IGNORED`` (float32 scalar)."""
     return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(),
                                     ignore_index=IGNORED, reduction="sum")
+
+
+def num_counted(targets_BT: Tensor) -> int:
+    """How many targets a loss counts."""
+    return int((targets_BT != IGNORED).sum())
 
 
 def inputs_and_targets(tokens_BT1: Tensor, lengths_B: Tensor, weights_B: Tensor) -> tuple[Tensor, Tensor]:

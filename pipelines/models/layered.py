@@ -35,6 +35,10 @@ class LayeredModel(nn.Module):
             value = layer(value)
         return value
 
+    def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of each parameter by name, each tied one once."""
+        return {name: (parameter.shape, parameter.dtype) for name, parameter in self.named_parameters()}
+
     def unique_state(self) -> dict[str, torch.Tensor]:
         """Parameters by name, each tied one once, detached."""
         return {name: parameter.detach() for name, parameter in self.named_parameters()}

@@ -45,11 +45,18 @@ class Place:
         return self.rank % self.num_segments
 
 
-class Ring:
-    """All ranks of a run, from ``join`` to ``leave``."""
+    @property
+    def needs_samples(self) -> bool:
+        """Whether this rank holds the first or the last segment: what the model takes, or what it is compared with."""
+        return self.segment_index in (0, self.num_segments - 1)
 
-    def __init__(self, place: Place) -> None:
+
+class Ring:
+    """All ranks of a run, from ``join`` to ``leave``; and among them the ring of one segment's copies in all replicas."""
+
+    def __init__(self, place: Place, replicas: hvd.ProcessSet) -> None:
         self.place = place
+        self._replicas = replicas
 
     @staticmethod
     def join(num_segments: int) -> Ring:
@@ -58,24 +65,31 @@ class Ring:
         Raises:
             RankFailedError: they did not all come in time.
         """
+        num_ranks = int(os.environ.get("HOROVOD_SIZE", "1"))
+        # Horovod wants the same sets in the same order on every rank: one per segment, of its copies in all replicas
+        sets = [hvd.ProcessSet(range(segment, num_ranks, num_segments)) for segment in range(num_segments)]
+        hybrid = 1 < num_segments < num_ranks
         try:
-            hvd.init()
+            hvd.init(process_sets=sets if hybrid else None)
         except (HorovodInternalError, RuntimeError, ValueError) as error:
             raise RankFailedError("ring", f"the ranks did not meet: {error}",
                                   "see the other ranks' logs; check launch.network_interface and firewalls") from error
-        return Ring(Place(hvd.rank(), hvd.size(), num_segments))
+        place = Place(hvd.rank(), hvd.size(), num_segments)
+        return Ring(place, sets[place.segment_index] if hybrid else hvd.global_process_set)
 
     def leave(self) -> None:
         hvd.shutdown()
 
-    def start_sum(self, values: Tensor, name: str) -> Callable[[], None]:
-        """Begins to replace ``values`` by its sum over all ranks; the returned call waits until that is done.
+    def start_sum(self, values: Tensor, name: str, *, over_replicas: bool = False) -> Callable[[], None]:
+        """Begins to replace ``values`` by its sum; the returned call waits until that is done.
 
-        ``name`` is the same on every rank and in every step (Horovod's response cache keys on it).
+        Args:
+            name: the same on every rank and in every step (Horovod's response cache keys on it).
+            over_replicas: sum over the ranks that hold the same segment, not over all ranks.
         """
-        if self.place.num_ranks == 1:
+        if self._size(over_replicas) == 1:
             return _nothing
-        handle = hvd.allreduce_async_(values, op=hvd.Sum, name=name)
+        handle = hvd.allreduce_async_(values, op=hvd.Sum, name=name, process_set=self._set(over_replicas))
 
         def finish() -> None:
             _wait(handle)
@@ -87,27 +101,35 @@ class Ring:
         self.start_sum(values, name)()
         return values
 
-    def start_narrow_sum(self, values: Tensor, wire: torch.dtype, name: str) -> Callable[[], None]:
+    def start_narrow_sum(self, values: Tensor, wire: torch.dtype, name: str, *, over_replicas: bool = False
+                         ) -> Callable[[], None]:
         """As ``start_sum`` with 16-bit values on the wire and float32 additions.
 
         Each rank receives everyone's piece of one part, adds in float32, and the rounded sums are gathered: the bytes
         of a ring allreduce, but one rounding instead of one per hop, the same result on every rank, and bfloat16,
         which Horovod's own reduction does not know.
         """
-        num_ranks = self.place.num_ranks
-        if num_ranks == 1:
+        size, process_set = self._size(over_replicas), self._set(over_replicas)
+        if size == 1:
             return _nothing
-        part = -(-values.numel() // num_ranks)
-        narrow = torch.zeros(part * num_ranks, dtype=wire, device=values.device)
+        part = -(-values.numel() // size)
+        narrow = torch.zeros(part * size, dtype=wire, device=values.device)
         narrow[: values.numel()] = values
-        handle = hvd.alltoall_async(narrow.view(torch.uint8), name=f"{name}.scatter")
+        handle = hvd.alltoall_async(narrow.view(torch.uint8), name=f"{name}.scatter", process_set=process_set)
 
         def finish() -> None:
-            received = _wait(handle).view(wire).view(num_ranks, part).float().sum(0).to(wire)
-            gathered = _wait(hvd.allgather_async(received.view(torch.uint8), name=f"{name}.gather"))
+            received = _wait(handle).view(wire).view(size, part).float().sum(0).to(wire)
+            gathered = _wait(hvd.allgather_async(received.view(torch.uint8), name=f"{name}.gather",
+                                                 process_set=process_set))
             values.copy_(gathered.view(wire)[: values.numel()])
 
         return finish
+
+    def _size(self, over_replicas: bool) -> int:
+        return self.place.num_replicas if over_replicas else self.place.num_ranks
+
+    def _set(self, over_replicas: bool) -> hvd.ProcessSet:
+        return self._replicas if over_replicas else hvd.global_process_set
 
 
 def _nothing() -> None:

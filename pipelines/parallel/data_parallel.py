@@ -1,94 +1,34 @@
-"""Data parallelism: every rank holds the whole model; gradients are summed over the ranks in flat buckets.
+"""Data parallelism: every rank holds the whole model; gradients are summed over the ranks.
 
 Runs on: ranks.
 Takes:   a layered model, its loss, and this replica's micro-batches of a step.
 Gives:   in every parameter's ``grad`` the gradient of the global batch's mean loss per token, equal on all ranks.
 
-Buckets are filled in the order in which backward makes the gradients, and each one's allreduce starts as soon as it
-is full in the last micro-batch. Backward writes gradients of its own that are copied into the bucket once: adding into
-a zeroed bucket passes over the memory twice more (2.5 % of a step of a 6 M GPT on one core). Weighting is exact: ranks
-sum losses and count tokens; the division by the global number of tokens comes last, so a padded or short sample shifts
-no weight to its neighbours.
-
-Source: Li et al. 2020 (PyTorch DDP: gradient buckets, overlap); Sergeev & Del Balso 2018 (Horovod).
+Each bucket's allreduce starts as soon as its last gradient is there in the last micro-batch.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from pipelines.parallel.comms import WIRE_DTYPES, Ring
+from pipelines.models.layered import LayeredModel
+from pipelines.parallel.averaging import GradientAverage, StepFacts
+from pipelines.parallel.comms import Ring
+from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals, state_of
 
 # (tokens_BT1, lengths_B, weights_B) -> (loss summed over tokens, tokens counted)
 LossSum = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, int]]
 
 
-@dataclass(frozen=True)
-class StepOutcome:
-    """What one step's forward, backward and averaging gave; losses in nats."""
-
-    loss: float  # mean over the global batch's tokens
-    global_tokens: int
-    global_samples: int
-    tokens: int  # of this rank
-    gradient_norm: float  # before clipping
-    communication_s: float  # time in which this rank only waited for the ring
-    finite: bool
-    first_bad_rank: int | None  # lowest rank whose own loss is not finite
-
-
-class GradientBucket:
-    """Consecutive parameters whose gradients travel as one flat tensor."""
-
-    def __init__(self, parameters: list[nn.Parameter], name: str) -> None:
-        self.name = name
-        self.parameters = parameters
-        first = parameters[0]
-        self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
-        self._views = []
-        offset = 0
-        for parameter in parameters:
-            self._views.append(self.flat[offset : offset + parameter.numel()].view_as(parameter))
-            offset += parameter.numel()
-
-    def fill(self) -> None:
-        """Copies the parameters' gradients in and makes ``grad`` a view of the bucket, where the sum will appear."""
-        for parameter, view in zip(self.parameters, self._views, strict=True):
-            if parameter.grad is None:  # took no part in this step
-                view.zero_()
-            else:
-                view.copy_(parameter.grad)
-            parameter.grad = view
-
-
-def cut_into_buckets(parameters: Iterable[nn.Parameter], bucket_bytes: int) -> list[GradientBucket]:
-    """Buckets of at most ``bucket_bytes`` (a larger parameter has one of its own), in the given order.
-
-    Parameters of another type or device never share a bucket.
-    """
-    groups: list[list[nn.Parameter]] = []
-    size = 0
-    for parameter in parameters:
-        parameter_bytes = parameter.numel() * parameter.element_size()
-        alike = bool(groups) and (groups[-1][0].dtype, groups[-1][0].device) == (parameter.dtype, parameter.device)
-        if not alike or size + parameter_bytes > bucket_bytes:
-            groups.append([])
-            size = 0
-        groups[-1].append(parameter)
-        size += parameter_bytes
-    return [GradientBucket(group, f"gradients.{i}") for i, group in enumerate(groups)]
-
-
 class DataParallel:
-    """Runs steps of one replica; built once per run on every rank."""
+    """A ``Strategy`` for replicas of one rank; built once per run on every rank."""
 
-    def __init__(self, model: nn.Module, loss_sum: LossSum, ring: Ring, *, bucket_bytes: int, overlap: bool,
+    def __init__(self, model: LayeredModel, loss_sum: LossSum, ring: Ring, *, bucket_bytes: int, overlap: bool,
                  gradient_wire: str, expected_tokens: int) -> None:
         """
         Args:
@@ -96,31 +36,31 @@ class DataParallel:
             gradient_wire: ``fp32``, ``fp16`` or ``bf16``: what the allreduce sends.
             expected_tokens: of a full global batch; scales backward so that narrow gradients neither over- nor underflow.
         """
-        self._loss_sum, self._ring, self._scale = loss_sum, ring, 1.0 / expected_tokens
-        self._wire = WIRE_DTYPES.get(gradient_wire)
-        trained = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
-        self._trained = trained
-        self.buckets = cut_into_buckets(reversed(trained), bucket_bytes) if ring.place.num_ranks > 1 else []
-        self._bucket_of: dict[Tensor, int] = {p: i for i, bucket in enumerate(self.buckets) for p in bucket.parameters}
-        self._overlap = overlap and ring.place.num_ranks > 1
-        self._missing = [0] * len(self.buckets)
-        self._finishes: dict[int, Callable[[], None]] = {}
+        self._model, self._loss_sum, self._ring, self._scale = model, loss_sum, ring, 1.0 / expected_tokens
+        self._trained = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
+        self._average = GradientAverage(self._trained[::-1], ring, bucket_bytes=bucket_bytes, gradient_wire=gradient_wire)
+        buckets = self._average.buckets
+        self._bucket_of: dict[Tensor, int] = {p: i for i, bucket in enumerate(buckets) for p in bucket.parameters}
+        self._missing: list[int] = []  # of each bucket, in the last micro-batch
         self._last_micro_batch = False
         self._correction = 1.0
-        if self._overlap:
-            for parameter in trained:
+        if overlap and buckets:
+            for parameter in self._trained:
                 parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
-    def run_step(self, micro_batches: list[tuple[Tensor, Tensor, Tensor]]) -> StepOutcome:
-        """Forward and backward over the micro-batches, then the global gradient in every ``grad``.
+    @property
+    def optimized(self) -> nn.Module:
+        return self._model
+
+    def run_step(self, micro_batches: list[MicroBatch]) -> StepOutcome:
+        """See ``Strategy``.
 
         Raises:
             PeerLostError: another rank went away.
         """
         for parameter in self._trained:
             parameter.grad = None
-        self._missing = [len(bucket.parameters) for bucket in self.buckets]
-        self._finishes.clear()
+        self._missing = [len(bucket.parameters) for bucket in self._average.buckets]
         loss_total, tokens, samples = 0.0, 0, 0
         for i, micro_batch in enumerate(micro_batches):
             self._last_micro_batch = i == len(micro_batches) - 1
@@ -129,7 +69,17 @@ class DataParallel:
             loss_total += loss_sum.item()
             tokens += counted
             samples += int((micro_batch[2] > 0).sum())
-        return self._average(loss_total, tokens, samples)
+        waited_from = time.perf_counter()
+        facts = StepFacts(self._ring, Totals(loss_total, tokens, samples))
+        self._average.finish()
+        facts.finish()
+        averaging_s = time.perf_counter() - waited_from if self._ring.place.num_ranks > 1 else 0.0
+        self._correction = 1.0 / (self._scale * max(facts.tokens, 1))
+        gradient_norm = nn.utils.get_total_norm(self._average.gradients()).item() * self._correction
+        return StepOutcome(
+            loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=tokens, samples=samples,
+            gradient_norm=gradient_norm, averaging_s=averaging_s,
+            finite=facts.first_bad_rank is None and math.isfinite(gradient_norm), first_bad_rank=facts.first_bad_rank)
 
     def _on_gradient(self, parameter: Tensor) -> None:
         """Starts a bucket's sum when its last gradient of the step has been added; in bucket order on every rank."""
@@ -139,51 +89,23 @@ class DataParallel:
         for i, missing in enumerate(self._missing):
             if missing:
                 break
-            if i not in self._finishes:
-                self._finishes[i] = self._start(i)
-
-    def _start(self, index: int) -> Callable[[], None]:
-        bucket = self.buckets[index]
-        bucket.fill()
-        if self._wire is None:
-            return self._ring.start_sum(bucket.flat, bucket.name)
-        return self._ring.start_narrow_sum(bucket.flat, self._wire, bucket.name)
-
-    def _average(self, loss_total: float, tokens: int, samples: int) -> StepOutcome:
-        waited_from = time.perf_counter()
-        num_ranks, rank = self._ring.place.num_ranks, self._ring.place.rank
-        finite = math.isfinite(loss_total)
-        # one slot per rank tells everybody who met a loss that is not finite
-        facts = torch.zeros(3 + num_ranks, dtype=torch.float64)
-        facts[:3] = torch.tensor([loss_total if finite else 0.0, tokens, samples], dtype=torch.float64)
-        facts[3 + rank] = 0.0 if finite else 1.0
-        finish_facts = self._ring.start_sum(facts, "step.facts")
-        for i in range(len(self.buckets)):
-            if i not in self._finishes:
-                self._finishes[i] = self._start(i)
-        for i in range(len(self.buckets)):
-            self._finishes[i]()
-        finish_facts()
-        communication_s = time.perf_counter() - waited_from
-        bad_ranks = facts[3:].nonzero().flatten().tolist()
-        global_tokens = int(facts[1].item())
-        self._correction = 1.0 / (self._scale * max(global_tokens, 1))
-        gradient_norm = nn.utils.get_total_norm(self._gradients()).item() * self._correction
-        return StepOutcome(
-            loss=facts[0].item() / max(global_tokens, 1), global_tokens=global_tokens,
-            global_samples=int(facts[2].item()), tokens=tokens, gradient_norm=gradient_norm,
-            communication_s=communication_s if num_ranks > 1 else 0.0,
-            finite=not bad_ranks and math.isfinite(gradient_norm), first_bad_rank=bad_ranks[0] if bad_ranks else None)
+            self._average.start(i)
 
     def scale_gradients(self, factor: float) -> None:
-        """Turns the summed gradients into the mean's, times ``factor`` (the clipping); once per step."""
         factor *= self._correction
         if factor != 1.0:
-            for gradient in self._gradients():
+            for gradient in self._average.gradients():
                 gradient.mul_(factor)
 
-    def _gradients(self) -> list[Tensor]:
-        """All gradients in as few tensors as there are: the buckets, or on one rank the parameters' own."""
-        if self.buckets:
-            return [bucket.flat for bucket in self.buckets]
-        return [parameter.grad for parameter in self._trained if parameter.grad is not None]
+    @torch.no_grad()
+    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
+        loss_total, tokens, samples = 0.0, 0, 0
+        for micro_batch in micro_batches:
+            loss, counted = self._loss_sum(*micro_batch)
+            loss_total += loss.item()
+            tokens += counted
+            samples += int((micro_batch[2] > 0).sum())
+        return Totals(loss_total, tokens, samples)
+
+    def whole_state(self) -> Iterator[tuple[str, Tensor]]:
+        return state_of(self._model) if self._ring.place.rank == 0 else iter(())

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pipelines.errors import StorageError
 
@@ -37,24 +38,34 @@ def storage_errors(target: Path) -> Iterator[None]:
                            "free space, fix permissions, or set storage.root to another folder") from error
 
 
+@contextmanager
+def new_file(target: Path) -> Iterator[BinaryIO]:
+    """Yields a temporary file that replaces ``target`` when the block ends well, and vanishes when it does not.
+
+    Raises:
+        StorageError: disk full, read-only, no permission.
+    """
+    temporary = temporary_beside(target)
+    with storage_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
 def write_file(target: Path, content: bytes | str) -> None:
     """Writes one file atomically, replacing what is there.
 
     Raises:
         StorageError: disk full, read-only, no permission.
     """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = temporary_beside(target)
-    with storage_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with new_file(target) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager

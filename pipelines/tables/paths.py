@@ -9,6 +9,7 @@ Gives:   the path of each thing; creates nothing.
     <root>/models/<run_id>/{best,last}/{model.safetensors, config.json, tokenizer.json}
     <root>/tables/{runs,steps,rank_steps,evaluations,datasets,rejected}/
     <root>/runs/<run_id>/report.html
+    <root>/profiles/<hash>.json
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class Lake:
     def model(self, run_id: str, which: str) -> Path:
         """``which`` is ``best`` or ``last``."""
         return self.root / "models" / run_id / which
+
+    def profiles(self) -> Path:
+        """Measured costs of models' layers."""
+        return self.root / "profiles"
 
     def table(self, name: str) -> Path:
         return self.root / "tables" / name

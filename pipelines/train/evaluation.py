@@ -1,7 +1,7 @@
 """The loss over every row of a split, each counted once, on all ranks together.
 
 Runs on: ranks.
-Takes:   a loss sum, this replica's micro-batches of the split, the ring.
+Takes:   a strategy, this replica's micro-batches of the split, the ring.
 Gives:   the mean loss per token over the whole split: the same on any number of replicas.
 """
 
@@ -12,10 +12,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from pipelines.parallel.comms import Ring
-from pipelines.parallel.data_parallel import LossSum
+from pipelines.parallel.steps import MicroBatch, Strategy
 
 
 @dataclass(frozen=True)
@@ -28,15 +27,10 @@ class Evaluation:
     seconds: float
 
 
-@torch.no_grad()
-def evaluate(loss_sum: LossSum, micro_batches: Iterable[tuple[Tensor, Tensor, Tensor]], ring: Ring) -> Evaluation:
+def evaluate(strategy: Strategy, micro_batches: Iterable[MicroBatch], num_micro_batches: int, ring: Ring) -> Evaluation:
     """Sums in float64, so that the order of additions does not show."""
     began = time.perf_counter()
-    totals = torch.zeros(3, dtype=torch.float64)  # loss, tokens, samples
-    for tokens, lengths, weights in micro_batches:
-        loss, counted = loss_sum(tokens, lengths, weights)
-        totals += torch.tensor([loss.item(), counted, float((weights > 0).sum())], dtype=torch.float64)
-    ring.sum(totals, "evaluation.totals")
-    loss_total, token_total, sample_total = totals.tolist()
-    return Evaluation(loss_total / max(token_total, 1.0), int(sample_total), int(token_total),
-                      time.perf_counter() - began)
+    own = strategy.evaluate(micro_batches, num_micro_batches)
+    totals = ring.sum(torch.tensor([own.loss, own.tokens, own.samples], dtype=torch.float64), "evaluation.totals")
+    loss, tokens, samples = totals.tolist()
+    return Evaluation(loss / max(tokens, 1.0), int(samples), int(tokens), time.perf_counter() - began)

@@ -12,28 +12,18 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from pipelines.config.recipe import Recipe
 from pipelines.errors import RankFailedError
 from pipelines.parallel.comms import Ring
-from pipelines.parallel.data_parallel import StepOutcome
+from pipelines.parallel.steps import MicroBatch, StepOutcome, Strategy
 from pipelines.tables.records import RecordWriter
 from pipelines.train.evaluation import Evaluation
 from pipelines.train.optimizer import learning_rate_at
 
-MicroBatches = list[tuple[Tensor, Tensor, Tensor]]  # (tokens_BT1, lengths_B, weights_B) on the training device
-
-
-class Strategy(Protocol):
-    """How a step is computed over the ranks: the seam between one way of parallelism and another."""
-
-    def run_step(self, micro_batches: MicroBatches) -> StepOutcome: ...
-
-    def scale_gradients(self, factor: float) -> None: ...
+TIMELINE_STEP = 5  # whose work is recorded in full where the model is split: caches are warm by then
 
 
 @dataclass(frozen=True)
@@ -41,8 +31,7 @@ class StepInput:
     """This replica's share of one step."""
 
     epoch: int
-    micro_batches: MicroBatches
-    samples: int  # of weight 1
+    micro_batches: list[MicroBatch]  # none on a rank that needs neither tokens nor targets
     data_wait_s: float
 
 
@@ -95,13 +84,19 @@ class TrainingLoop:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the clock would stop before the work does
         seconds = time.perf_counter() - began
+        waited_s = outcome.pipeline_wait_s + outcome.averaging_s
         self.records.write(
             "step", step=step, epoch=step_input.epoch, loss=outcome.loss, learning_rate=learning_rate,
             gradient_norm=outcome.gradient_norm, global_tokens=outcome.global_tokens,
-            global_samples=outcome.global_samples, tokens=outcome.tokens, samples=step_input.samples,
+            global_samples=outcome.global_samples, tokens=outcome.tokens, samples=outcome.samples,
             seconds=round(seconds, 6), data_wait_s=round(step_input.data_wait_s, 6),
-            compute_s=round(max(0.0, seconds - step_input.data_wait_s - outcome.communication_s), 6),
-            communication_s=round(outcome.communication_s, 6), memory_bytes=peak_memory_bytes(self.device))
+            compute_s=round(max(0.0, seconds - step_input.data_wait_s - waited_s), 6),
+            communication_s=round(waited_s, 6), pipeline_wait_s=round(outcome.pipeline_wait_s, 6),
+            averaging_s=round(outcome.averaging_s, 6), memory_bytes=peak_memory_bytes(self.device))
+        if outcome.timeline and step == min(TIMELINE_STEP, self.total_steps):
+            self.records.write("timeline", step=step, seconds=round(seconds, 6), work=[
+                [work.kind, work.part, work.micro_batch, round(work.begin_s, 6), round(work.end_s, 6)]
+                for work in outcome.timeline])
 
     def _refuse(self, step: int, outcome: StepOutcome) -> None:
         what = "gradient" if outcome.first_bad_rank is None else "loss"

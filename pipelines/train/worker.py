@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.train.lifeline import die_with_parent
@@ -23,17 +23,24 @@ from torch import Tensor, nn  # noqa: E402
 
 from pipelines.config.load import Config  # noqa: E402
 from pipelines.config.platform import Layout  # noqa: E402
+from pipelines.config.recipe import FactoryModel  # noqa: E402
 from pipelines.errors import EXIT_OK, SparkringError  # noqa: E402
-from pipelines.feed.batches import EvaluationFeed, MicroBatch, TrainingFeed  # noqa: E402
+from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
+from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
+from pipelines.models.build import build_model  # noqa: E402
 from pipelines.models.export import load_model, save_model  # noqa: E402
-from pipelines.models.gpt import IGNORED, build_gpt, inputs_and_targets, token_loss_sum  # noqa: E402
+from pipelines.models.gpt import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
 from pipelines.parallel.comms import PeerLostError, Ring  # noqa: E402
 from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
+from pipelines.parallel.layer_split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
+from pipelines.parallel.segments import SegmentGroup  # noqa: E402
+from pipelines.parallel.steps import MicroBatch, Strategy  # noqa: E402
 from pipelines.tables.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
 from pipelines.tables.paths import RunFolder  # noqa: E402
 from pipelines.tables.records import RecordWriter  # noqa: E402
-from pipelines.train.evaluation import evaluate  # noqa: E402
+from pipelines.train.costs import agreed_cut  # noqa: E402
+from pipelines.train.evaluation import Evaluation, evaluate  # noqa: E402
 from pipelines.train.loop import StepInput, TrainingLoop  # noqa: E402
 from pipelines.train.optimizer import build_optimizer  # noqa: E402
 from pipelines.train.plan import RunPlan  # noqa: E402
@@ -51,12 +58,19 @@ def run_worker(run: RunFolder, attempt: int) -> None:
     torch.set_num_threads(layout.threads_per_rank)
     ring = Ring.join(layout.num_segments)
     place = ring.place
+    group = None
+    if place.num_segments > 1:
+        group = SegmentGroup.join(place, run.attempt(attempt), training_device(layout),
+                                  meet_timeout_s=config.platform.launch.start_timeout_s,
+                                  wait_timeout_s=config.platform.launch.stall_timeout_s)
     with RecordWriter(run.record(attempt, place.rank), place.rank, attempt) as records:
         records.write("start", replica_index=place.replica_index, segment_index=place.segment_index,
                       num_ranks=place.num_ranks, host=socket.gethostname(), pid=os.getpid(), start_step=0,
                       device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
         try:
-            _train(config, plan, ring, records)
+            _train(config, plan, ring, group, records)
+            if group is not None:
+                group.leave()
             ring.leave()
             if place.rank == 0:
                 _write_sample(config, plan, records)
@@ -68,45 +82,78 @@ def run_worker(run: RunFolder, attempt: int) -> None:
             raise
 
 
-def _train(config: Config, plan: RunPlan, ring: Ring, records: RecordWriter) -> None:
+def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None, records: RecordWriter) -> None:
     recipe, platform = config.recipe, config.platform
     dataset = Path(plan.dataset)
     manifest = Manifest.load(dataset)
     device = training_device(platform.layout)
-    model = build_gpt(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed).to(device)
-    loss_sum = language_loss(model, recipe.train.precision, device, compiled=platform.layout.compile)
-    strategy = DataParallel(
-        model, loss_sum, ring, bucket_bytes=platform.communication.bucket_bytes,
-        overlap=platform.communication.overlap, gradient_wire=recipe.train.gradient_wire,
-        expected_tokens=plan.tokens_per_step)
+    model = build_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
+    specs = model.specs()
+    strategy = (data_parallel(config, plan, model.to(device), ring, device) if group is None
+                else layer_split(config, plan, model, ring, group, device))
+    del model  # of a split model, each rank keeps its own layers
     place = ring.place
     tokenizer_json = (dataset / TOKENIZER_NAME).read_bytes()
 
-    def on_device(micro_batch: MicroBatch) -> tuple[Tensor, Tensor, Tensor]:
-        return (micro_batch.tokens_BT.to(device), micro_batch.lengths_B.to(device), micro_batch.weights_B.to(device))
-
     def save(which: str, step: int, loss: float) -> None:
         if place.rank == 0:
-            save_model(Path(plan.models) / which, model, recipe.model, vocabulary_size=manifest.vocabulary_size,
-                       sequence_length=manifest.sequence_length, end_of_text_id=manifest.end_of_text_id,
-                       tokenizer_json=tokenizer_json, facts={"step": str(step), "validation_loss": repr(loss),
-                                                             "run_id": plan.run_id})
+            save_model(Path(plan.models) / which, strategy.whole_state(), specs, recipe.model,
+                       vocabulary_size=manifest.vocabulary_size, sequence_length=manifest.sequence_length,
+                       end_of_text_id=manifest.end_of_text_id, tokenizer_json=tokenizer_json,
+                       facts={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
+        else:
+            for _ in strategy.whole_state():  # sends this rank's parameters to rank 0
+                pass
 
-    validation = EvaluationFeed(dataset, manifest, platform.reader, split="validation",
-                                micro_batch_samples=platform.layout.micro_batch_samples,
-                                replica_index=place.replica_index, num_replicas=place.num_replicas)
-    loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(model, recipe.optimizer), ring, records,
-                        evaluate=lambda: evaluate(loss_sum, map(on_device, validation), ring), save=save, device=device)
+    loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), ring, records,
+                        evaluate=evaluation(config, manifest, dataset, strategy, ring, device), save=save, device=device)
+    if not place.needs_samples:
+        loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
+        return
     with TrainingFeed(dataset, manifest, recipe.data, platform.reader, seed=recipe.train.seed,
                       global_batch_samples=recipe.train.global_batch_samples,
                       micro_batch_samples=platform.layout.micro_batch_samples,
                       replica_index=place.replica_index, num_replicas=place.num_replicas) as feed:
-        def inputs() -> Iterator[StepInput]:
-            for step in feed:
-                micro_batches = [on_device(micro_batch) for micro_batch in step.micro_batches]
-                yield StepInput(step.epoch, micro_batches, step.samples, step.data_wait_s)
+        loop.run(StepInput(step.epoch, [on_device(micro_batch, device) for micro_batch in step.micro_batches],
+                           step.data_wait_s) for step in feed)
 
-        loop.run(inputs())
+
+def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Strategy, ring: Ring, device: torch.device
+               ) -> Callable[[], Evaluation]:
+    """The loop's evaluation over this replica's validation rows."""
+    place, size = ring.place, config.platform.layout.micro_batch_samples
+    validation = EvaluationFeed(dataset, manifest, config.platform.reader, split="validation", micro_batch_samples=size,
+                                replica_index=place.replica_index, num_replicas=place.num_replicas)
+    micro_batches = validation if place.needs_samples else ()
+    return lambda: evaluate(strategy, (on_device(m, device) for m in micro_batches), len(validation), ring)
+
+
+def data_parallel(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, device: torch.device) -> DataParallel:
+    recipe, platform = config.recipe, config.platform
+    return DataParallel(
+        model, language_loss(model, recipe.train.precision, device, compiled=platform.layout.compile), ring,
+        bucket_bytes=platform.communication.bucket_bytes, overlap=platform.communication.overlap,
+        gradient_wire=recipe.train.gradient_wire, expected_tokens=plan.tokens_per_step)
+
+
+def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, group: SegmentGroup, device: torch.device
+                ) -> LayerSplit:
+    recipe, layout = config.recipe, config.platform.layout
+    size = layout.micro_batch_samples
+    share = recipe.train.global_batch_samples // layout.num_replicas
+    example = (torch.zeros(size, recipe.prepare.sequence_length + 1, dtype=torch.int32),
+               torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
+    loss = SplitLoss(inputs_and_targets, token_loss_sum, num_counted)
+    counts = agreed_cut(model, example, loss, layout, recipe.train.precision, ring, Path(plan.profiles))
+    return LayerSplit(
+        model, loss, SplitPlan(layout.schedule, counts, micro_batches=-(-share // size), micro_batch_samples=size),
+        example, ring, group, device=device, precision=recipe.train.precision,
+        bucket_bytes=config.platform.communication.bucket_bytes, gradient_wire=recipe.train.gradient_wire,
+        expected_tokens=plan.tokens_per_step, compiled=layout.compile)
+
+
+def on_device(micro_batch: Samples, device: torch.device) -> MicroBatch:
+    return (micro_batch.tokens_BT.to(device), micro_batch.lengths_B.to(device), micro_batch.weights_B.to(device))
 
 
 def training_device(layout: Layout) -> torch.device:
@@ -128,7 +175,7 @@ def language_loss(model: LayeredModel, precision: str, device: torch.device, *, 
         inputs_BT, targets_BT = inputs_and_targets(tokens_BT1, lengths_B, weights_B)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             logits_BTV = forward(inputs_BT)
-        return token_loss_sum(logits_BTV, targets_BT), int((targets_BT != IGNORED).sum())
+        return token_loss_sum(logits_BTV, targets_BT), num_counted(targets_BT)
 
     return loss_sum
 
@@ -136,7 +183,8 @@ def language_loss(model: LayeredModel, precision: str, device: torch.device, *, 
 def _write_sample(config: Config, plan: RunPlan, records: RecordWriter) -> None:
     train = config.recipe.train
     if train.sample_tokens:
-        text = load_model(Path(plan.models) / "best").generate(train.sample_prompt, train.sample_tokens)
+        factory = config.recipe.model.factory if isinstance(config.recipe.model, FactoryModel) else None
+        text = load_model(Path(plan.models) / "best", factory=factory).generate(train.sample_prompt, train.sample_tokens)
         records.write("sample", step=plan.steps, prompt=train.sample_prompt, text=text)
 
 

@@ -6,26 +6,26 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pipelines.config.recipe import Model
+from pipelines.config.recipe import GptModel
 from pipelines.errors import CheckpointError
 from pipelines.models.export import load_model, save_model
 from pipelines.models.generate import generate
 from pipelines.models.gpt import IGNORED, build_gpt, inputs_and_targets, token_loss_sum
 from pipelines.train.plan import gpt_parameters
 
-SMALL = Model(num_layers=2, num_heads=2, width=16)
+SMALL = GptModel(num_layers=2, num_heads=2, width=16)
 
 
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_planned_number_of_parameters_is_the_real_one(tied, bias):
-    settings = Model(num_layers=3, num_heads=2, width=24, tied_embeddings=tied, bias=bias)
+    settings = GptModel(num_layers=3, num_heads=2, width=24, tied_embeddings=tied, bias=bias)
     assert build_gpt(settings, 101, 32, seed=1).num_parameters() == gpt_parameters(settings, 101, 32)
 
 
 def test_gpt2_small_has_124_million_parameters():
     key_biases = 12 * 768  # which GPT-2 has and the softmax cancels
-    assert gpt_parameters(Model(num_layers=12, num_heads=12, width=768), 50257, 1024) == 124_439_808 - key_biases
+    assert gpt_parameters(GptModel(num_layers=12, num_heads=12, width=768), 50257, 1024) == 124_439_808 - key_biases
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():

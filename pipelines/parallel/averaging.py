@@ -1,0 +1,137 @@
+"""Gradients summed over the replicas in flat buckets, and the few numbers of a step that all ranks must know.
+
+Runs on: ranks.
+Takes:   the parameters of this rank, in the order in which backward makes their gradients.
+Gives:   ``GradientAverage``: every bucket's sum started early and finished late; ``StepFacts`` of the whole job.
+
+Buckets are filled in the order in which backward makes the gradients. Backward writes gradients of its own that are
+copied into the bucket once: adding into a zeroed bucket passes over the memory twice more (2.5 % of a step of a 6 M GPT
+on one core). Weighting is exact: ranks sum losses and count tokens; the division by the global number of tokens comes
+last, so a padded or short sample shifts no weight to its neighbours.
+
+Source: Li et al. 2020 (PyTorch DDP: gradient buckets); Sergeev & Del Balso 2018 (Horovod).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.parallel.comms import WIRE_DTYPES, Ring
+from pipelines.parallel.steps import Totals
+
+
+class GradientBucket:
+    """Consecutive parameters whose gradients travel as one flat tensor."""
+
+    def __init__(self, parameters: list[nn.Parameter], name: str) -> None:
+        self.name = name
+        self.parameters = parameters
+        first = parameters[0]
+        self.flat = torch.zeros(sum(p.numel() for p in parameters), dtype=first.dtype, device=first.device)
+        self._views = []
+        offset = 0
+        for parameter in parameters:
+            self._views.append(self.flat[offset : offset + parameter.numel()].view_as(parameter))
+            offset += parameter.numel()
+
+    def fill(self) -> None:
+        """Copies the parameters' gradients in and makes ``grad`` a view of the bucket, where the sum will appear."""
+        for parameter, view in zip(self.parameters, self._views, strict=True):
+            if parameter.grad is None:  # took no part in this step
+                view.zero_()
+            else:
+                view.copy_(parameter.grad)
+            parameter.grad = view
+
+
+def cut_into_buckets(parameters: Iterable[nn.Parameter], bucket_bytes: int) -> list[GradientBucket]:
+    """Buckets of at most ``bucket_bytes`` (a larger parameter has one of its own), in the given order.
+
+    Parameters of another type or device never share a bucket.
+    """
+    groups: list[list[nn.Parameter]] = []
+    size = 0
+    for parameter in parameters:
+        parameter_bytes = parameter.numel() * parameter.element_size()
+        alike = bool(groups) and (groups[-1][0].dtype, groups[-1][0].device) == (parameter.dtype, parameter.device)
+        if not alike or size + parameter_bytes > bucket_bytes:
+            groups.append([])
+            size = 0
+        groups[-1].append(parameter)
+        size += parameter_bytes
+    return [GradientBucket(group, f"gradients.{i}") for i, group in enumerate(groups)]
+
+
+class GradientAverage:
+    """The sums of one rank's gradients over the replicas; built once per run on every rank."""
+
+    def __init__(self, trained: list[nn.Parameter], ring: Ring, *, bucket_bytes: int, gradient_wire: str) -> None:
+        """
+        Args:
+            trained: each parameter once, first the one whose gradient backward makes first.
+            gradient_wire: ``fp32``, ``fp16`` or ``bf16``: what the allreduce sends.
+        """
+        self._trained, self._ring, self._wire = trained, ring, WIRE_DTYPES.get(gradient_wire)
+        self.buckets = cut_into_buckets(trained, bucket_bytes) if ring.place.num_replicas > 1 else []
+        self._finishes: dict[int, Callable[[], None]] = {}
+
+    def start(self, index: int) -> None:
+        """Begins a bucket's sum, if that has not been done; in the same order on every replica."""
+        if index in self._finishes:
+            return
+        bucket = self.buckets[index]
+        bucket.fill()
+        if self._wire is None:
+            self._finishes[index] = self._ring.start_sum(bucket.flat, bucket.name, over_replicas=True)
+        else:
+            self._finishes[index] = self._ring.start_narrow_sum(bucket.flat, self._wire, bucket.name, over_replicas=True)
+
+    def finish(self) -> None:
+        """Waits for every bucket; those not yet started are started first."""
+        for index in range(len(self.buckets)):
+            self.start(index)
+        for index in range(len(self.buckets)):
+            self._finishes.pop(index)()
+
+    def gradients(self) -> list[Tensor]:
+        """All gradients in as few tensors as there are: the buckets, or with one replica the parameters' own."""
+        if self.buckets:
+            return [bucket.flat for bucket in self.buckets]
+        return [parameter.grad for parameter in self._trained if parameter.grad is not None]
+
+
+class StepFacts:
+    """The numbers of a step that are summed over all ranks in one small allreduce, in float64."""
+
+    def __init__(self, ring: Ring, own: Totals, *, squared_norm: float = 0.0, disagreement: int = 0) -> None:
+        """
+        Args:
+            own: of the loss that this rank computed.
+            squared_norm: this rank's share of the gradient's, where the whole model's is a sum over ranks.
+            disagreement: adds up to 0 over the ranks of a replica that saw the same samples.
+        """
+        num_ranks, rank = ring.place.num_ranks, ring.place.rank
+        finite = math.isfinite(own.loss)
+        # one slot per rank tells everybody who met a loss that is not finite
+        self._values = torch.zeros(5 + num_ranks, dtype=torch.float64)
+        self._values[:5] = torch.tensor([own.loss if finite else 0.0, own.tokens, own.samples, squared_norm, disagreement],
+                                        dtype=torch.float64)
+        self._values[5 + rank] = 0.0 if finite else 1.0
+        self._finish = ring.start_sum(self._values, "step.facts")
+
+    def finish(self) -> None:
+        """Waits for the sum; the facts can be read afterwards."""
+        self._finish()
+        self.loss_sum, tokens, samples, self.squared_norm, disagreement = self._values[:5].tolist()
+        self.tokens, self.samples, self.disagreement = int(tokens), int(samples), int(disagreement)
+        bad_ranks = self._values[5:].nonzero().flatten().tolist()
+        self.first_bad_rank: int | None = bad_ranks[0] if bad_ranks else None
+
+    @property
+    def loss(self) -> float:
+        """Mean over the global batch's tokens."""
+        return self.loss_sum / max(self.tokens, 1)

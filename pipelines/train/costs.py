@@ -1,0 +1,84 @@
+"""What each layer of a model costs on this machine, and where it is cut by that.
+
+Runs on: ranks.
+Takes:   a whole layered model and one micro-batch.
+Gives:   seconds of forward and backward per layer; the number of layers of each part, the same on all ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.config.platform import Layout
+from pipelines.models.layered import LayeredModel
+from pipelines.parallel.comms import Ring
+from pipelines.parallel.cut import cut_by_cost
+from pipelines.parallel.layer_split import SplitLoss
+from pipelines.parallel.steps import MicroBatch
+from pipelines.tables.atomic import write_file
+
+REPEATS = 3
+
+
+def agreed_cut(model: LayeredModel, example: MicroBatch, loss: SplitLoss, layout: Layout, precision: str, ring: Ring,
+               profiles: Path) -> tuple[int, ...]:
+    """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in ``profiles`` for the next run."""
+    if isinstance(layout.cut, tuple):
+        return layout.cut
+    costs = torch.tensor([float(sum(p.numel() for p in layer.parameters())) for layer in model.layers.values()],
+                         dtype=torch.float64)
+    if layout.cut == "cost":
+        known = _known_seconds(model, example, loss, precision, profiles) if ring.place.rank == 0 else [0.0] * len(costs)
+        costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
+    return tuple(cut_by_cost(costs.tolist(), layout.num_parts))
+
+
+def _known_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str, profiles: Path) -> list[float]:
+    """From an earlier run with the same layers, sizes, precision and machine; else measured now."""
+    what = [str(model), [list(part.shape) for part in example], precision, torch.get_num_threads(), platform.node()]
+    path = profiles / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
+    if path.exists():
+        seconds = json.loads(path.read_text(encoding="utf-8"))["layer_seconds"]
+        if list(seconds) == list(model.layers):
+            return list(seconds.values())
+    measured = layer_seconds(model, example, loss, precision)
+    write_file(path, json.dumps({"layer_seconds": dict(zip(model.layers, measured, strict=True))}, indent=2))
+    return measured
+
+
+def layer_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str) -> list[float]:
+    """Seconds of one micro-batch's forward and backward in each layer, the loss with the last: the least of a few."""
+    inputs, targets = loss.inputs_and_targets(*example)
+    best = [float("inf")] * len(model.layers)
+    for _ in range(REPEATS):
+        value: Any = inputs
+        for i, layer in enumerate(model.layers.values()):
+            value = _detached(value)
+            began = time.perf_counter()
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+                result = layer(value)
+            outputs = [loss.loss_sum(result, targets)] if i == len(best) - 1 else _differentiable(result)
+            torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
+            best[i] = min(best[i], time.perf_counter() - began)
+            value = result
+    for parameter in model.parameters():
+        parameter.grad = None
+    return best
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_detached(item) for item in value)
+    return value.detach().requires_grad_(value.is_floating_point())
+
+
+def _differentiable(value: Any) -> list[Tensor]:
+    return [item for item in (value if isinstance(value, tuple) else (value,)) if item.requires_grad]

@@ -1,0 +1,97 @@
+"""What a model needs, layer by layer: parameters, memory of activations, work, what travels between layers.
+
+Runs on: driver and ranks (no torch; a factory's model is looked at by ``probe.py`` in a process of its own).
+Takes:   recipe section ``model`` and the dataset's sizes.
+Gives:   ``ModelFacts``, from which plans, memory estimates and the automatic layout are made.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from functools import cache
+
+from pipelines.config.recipe import FactoryModel, GptModel
+from pipelines.errors import EXIT_OK, ConfigError, SparkringError
+
+FLOAT_BYTES = 4
+PROBE_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class LayerFacts:
+    """One layer. Per sample: a sequence of ``sequence_length`` tokens, in float32."""
+
+    name: str
+    parameters: int  # of its own; one tied to an earlier layer counts there
+    tied_parameters: int  # held a second time where the layer is in another segment than the one it shares with
+    saved_bytes_per_sample: int  # kept from forward until backward
+    output_bytes_per_sample: int  # what travels to the next layer, and its gradient back
+    flops_per_sample: float  # forward and backward
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    layers: tuple[LayerFacts, ...]
+    dropout: tuple[str, ...] = ()  # modules that draw random numbers
+
+    @property
+    def parameters(self) -> int:
+        return sum(layer.parameters for layer in self.layers)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> ModelFacts:
+        content = json.loads(text)
+        return ModelFacts(tuple(LayerFacts(**layer) for layer in content["layers"]), tuple(content["dropout"]))
+
+
+def model_facts(model: GptModel | FactoryModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+    """Raises ConfigError when a factory's model cannot be built."""
+    if isinstance(model, GptModel):
+        return gpt_facts(model, vocabulary_size, sequence_length)
+    return _probed(model.model_dump_json(), vocabulary_size, sequence_length)
+
+
+def gpt_facts(model: GptModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+    """Of the GPT in ``models/gpt.py``, counted by hand.
+
+    A block keeps 17 values per token and unit of width (its norms' inputs and outputs, query, key, value, the mixed
+    values twice, the fourfold feed-forward twice) and the head three copies of the logits. Source for the manner of
+    counting: Korthikanti et al. 2022, section 4.
+    """
+    width, vocabulary, length = model.width, vocabulary_size, sequence_length
+    norm = width * (2 if model.bias else 1)
+    block = 12 * width * width + (8 * width if model.bias else 0) + 2 * norm
+    hidden_bytes = FLOAT_BYTES * length * width
+    table = vocabulary * width
+    blocks = [LayerFacts(f"block_{i}", block, 0, (19 if model.bias else 17) * hidden_bytes, hidden_bytes,
+                         6.0 * block * length + 12.0 * length * length * width) for i in range(model.num_layers)]
+    logits_bytes = FLOAT_BYTES * length * vocabulary
+    return ModelFacts((
+        LayerFacts("embedding", (vocabulary + length) * width, 0, 0, hidden_bytes, 0.0), *blocks,
+        LayerFacts("head", norm + (0 if model.tied_embeddings else table), table if model.tied_embeddings else 0,
+                   3 * logits_bytes + 2 * hidden_bytes, logits_bytes, 6.0 * table * length)))
+
+
+@cache
+def _probed(model_json: str, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+    """The driver never imports torch, and a user's module may do anything as it is imported: so, in another process."""
+    order = json.dumps({"model": json.loads(model_json), "vocabulary_size": vocabulary_size,
+                        "sequence_length": sequence_length})
+    try:
+        done = subprocess.run([sys.executable, "-m", "pipelines.train.probe"], input=order, capture_output=True, text=True,
+                              errors="replace", timeout=PROBE_TIMEOUT_S)
+    except subprocess.TimeoutExpired as error:
+        raise ConfigError(SparkringError("model.factory", f"was not done after {PROBE_TIMEOUT_S:g} s")) from error
+    if done.returncode == EXIT_OK:
+        return ModelFacts.from_json(done.stdout.splitlines()[-1])
+    lines = [line for line in done.stderr.splitlines() if line.strip()] or [f"ended with {done.returncode}"]
+    place, _, problem = lines[-1].removeprefix("error: ").partition(": ")
+    if done.returncode == ConfigError.exit_code:
+        raise ConfigError(SparkringError(place, problem))
+    raise ConfigError(SparkringError("model.factory", f"failed: {lines[-1]}", "\n".join(lines[-8:])))
