@@ -18,10 +18,12 @@ from rich.text import Text
 
 from pipelines.config import Config
 from pipelines.flow import FlowPlan
+from pipelines.train.layout import Choice
 from pipelines.train.plan import RunPlan
 
 PLAIN_LINE_EVERY_S = 5.0
 SAMPLE_LINES = 12
+MAX_PLACEMENT_LINES = 8
 SMOOTHING = 0.9  # of the shown rate: one slow step must not make the time left jump
 
 stderr = Console(stderr=True, highlight=False)
@@ -51,11 +53,18 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.stop()
 
+    def layout_chosen(self, choice: Choice) -> None:
+        for line in choice_lines(choice):
+            say(f"train: {line}")
+
     def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
         self._plan = plan
         hosts = list(dict.fromkeys(start["host"] for start in starts))
         say(f"train: {len(starts)} ranks on {', '.join(hosts)}; {plan.parameters:,} parameters, "
             f"{plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
+        if starts[-1]["segment_index"]:
+            for line in placement_lines(starts):
+                say(f"train: {line}")
         if stderr.is_terminal:
             self._bar = Progress(TextColumn("train"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
                                  TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=stderr)
@@ -63,7 +72,10 @@ class TrainingProgress:
             self._bar.start()
 
     def on_record(self, record: dict[str, Any]) -> None:
-        if record["kind"] == "evaluation":
+        if record["kind"] == "cut":
+            parts = "; ".join(f"{i}: {part}" for i, part in enumerate(record["parts"]))
+            say(f"train: the model is cut into parts {parts}")
+        elif record["kind"] == "evaluation":
             self._validation = record["loss"]
             if self._bar is None:
                 say(f"train: step {record['step']:,}: validation loss {record['loss']:.4f}")
@@ -86,6 +98,33 @@ class TrainingProgress:
             say(f"train: step {record['step']:,}/{plan.steps:,}, {figures}, {left_s:.0f} s left")
 
 
+def placement_lines(starts: list[dict[str, Any]]) -> list[str]:
+    """Which rank holds which segment of which replica, and where; a few replicas, then the rest in one line."""
+    lines = []
+    num_segments = starts[-1]["segment_index"] + 1
+    replicas = [starts[i : i + num_segments] for i in range(0, len(starts), num_segments)]
+    for replica in replicas[:MAX_PLACEMENT_LINES]:
+        ranks = ", ".join(f"segment {s['segment_index']} = rank {s['rank']} on {s['host']}" for s in replica)
+        lines.append(f"replica {replica[0]['replica_index']}: {ranks}")
+    if len(replicas) > MAX_PLACEMENT_LINES:
+        lines.append(f"and {len(replicas) - MAX_PLACEMENT_LINES} more replicas (table runs has every rank's host)")
+    return lines
+
+
+def choice_lines(choice: Choice) -> list[str]:
+    """The candidates that an automatic layout was chosen from, as a table, and the reason."""
+    rows = [("replicas", "segments", "micro-batch", "memory", "bubble", "wire/step", "step", "")]
+    for each in choice.candidates:
+        layout = each.layout
+        rows.append((str(layout.num_replicas), str(layout.num_segments), str(layout.micro_batch_samples),
+                     f"{each.memory_bytes / 2**30:.2f} GiB", f"{each.bubble:.0%}", f"{each.wire_bytes / 2**20:,.1f} MiB",
+                     f"{each.step_s:.3g} s", each.verdict))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"
+             for row in rows]
+    return [f"layout: {choice.reason}", *lines]
+
+
 def print_facts(title: str, facts: dict[str, str]) -> None:
     """A two-column list on standard output; values are never cut, so that a path can be copied."""
     width = max(map(len, facts))
@@ -96,14 +135,18 @@ def print_facts(title: str, facts: dict[str, str]) -> None:
 
 def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
     """The lines of ``--dry-run``."""
-    layout = config.platform.layout
+    layout = config.platform.layout if plan.choice is None else plan.choice.layout
+    numbers = (f"{layout.num_replicas} replicas x {layout.num_segments} segments" if not layout.automatic
+               else "auto, chosen once dataset and slots are known")
     facts = {
         "recipe": config.recipe.name,
         "dataset": f"{plan.dataset.version or 'version known once the input is read'}"
                    + (" (complete, would be skipped)" if plan.dataset.exists else " (would be made)"),
-        "layout": f"{layout.num_replicas} replicas x {layout.num_segments} segments, {layout.threads_per_rank} threads each, "
+        "layout": f"{numbers}, {layout.threads_per_rank} threads each, "
                   f"{layout.device}, on {config.platform.spark.master or 'what spark-submit was given'}",
     }
+    if plan.choice is not None:
+        facts["chosen"] = "\n    ".join(choice_lines(plan.choice))
     if plan.run_plan is not None:
         run = plan.run_plan
         facts |= {

@@ -18,13 +18,14 @@ from pyspark.sql import SparkSession
 from pipelines.config.load import Config
 from pipelines.errors import DataError, SparkringError
 from pipelines.launch.runs import check_run_id, default_run_id
-from pipelines.launch.stage import train
+from pipelines.launch.stage import chosen_layout, train
 from pipelines.launch.watch import Observer
 from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
-from pipelines.session import spark_session
+from pipelines.session import known_slots, spark_session
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.track import LiveLoader, load_run, summarize, write_report
+from pipelines.train.layout import Choice
 from pipelines.train.plan import RunPlan, plan_run
 
 STAGES = ("prepare", "train", "report")
@@ -39,6 +40,7 @@ class FlowPlan:
     run_id: str | None
     run_complete: bool
     run_plan: RunPlan | None
+    choice: Choice | None = None  # of an automatic layout
 
 
 def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
@@ -51,8 +53,15 @@ def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
     manifest = Manifest.load(folder)
     run_id = run_id or default_run_id(config.recipe, manifest.version)
     state = check_run_id(lake.run(run_id), config.recipe, manifest.version)
-    run_plan = plan_run(config, manifest, run_id, lake)
-    return FlowPlan(dataset, manifest, run_id, state is not None and state.status == "completed", run_plan)
+    complete = state is not None and state.status == "completed"
+    choice = None
+    if config.platform.layout.automatic:
+        slots = known_slots(config.platform)
+        if slots is None:  # known once the session is up
+            return FlowPlan(dataset, manifest, run_id, complete, None)
+        choice = chosen_layout(config, manifest, slots)
+        config = config.with_layout(choice.layout)
+    return FlowPlan(dataset, manifest, run_id, complete, plan_run(config, manifest, run_id, lake), choice)
 
 
 @dataclass

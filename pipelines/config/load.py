@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipelines.config.checks import contradictions
-from pipelines.config.platform import Platform
+from pipelines.config.platform import Layout, Platform
 from pipelines.config.recipe import MODEL_KINDS, Recipe
 from pipelines.errors import ConfigError, SparkringError
 
@@ -31,6 +31,10 @@ class Config:
 
     recipe: Recipe
     platform: Platform
+
+    def with_layout(self, layout: Layout) -> Config:
+        """The same on another layout."""
+        return Config(self.recipe, self.platform.model_copy(update={"layout": layout}))
 
     def to_json(self) -> str:
         return json.dumps({"recipe": self.recipe.model_dump(mode="json"),

@@ -24,11 +24,13 @@ from pipelines.launch.rank_process import GangOrder
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.launch.runs import check_run_id, claim_run, next_attempt, training_hash
 from pipelines.launch.watch import Observer, watch
-from pipelines.session import slots
+from pipelines.session import free_slots, slot_memory_bytes, slots
 from pipelines.tables.atomic import storage_errors, write_file
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake, RunFolder
 from pipelines.tables.state import RunState
+from pipelines.train.facts import model_facts
+from pipelines.train.layout import Choice, choose_layout
 from pipelines.train.plan import RunPlan, plan_run
 
 REPORTED_PACKAGES = ("pyspark", "horovod", "torch", "petastorm", "pyarrow", "numpy", "sparkring")
@@ -56,6 +58,10 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
             return TrainOutcome(earlier, fresh=False)
         dataset = lake.dataset(manifest.name, manifest.version)
         check_shards_present(dataset, manifest)
+        if config.platform.layout.automatic:
+            choice = chosen_layout(config, manifest, free_slots(spark, config.platform))
+            observer.layout_chosen(choice)
+            config = config.with_layout(choice.layout)
         check_slots(spark, config)
         plan = plan_run(config, manifest, run_id, lake)
         attempt = next_attempt(run)
@@ -74,6 +80,17 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         state = state.changed(status="completed", exit_code=0, ended_s=time.time(), placement=tuple(hosts))
         state.save(run.state)
         return TrainOutcome(state, fresh=True)
+
+
+def chosen_layout(config: Config, manifest: Manifest, num_slots: int) -> Choice:
+    """The layout for ``layout: auto`` on so many slots.
+
+    Raises:
+        ResourceError, ConfigError: see ``train/layout.py``.
+    """
+    recipe, platform = config.recipe, config.platform
+    facts = model_facts(recipe.model, manifest.vocabulary_size, manifest.sequence_length)
+    return choose_layout(facts, recipe, platform.layout, num_slots, slot_memory_bytes(platform, num_slots))
 
 
 def check_slots(spark: SparkSession, config: Config) -> None:

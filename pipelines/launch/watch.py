@@ -17,6 +17,7 @@ from pipelines.launch.gang import Gang
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.tables.paths import RunFolder
 from pipelines.tables.records import RecordTail
+from pipelines.train.layout import Choice
 from pipelines.train.plan import RunPlan
 
 POLL_S = 0.1
@@ -24,6 +25,9 @@ POLL_S = 0.1
 
 class Observer(Protocol):
     """Who wants to see a run go on, such as a progress bar."""
+
+    def layout_chosen(self, choice: Choice) -> None:
+        """``layout: auto`` has become numbers."""
 
     def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
         """All ranks have met; what they are going to do, and their start records by rank."""

@@ -70,11 +70,11 @@ class Timeline:
     """What this rank computed in a step, and for how long."""
 
     def __init__(self) -> None:
-        self.work: list[Work] = []
-        self._began = time.perf_counter()
+        self.restart()
 
     def restart(self) -> None:
-        self.work, self._began = [], time.perf_counter()
+        self.work: list[Work] = []
+        self.began_s, self._began = time.time(), time.perf_counter()
 
     @contextmanager
     def working(self, kind: str, part: int, micro_batch: int) -> Iterator[None]:
@@ -205,7 +205,7 @@ class LayerSplit:
         return StepOutcome(
             loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=totals.tokens,
             samples=totals.samples, gradient_norm=gradient_norm, averaging_s=averaging_s,
-            pipeline_wait_s=max(0.0, pipelined - began - self._timeline.busy_s), timeline=self._timeline.work,
+            pipeline_wait_s=max(0.0, pipelined - began - self._timeline.busy_s), timeline=self._timeline.work, began_s=self._timeline.began_s,
             finite=facts.first_bad_rank is None and math.isfinite(gradient_norm), first_bad_rank=facts.first_bad_rank)
 
     def scale_gradients(self, factor: float) -> None:

@@ -45,6 +45,7 @@ class StepOutcome:
     first_bad_rank: int | None  # lowest rank whose own loss is not finite
     pipeline_wait_s: float = 0.0  # time in which this rank only waited for other segments
     timeline: list[Work] = field(default_factory=list)  # of a split model
+    began_s: float = 0.0  # Unix time that the timeline counts from
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
 
     start       replica_index segment_index num_ranks host pid start_step device threads versions{}
     step        step epoch loss* learning_rate* gradient_norm* global_tokens* global_samples*   (*the whole job's)
-                tokens samples seconds data_wait_s compute_s communication_s memory_bytes       (this rank's)
+                tokens samples seconds data_wait_s compute_s communication_s pipeline_wait_s averaging_s memory_bytes
+                                                                                                (this rank's)
+    cut         schedule parts[]                                                                (of a split model)
+    timeline    step began_s work[[kind part micro_batch begin_s end_s]]                        (of a split model)
     evaluation  step split loss samples tokens seconds                                          (rank 0 only)
     sample      step prompt text                                                                (rank 0 only)
     end         step status error                                 status: completed | failed | interrupted
@@ -26,7 +29,7 @@ from typing import Any
 
 from pipelines.tables.atomic import storage_errors
 
-RECORD_KINDS = ("start", "step", "evaluation", "sample", "end")
+RECORD_KINDS = ("start", "cut", "step", "timeline", "evaluation", "sample", "end")
 
 
 class RecordWriter:

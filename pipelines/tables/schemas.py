@@ -6,7 +6,8 @@ Gives:   Spark DDL by table name. Units are suffixes; ``time`` columns are UTC t
 
     runs         one row per run
     steps        one row per run and step: the whole job's figures
-    rank_steps   one row per run, step and rank: where that rank's time went
+    rank_steps   one row per run, step and rank: where that rank's time went. tokens and samples are those whose loss the
+                 rank computed; communication_s = pipeline_wait_s (for other segments) + averaging_s (for other replicas)
     evaluations  one row per run, step and split
     datasets     one row per dataset version
     rejected     one row per record that prepare refused
@@ -27,7 +28,7 @@ TABLE_DDL: dict[str, str] = {
     "rank_steps": (
         "run_id STRING, attempt INT, step INT, rank INT, replica_index INT, segment_index INT, tokens BIGINT, "
         "samples BIGINT, seconds DOUBLE, data_wait_s DOUBLE, compute_s DOUBLE, communication_s DOUBLE, "
-        "memory_bytes BIGINT, time TIMESTAMP"),
+        "pipeline_wait_s DOUBLE, averaging_s DOUBLE, memory_bytes BIGINT, time TIMESTAMP"),
     "evaluations": (
         "run_id STRING, attempt INT, step INT, split STRING, loss DOUBLE, samples BIGINT, tokens BIGINT, seconds DOUBLE, "
         "time TIMESTAMP"),

@@ -94,7 +94,7 @@ class TrainingLoop:
             communication_s=round(waited_s, 6), pipeline_wait_s=round(outcome.pipeline_wait_s, 6),
             averaging_s=round(outcome.averaging_s, 6), memory_bytes=peak_memory_bytes(self.device))
         if outcome.timeline and step == min(TIMELINE_STEP, self.total_steps):
-            self.records.write("timeline", step=step, seconds=round(seconds, 6), work=[
+            self.records.write("timeline", step=step, began_s=outcome.began_s, work=[
                 [work.kind, work.part, work.micro_batch, round(work.begin_s, 6), round(work.end_s, 6)]
                 for work in outcome.timeline])
 

@@ -21,6 +21,7 @@ from pipelines.train.facts import model_facts
 from pipelines.train.layout import check_split, planned_way, predicted_step_s
 from pipelines.train.memory import rank_bytes
 
+
 @dataclass(frozen=True)
 class RunPlan:
     """Everything a rank needs beside the resolved config."""

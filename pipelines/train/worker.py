@@ -32,6 +32,7 @@ from pipelines.models.export import load_model, save_model  # noqa: E402
 from pipelines.models.gpt import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
 from pipelines.parallel.comms import PeerLostError, Ring  # noqa: E402
+from pipelines.parallel.cut import part_ranges  # noqa: E402
 from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
 from pipelines.parallel.layer_split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
 from pipelines.parallel.segments import SegmentGroup  # noqa: E402
@@ -90,7 +91,7 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
     model = build_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
     specs = model.specs()
     strategy = (data_parallel(config, plan, model.to(device), ring, device) if group is None
-                else layer_split(config, plan, model, ring, group, device))
+                else layer_split(config, plan, model, ring, group, device, records))
     del model  # of a split model, each rank keeps its own layers
     place = ring.place
     tokenizer_json = (dataset / TOKENIZER_NAME).read_bytes()
@@ -136,8 +137,8 @@ def data_parallel(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring
         gradient_wire=recipe.train.gradient_wire, expected_tokens=plan.tokens_per_step)
 
 
-def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, group: SegmentGroup, device: torch.device
-                ) -> LayerSplit:
+def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, group: SegmentGroup, device: torch.device,
+                records: RecordWriter) -> LayerSplit:
     recipe, layout = config.recipe, config.platform.layout
     size = layout.micro_batch_samples
     share = recipe.train.global_batch_samples // layout.num_replicas
@@ -145,6 +146,9 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
                torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
     loss = SplitLoss(inputs_and_targets, token_loss_sum, num_counted)
     counts = agreed_cut(model, example, loss, layout, recipe.train.precision, ring, Path(plan.profiles))
+    names = list(model.layers)
+    records.write("cut", schedule=layout.schedule, parts=[
+        f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in part_ranges(counts)])
     return LayerSplit(
         model, loss, SplitPlan(layout.schedule, counts, micro_batches=-(-share // size), micro_batch_samples=size),
         example, ring, group, device=device, precision=recipe.train.precision,

@@ -44,8 +44,8 @@ TABLE = {
     "launch": row(6, "config tables session train.worker train.plan train.lifeline train.layout train.facts",
                   "pyspark py4j horovod.runner psutil"),
     "doctor": row(6, "config tables java", "psutil"),
-    "flow": row(7, "config tables session interrupts prepare launch track train.plan", "pyspark"),
-    "console": row(8, "config flow train.plan", "rich"),
+    "flow": row(7, "config tables session interrupts prepare launch track train.plan train.layout", "pyspark"),
+    "console": row(8, "config flow train.plan train.layout", "rich"),
     "cli": row(9, "config interrupts doctor flow console", "typer click rich"),
 }
 JOBS = row(10, "cli config session flow")
