@@ -33,7 +33,7 @@ def example_config(**overrides) -> Config:
                             "reader": {"kind": "arrow"}}}
     for key, value in overrides.items():
         *sections, last = key.split("__")
-        at = content["recipe" if sections[0] in Recipe.model_fields else "platform"]
+        at = content["recipe" if key.split("__")[0] in Recipe.model_fields else "platform"]
         for section in sections:
             at = at.setdefault(section, {})
         at[last] = value

@@ -205,7 +205,8 @@ class LayerSplit:
         return StepOutcome(
             loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=totals.tokens,
             samples=totals.samples, gradient_norm=gradient_norm, averaging_s=averaging_s,
-            pipeline_wait_s=max(0.0, pipelined - began - self._timeline.busy_s), timeline=self._timeline.work, began_s=self._timeline.began_s,
+            pipeline_wait_s=max(0.0, pipelined - began - self._timeline.busy_s),
+            timeline=self._timeline.work, began_s=self._timeline.began_s,
             finite=facts.first_bad_rank is None and math.isfinite(gradient_norm), first_bad_rank=facts.first_bad_rank)
 
     def scale_gradients(self, factor: float) -> None:

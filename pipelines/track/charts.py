@@ -99,6 +99,35 @@ def stacked_bar(shares: list[tuple[str, float]], title: str) -> Markup:
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - numbers, and a title that was escaped
 
 
+def timeline_chart(rows: list[tuple[str, list[tuple[str, float, float, str]]]], width: int, title: str) -> Markup:
+    """One lane per row, with a box for each piece of work.
+
+    Args:
+        rows: (name, [(css, begin, end, label)]); a label is drawn where its box has room, and told to whoever points at it.
+    """
+    left, lane, gap, bottom = 76, 26, 6, 20
+    begin = min(box[1] for _, boxes in rows for box in boxes)
+    end = max(box[2] for _, boxes in rows for box in boxes)
+    scale = (width - left - 8) / max(end - begin, 1e-9)
+    height = len(rows) * (lane + gap) + bottom
+    parts = [f'<svg class="timeline" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+             f'aria-label="{escape(title)}">']
+    for row, (name, boxes) in enumerate(rows):
+        y = row * (lane + gap)
+        parts.append(f'<text class="tick" x="0" y="{y + lane / 2 + 4:.1f}">{escape(name)}</text>'
+                     f'<rect class="idle" x="{left}" y="{y}" width="{width - left - 8}" height="{lane}"/>')
+        for css, box_begin, box_end, label in boxes:
+            x, box_width = left + (box_begin - begin) * scale, max((box_end - box_begin) * scale, 0.5)
+            text = (f'<text class="box" x="{x + box_width / 2:.1f}" y="{y + lane / 2 + 4:.1f}">{escape(label)}</text>'
+                    if len(label) * CHARACTER_PX + 2 < box_width else "")
+            parts.append(f'<g><title>{escape(name)}: {css} {escape(label)}, {(box_end - box_begin) * 1e3:.3g} ms</title>'
+                         f'<rect class="work {css}" x="{x:.2f}" y="{y}" width="{box_width:.2f}" height="{lane}"/>{text}</g>')
+    seconds = end - begin
+    for tick in nice_ticks(0.0, seconds, 4)[:-1]:
+        parts.append(f'<text class="tick" x="{left + tick * scale:.1f}" y="{height - 4}">{tick * 1e3:g} ms</text>')
+    return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - numbers, and texts that were escaped
+
+
 def nice_ticks(low: float, high: float, count: int) -> list[float]:
     """About ``count`` round numbers, from the last below the range to the first above it."""
     largest = max(abs(low), abs(high))

@@ -21,7 +21,7 @@ from markupsafe import Markup
 
 from pipelines.tables.atomic import write_file
 from pipelines.tables.paths import Lake
-from pipelines.track.charts import Band, Chart, Series, buckets, line_chart, si, smoothed, stacked_bar
+from pipelines.track.charts import Band, Chart, Series, buckets, line_chart, si, smoothed, stacked_bar, timeline_chart
 from pipelines.track.figures import STEP_COLUMNS, Steps
 from pipelines.track.parts import read_rows
 from pipelines.track.summary import TIME_PARTS, summarize, time_shares
@@ -59,7 +59,7 @@ def render(summary: dict[str, Any], steps: Steps) -> str:
     return environment.get_template("report.html.j2").render(
         run=summary, verdict=verdict(summary), loss_charts=_loss_charts(summary, steps),
         single_steps=len(steps) > CURVE_POINTS, charts=_small_charts(steps),
-        evaluations=shown,
+        evaluations=shown, timelines=_timelines(summary["pipeline"]),
         ranks=[(rank, shares, time_bar(shares)) for rank in summary["ranks"][:MAX_RANKS]
                if (shares := time_shares([rank])) is not None])
 
@@ -91,6 +91,16 @@ def _loss_charts(summary: dict[str, Any], steps: Steps) -> list[tuple[str, Marku
               if loss[key] is not None]
     chart = Chart("Loss by step: train, validation, and the two baselines", lines, bands, levels, _restarts(summary))
     return [(css, line_chart(chart, width, height)) for css, width, height in LOSS_SIZES] if lines else []
+
+
+def _timelines(pipeline: dict[str, Any] | None) -> list[tuple[str, Markup]]:
+    """The step's timeline at the widths of the loss chart: one lane per segment of the first replica."""
+    if pipeline is None:
+        return []
+    rows = [(f"segment {i}", [(one["kind"], one["begin_s"], one["end_s"], str(one["micro_batch"])) for one in segment])
+            for i, segment in enumerate(pipeline["segments"])]
+    title = f"Step {pipeline['step']}: what each segment computed when, by micro-batch"
+    return [(css, timeline_chart(rows, width, title)) for css, width, _ in LOSS_SIZES]
 
 
 def _small_charts(steps: Steps) -> list[tuple[str, str, Markup]]:

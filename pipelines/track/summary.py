@@ -18,6 +18,7 @@ from pipelines.tables.paths import TABLE_NAMES, Lake
 from pipelines.tables.state import RunState
 from pipelines.track.figures import STEP_COLUMNS, Steps, evaluations_in_order
 from pipelines.track.parts import read_rows
+from pipelines.track.pipeline import pipeline_of
 from pipelines.track.rank_records import last_sample
 
 TIME_PARTS = ("compute", "communication", "data_wait")  # what is left of a step's seconds is "other"
@@ -55,6 +56,7 @@ def summarize(lake: Lake, run_id: str | None = None) -> dict[str, Any]:
         "throughput": {"tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s},
         "time_share": time_shares(ranks),
         "ranks": ranks,
+        "pipeline": pipeline_of(lake.run(state.run_id), state),
         "evaluations": evaluations,
         "sample": _sample(lake, state),
         "environment": state.environment,
@@ -140,12 +142,13 @@ def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
 
 def _ranks(lake: Lake, state: RunState) -> list[dict[str, Any]]:
     """Where each rank's time went, summed over its steps, and the most memory it held."""
-    sums = ["tokens", "seconds", "data_wait_s", "compute_s", "communication_s"]
+    sums = ["tokens", "seconds", "data_wait_s", "compute_s", "communication_s", "pipeline_wait_s", "averaging_s"]
     rows = read_rows(lake, "rank_steps", state.run_id, ["rank", *sums, "memory_bytes"])
     if not rows.num_rows:
         return []
     grouped = rows.group_by("rank").aggregate([*((name, "sum") for name in sums), ("memory_bytes", "max")])
-    return [{"rank": row["rank"], "host": _host(state, row["rank"]), **{name: row[f"{name}_sum"] or 0 for name in sums},
+    return [{"rank": row["rank"], "replica_index": row["rank"] // state.num_segments,
+             "segment_index": row["rank"] % state.num_segments, "host": _host(state, row["rank"]), **{name: row[f"{name}_sum"] or 0 for name in sums},
              "memory_peak_bytes": row["memory_bytes_max"]} for row in grouped.sort_by("rank").to_pylist()]
 
 

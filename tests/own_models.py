@@ -1,0 +1,67 @@
+"""Models as a user would write them, for ``model.factory``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pipelines.models.layered import LayeredModel
+
+
+class Lookup(nn.Module):
+    """Tokens to hidden values, and a mask that travels beside them without a gradient."""
+
+    def __init__(self, vocabulary_size: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary_size, width)
+
+    def forward(self, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
+        return self.table(tokens_BT), tokens_BT % 2
+
+
+class Residual(nn.Module):
+    """A causal depthwise convolution and a skip inside the layer; takes and returns a tuple."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.mix = nn.Conv1d(width, width, 3, groups=width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, both: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        hidden_BTD, odd_BT = both
+        padded_BDT = nn.functional.pad(self.norm(hidden_BTD).transpose(1, 2), (2, 0))
+        mixed_BTD = torch.tanh(self.out(self.mix(padded_BDT).transpose(1, 2)))
+        return hidden_BTD + mixed_BTD * (1.0 + odd_BT[..., None]), odd_BT
+
+
+class Logits(nn.Module):
+    def __init__(self, vocabulary_size: int, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width, vocabulary_size, bias=False)
+
+    def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
+        return self.project(both[0])
+
+
+def residual(vocabulary_size: int, sequence_length: int, width: int = 16, depth: int = 6) -> LayeredModel:
+    blocks = [(f"residual_{i}", Residual(width)) for i in range(depth)]
+    return LayeredModel([("lookup", Lookup(vocabulary_size, width)), *blocks, ("logits", Logits(vocabulary_size, width))])
+
+
+def with_dropout(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("drop", nn.Dropout(0.1)),
+                         ("out", nn.Linear(8, vocabulary_size))])
+
+
+def not_layered(vocabulary_size: int, sequence_length: int) -> nn.Module:
+    return nn.Sequential(nn.Embedding(vocabulary_size, 8), nn.Linear(8, vocabulary_size))
+
+
+def with_running_statistics(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("norm", nn.BatchNorm1d(sequence_length)),
+                         ("out", nn.Linear(8, vocabulary_size))])
+
+
+def layers_that_do_not_fit(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("out", nn.Linear(9, vocabulary_size))])

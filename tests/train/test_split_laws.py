@@ -1,0 +1,92 @@
+"""The layout law for split models: segments and schedules change nothing that is learned."""
+
+import json
+
+import pytest
+from safetensors.torch import load_file
+
+from pipelines.models.export import load_model
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordTail
+from tests.example_data import example_config, publish_example, start_run_folder
+from tests.rank_processes import run_workers
+
+GPT = {"num_layers": 6, "num_heads": 2, "width": 16}
+MODELS = {"gpt": {**GPT, "tied_embeddings": False}, "tied gpt": {**GPT, "tied_embeddings": True},
+          "residual": {"factory": "tests.own_models:residual", "depth": 6}}
+LAYOUTS = [  # replicas, segments, schedule, samples of a micro-batch
+    (1, 2, "gpipe", 3), (1, 2, "1f1b", 2), (1, 2, "interleaved_1f1b", 2), (1, 2, "zero_bubble", 2),
+    (1, 4, "gpipe", 8), (1, 4, "1f1b", 2), (1, 4, "interleaved_1f1b", 2),
+    (2, 2, "gpipe", 3), (2, 2, "1f1b", 2), (2, 2, "interleaved_1f1b", 2), (2, 1, "1f1b", 3), (4, 1, "1f1b", 2)]
+
+
+def trained(folder, model, num_replicas, num_segments, **overrides):
+    """Rank 0's records, all ranks' records, final weights."""
+    lake = Lake.at(folder)
+    manifest = publish_example(lake)
+    config = example_config(layout__num_replicas=num_replicas, layout__num_segments=num_segments, model=model, **overrides)
+    run = start_run_folder(lake, config, manifest)
+    run_workers(run.path, num_replicas * num_segments, num_segments=num_segments)
+    records = [RecordTail(run.record(0, rank)).new_records() for rank in range(num_replicas * num_segments)]
+    return records, load_file(next(lake.root.glob("models/*/last")) / "model.safetensors")
+
+
+def of_kind(records, kind):
+    return [record for record in records if record["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    return {name: trained(tmp_path_factory.mktemp("1x1"), model, 1, 1) for name, model in MODELS.items()}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "{}x{}-{}".format(*layout))
+@pytest.mark.parametrize("name", MODELS)
+def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_path, alone, name, layout):
+    num_replicas, num_segments, schedule, size = layout
+    records, weights = trained(tmp_path, MODELS[name], num_replicas, num_segments, layout__schedule=schedule,
+                               layout__micro_batch_samples=size)
+    expected, expected_weights = alone[name]
+    for field, tolerance in (("loss", 1e-5), ("gradient_norm", 1e-4)):
+        assert [step[field] for step in of_kind(records[0], "step")] == pytest.approx(
+            [step[field] for step in of_kind(expected[0], "step")], rel=tolerance), field
+    assert [e["loss"] for e in of_kind(records[0], "evaluation")] == pytest.approx(
+        [e["loss"] for e in of_kind(expected[0], "evaluation")], rel=1e-5)
+    assert weights.keys() == expected_weights.keys()
+    for parameter, value in weights.items():
+        assert (value - expected_weights[parameter]).abs().max().item() <= 1e-6, parameter
+    # every rank tells of every step; the tokens whose loss the ranks computed are the global ones
+    steps = [of_kind(each, "step") for each in records]
+    for at, step in enumerate(steps[0]):
+        assert sum(rank_steps[at]["tokens"] for rank_steps in steps) == step["global_tokens"]
+        assert all(rank_steps[at]["loss"] == step["loss"] for rank_steps in steps)
+
+
+def test_a_cut_by_cost_is_measured_once_and_remembered(tmp_path):
+    records, _ = trained(tmp_path, MODELS["residual"], 1, 2, layout__micro_batch_samples=2)
+    (profile,) = Lake.at(tmp_path).profiles().glob("*.json")
+    assert list(json.loads(profile.read_text())["layer_seconds"]) == [
+        "lookup", *(f"residual_{i}" for i in range(6)), "logits"]
+    assert [of_kind(each, "cut")[0]["parts"] for each in records] == [of_kind(records[0], "cut")[0]["parts"]] * 2
+
+
+def test_a_given_cut_is_taken(tmp_path):
+    records, _ = trained(tmp_path, MODELS["residual"], 1, 2, layout__micro_batch_samples=2, layout__cut=[6, 2])
+    assert of_kind(records[1], "cut")[0]["parts"] == ["lookup to residual_4", "residual_5 to logits"]
+
+
+def test_the_timeline_of_a_step_has_every_micro_batch_forth_and_back(tmp_path):
+    records, _ = trained(tmp_path, MODELS["gpt"], 1, 2, layout__micro_batch_samples=2)
+    for rank, each in enumerate(records):
+        (timeline,) = of_kind(each, "timeline")
+        found = sorted((kind, part, micro_batch) for kind, part, micro_batch, _, _ in timeline["work"] if kind != "loss")
+        assert found == sorted((kind, rank, m) for kind in ("forward", "backward") for m in range(4))
+
+
+def test_a_users_model_is_exported_and_loaded_only_by_who_names_its_factory(tmp_path):
+    trained(tmp_path, MODELS["residual"], 1, 2, layout__micro_batch_samples=2)
+    folder = next(tmp_path.glob("models/*/best"))
+    loaded = load_model(folder, factory="tests.own_models:residual")
+    assert len(loaded.generate("a", 5)) > 1
+    with pytest.raises(Exception, match=r"was made by the factory tests\.own_models:residual"):
+        load_model(folder)
