@@ -12,7 +12,7 @@ import sys
 
 from benchmarks.results import keep, show
 
-BENCHMARKS = ("prepare", "launch", "feed", "training", "whole", "quality")
+BENCHMARKS = ("prepare", "launch", "feed", "training", "split", "whole", "quality")
 
 
 def main(names: list[str]) -> int:

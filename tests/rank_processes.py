@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipelines.launch.placement import place_ranks
 from pipelines.launch.rank_process import GangOrder, rank_environment
 from pipelines.launch.rendezvous import Rendezvous
+from pipelines.train.plan import RunPlan
 
 LOOPBACK = "127.0.0.1"
 RUNNER = """
@@ -30,10 +33,12 @@ print("RESULT " + json.dumps(result))
 """
 
 
-def ring_environments(num_ranks: int, port: int, *, num_segments: int = 1, timeout_s: float = 60) -> list[dict[str, str]]:
+def ring_environments(num_ranks: int, port: int, *, num_segments: int = 1, timeout_s: float = 60,
+                      cycle_time_ms: float = 1.0) -> list[dict[str, str]]:
     """The environment of each rank of a ring on this machine."""
     order = GangOrder(run_folder="", attempt=0, num_segments=num_segments, threads_per_rank=1, driver_address=LOOPBACK,
-                      rendezvous_port=port, network_interface=None, meet_timeout_s=timeout_s, cycle_time_ms=1.0)
+                      rendezvous_port=port, network_interface=None, meet_timeout_s=timeout_s,
+                      cycle_time_ms=cycle_time_ms)
     seats = place_ranks([LOOPBACK] * num_ranks, num_segments)
     return [rank_environment(order, seat, "lo") for seat in seats]
 
@@ -48,24 +53,38 @@ def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *
     return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs]
 
 
+def worker_command(run_folder: Path) -> list[str]:
+    return [sys.executable, "-m", "pipelines.train.worker", str(run_folder), "0"]
+
+
 def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, timeout_s: float = 240) -> None:
     """Runs ``pipelines.train.worker`` on every rank of a prepared run folder, attempt 0, without Spark."""
-    _outputs([sys.executable, "-m", "pipelines.train.worker", str(run_folder), "0"], num_ranks, num_segments, timeout_s)
+    cycle_time_ms = RunPlan.load(run_folder / "plan.json").cycle_time_ms
+    _outputs(worker_command(run_folder), num_ranks, num_segments, timeout_s, cycle_time_ms)
 
 
-def _outputs(command: list[str], num_ranks: int, num_segments: int, timeout_s: float) -> list[str]:
-    """What each rank printed, once all have ended well."""
+@contextmanager
+def started(command: list[str], num_ranks: int, num_segments: int, cycle_time_ms: float = 1.0
+            ) -> Iterator[list[subprocess.Popen[str]]]:
+    """One process per rank; none is left at the end."""
     with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks) as rendezvous:
         processes = [
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                              errors="replace")
-            for environment in ring_environments(num_ranks, rendezvous.port, num_segments=num_segments)]
+            for environment in ring_environments(num_ranks, rendezvous.port, num_segments=num_segments,
+                                                 cycle_time_ms=cycle_time_ms)]
         try:
-            outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
+            yield processes
         finally:
             for process in processes:
                 process.kill()
                 process.wait()
+
+
+def _outputs(command: list[str], num_ranks: int, num_segments: int, timeout_s: float, cycle_time_ms: float = 1.0) -> list[str]:
+    """What each rank printed, once all have ended well."""
+    with started(command, num_ranks, num_segments, cycle_time_ms) as processes:
+        outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
     for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
         if process.returncode != 0:
             raise AssertionError(f"rank {rank} ended with {process.returncode}:\n{output}")

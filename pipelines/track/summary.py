@@ -148,7 +148,8 @@ def _ranks(lake: Lake, state: RunState) -> list[dict[str, Any]]:
         return []
     grouped = rows.group_by("rank").aggregate([*((name, "sum") for name in sums), ("memory_bytes", "max")])
     return [{"rank": row["rank"], "replica_index": row["rank"] // state.num_segments,
-             "segment_index": row["rank"] % state.num_segments, "host": _host(state, row["rank"]), **{name: row[f"{name}_sum"] or 0 for name in sums},
+             "segment_index": row["rank"] % state.num_segments,
+             "host": _host(state, row["rank"]), **{name: row[f"{name}_sum"] or 0 for name in sums},
              "memory_peak_bytes": row["memory_bytes_max"]} for row in grouped.sort_by("rank").to_pylist()]
 
 

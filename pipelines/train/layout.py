@@ -168,8 +168,9 @@ def check_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> None:
     if num_parts > num_layers:
         parts = f"{layout.num_segments} segments" if num_parts == layout.num_segments else (
             f"{layout.num_segments} segments of {layout.parts_per_rank} parts")
+        most = max(1, num_layers // (num_parts // layout.num_segments))
         faults.append(SparkringError("layout.num_segments", f"{parts} need {num_parts} layers, the model has {num_layers} "
-                                     f"({_names(facts)})", f"use at most {max(1, num_layers // (num_parts // layout.num_segments))}"))
+                                     f"({_names(facts)})", f"use at most {most}"))
     elif isinstance(layout.cut, tuple) and (len(layout.cut) != num_parts or sum(layout.cut) != num_layers):
         faults.append(SparkringError("layout.cut", f"{list(layout.cut)} is not {num_parts} counts that add up to {num_layers} "
                                      f"layers ({_names(facts)})", f"for example {cut_by_cost([1.0] * num_layers, num_parts)}"))

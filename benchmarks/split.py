@@ -1,0 +1,114 @@
+"""Layer split and hybrid: GPT of about 12 million parameters, against torch's pipelining under torchrun and the bound.
+
+Runs on: driver (ranks are started without Spark: what is measured is the steady state).
+Takes:   nothing.
+Gives:   ``measure``: figures against a plain pipelining script, with and without DDP, and against the bound of the
+         schedule; what the cut by cost gives on an uneven model; memory of a rank of 1x4 against 1x1.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.datasets import publish_random
+from benchmarks.results import Figure
+from pipelines.config import Config
+from pipelines.launch.runs import default_run_id
+from pipelines.tables.manifest import Manifest
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordTail
+from pipelines.train.plan import plan_run
+from tests.rank_processes import run_workers
+
+PEER = Path(__file__).parent / "peers" / "pipelining.py"
+COMMAND = "python -m benchmarks split"
+MODEL = {"num_layers": 6, "num_heads": 8, "width": 352, "tied_embeddings": False}
+COUNTS = [4, 4]  # layers of each segment: embedding and 3 blocks, 3 blocks and head
+VOCABULARY_SIZE, SEQUENCE_LENGTH = 4096, 256
+MICRO_BATCHES, MICRO_BATCH_SAMPLES = 8, 2
+STEPS, WARMUP, ROUNDS = 8, 2, 3
+UNEVEN = {"num_layers": 8, "num_heads": 4, "width": 192, "tied_embeddings": False}  # its head costs as much as 7 blocks
+UNEVEN_VOCABULARY = 16384
+LARGE = {"num_layers": 10, "num_heads": 8, "width": 640, "tied_embeddings": False}
+
+
+def our_steps(lake: Lake, manifest: Manifest, name: str, layout: dict[str, Any], model: dict[str, Any], samples: int,
+              steps: int = STEPS) -> list[list[dict[str, Any]]]:
+    """The steady steps' records of each rank."""
+    config = Config.from_json(json.dumps({
+        "recipe": {"name": name, "prepare": {"inputs": [{"path": "-"}], "sequence_length": SEQUENCE_LENGTH},
+                   "data": {"num_lanes": 8}, "model": model, "schedule": {"warmup_steps": 2},
+                   "train": {"global_batch_samples": samples, "steps": steps, "evaluate_every_steps": steps,
+                             "sample_tokens": 0}},
+        "platform": {"layout": {"micro_batch_samples": MICRO_BATCH_SAMPLES, **layout}, "reader": {"kind": "arrow"}}}))
+    run_id = default_run_id(config.recipe, manifest.version)
+    run = lake.run(run_id)
+    run.attempt(0).mkdir(parents=True)
+    run.config.write_text(config.to_json())
+    plan_run(config, manifest, run_id, lake).save(run.plan)
+    ranks = config.platform.layout.num_ranks
+    run_workers(run.path, ranks, num_segments=config.platform.layout.num_segments, timeout_s=500)
+    return [[r for r in RecordTail(run.record(0, rank)).new_records() if r["kind"] == "step"][WARMUP:] for rank in range(ranks)]
+
+
+def tokens_per_s(steps: list[dict[str, Any]]) -> float:
+    return sum(step["global_tokens"] for step in steps) / sum(step["seconds"] for step in steps)
+
+
+def peer_tokens_per_s(dataset: Path, num_ranks: int) -> float:
+    settings = json.dumps({"model": MODEL, "vocabulary_size": VOCABULARY_SIZE, "micro_batches": MICRO_BATCHES, "counts": COUNTS,
+                           "samples_per_replica": MICRO_BATCHES * MICRO_BATCH_SAMPLES, "schedule": "1f1b", "steps": STEPS,
+                           "warmup": WARMUP})
+    launcher = [] if num_ranks == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
+    done = subprocess.run([sys.executable, *launcher, str(PEER), str(dataset), settings], capture_output=True, text=True,
+                          timeout=600, check=True)
+    return float(re.findall(r'"tokens_per_s": ([0-9.]+)', done.stdout)[-1])
+
+
+def measure() -> list[Figure]:
+    seen: dict[str, list[float]] = {name: [] for name in ("1x2", "peer 1x2", "alone", "2x2", "peer 2x2", "cost", "equal")}
+    split = {"num_replicas": 1, "num_segments": 2, "cut": COUNTS}
+    share = MICRO_BATCHES * MICRO_BATCH_SAMPLES
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.at(folder)
+        dataset = lake.dataset("random", "v1")
+        manifest = publish_random(dataset, rows=2048, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
+                                  rows_per_shard=1024)
+        uneven_lake = Lake.at(Path(folder) / "uneven")
+        uneven = publish_random(uneven_lake.dataset("random", "v1"), rows=512, sequence_length=SEQUENCE_LENGTH,
+                                vocabulary_size=UNEVEN_VOCABULARY, rows_per_shard=512)
+        for i in range(ROUNDS):
+            seen["1x2"].append(tokens_per_s(our_steps(lake, manifest, f"split-{i}", split, MODEL, share)[0]))
+            seen["peer 1x2"].append(peer_tokens_per_s(dataset, 2))
+            seen["alone"].append(peer_tokens_per_s(dataset, 1))
+            seen["2x2"].append(tokens_per_s(our_steps(lake, manifest, f"hybrid-{i}", {**split, "num_replicas": 2}, MODEL,
+                                                      2 * share)[0]))
+            seen["peer 2x2"].append(peer_tokens_per_s(dataset, 4))
+            for cut, value in (("cost", "cost"), ("equal", [5, 5])):
+                seen[cut].append(tokens_per_s(our_steps(uneven_lake, uneven, f"{cut}-{i}", {**split, "cut": value}, UNEVEN,
+                                                        share)[0]))
+            print(f"round {i + 1} of {ROUNDS}: " + ", ".join(f"{name} {rates[-1]:,.0f}" for name, rates in seen.items()))
+        peaks = {}
+        for segments in (1, 4):
+            ranks = our_steps(lake, manifest, f"memory-{segments}", {"num_replicas": 1, "num_segments": segments}, LARGE, 8,
+                              steps=4)
+            peaks[segments] = max(step["memory_bytes"] for steps in ranks for step in steps) / 2**20
+    middle = {name: statistics.median(rates) for name, rates in seen.items()}
+    bound = middle["alone"] * 2 * MICRO_BATCHES / (MICRO_BATCHES + 1)
+    note = f"fp32, 1f1b, {MICRO_BATCHES} micro-batches, medians of {ROUNDS} alternated rounds"
+    return [
+        Figure("layer split 1x2 vs torch pipelining script", middle["1x2"], middle["peer 1x2"], "tokens/s", 1.0, COMMAND, note=note),
+        Figure("layer split 1x2 vs the schedule's bound", middle["1x2"], bound, "tokens/s", 0.92, COMMAND, note=note),
+        Figure("hybrid 2x2 vs torch pipelining + DDP script", middle["2x2"], middle["peer 2x2"], "tokens/s", 1.0, COMMAND,
+               note=note),
+        Figure("cut by measured cost vs equal layer counts", middle["cost"], middle["equal"], "tokens/s", 1.1, COMMAND,
+               note=note),
+        Figure("peak memory of a rank, 1x4 vs 1x1", peaks[4], peaks[1], "MiB", 0.45, COMMAND, higher_is_better=False,
+               note="GPT of 54 M parameters; the largest rank")]

@@ -1,0 +1,43 @@
+"""A rank of a hybrid layout that dies takes the others with it, soon and with one clear error, without anyone's help."""
+
+import random
+import time
+
+import pytest
+
+from pipelines.errors import RankFailedError
+from pipelines.launch.diagnosis import first_cause
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordTail
+from tests.example_data import example_config, publish_example, start_run_folder
+from tests.rank_processes import started, worker_command
+
+BOUND_S = 30  # from the death to the end of the last rank
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "interleaved_1f1b"])
+@pytest.mark.parametrize("victim", range(4))
+def test_when_any_rank_of_2x2_is_killed_all_ranks_end(tmp_path, victim, schedule):
+    lake = Lake.at(tmp_path)
+    config = example_config(layout__num_replicas=2, layout__num_segments=2, layout__micro_batch_samples=2,
+                            layout__schedule=schedule, model__num_layers=4, train__steps=100_000,
+                            train__evaluate_every_steps=50)
+    run = start_run_folder(lake, config, publish_example(lake))
+    with started(worker_command(run.path), 4, 2) as processes:
+        tail, steps = RecordTail(run.record(0, victim)), 0
+        began = time.monotonic()
+        while steps < 3 and time.monotonic() - began < 60:
+            steps += sum(record["kind"] == "step" for record in tail.new_records())
+            time.sleep(0.02)
+        assert steps >= 3
+        time.sleep(random.uniform(0.0, 0.3))  # anywhere in a step, an evaluation or a save
+        processes[victim].kill()
+        killed = time.monotonic()
+        for process in processes:
+            process.wait(timeout=max(0.1, BOUND_S - (time.monotonic() - killed)))
+    others = [rank for rank in range(4) if rank != victim]
+    assert [processes[rank].returncode for rank in others] == [RankFailedError.exit_code] * 3
+    for rank in others:
+        end = RecordTail(run.record(0, rank)).new_records()[-1]
+        assert (end["kind"], end["error"]["peer_lost"]) == ("end", True)
+    assert isinstance(first_cause(run, 0, 4, ""), RankFailedError)
