@@ -104,7 +104,8 @@ def measure() -> list[Figure]:
     bound = middle["alone"] * 2 * MICRO_BATCHES / (MICRO_BATCHES + 1)
     note = f"fp32, 1f1b, {MICRO_BATCHES} micro-batches, medians of {ROUNDS} alternated rounds"
     return [
-        Figure("layer split 1x2 vs torch pipelining script", middle["1x2"], middle["peer 1x2"], "tokens/s", 1.0, COMMAND, note=note),
+        Figure("layer split 1x2 vs torch pipelining script", middle["1x2"], middle["peer 1x2"], "tokens/s", 1.0, COMMAND,
+               note=note),
         Figure("layer split 1x2 vs the schedule's bound", middle["1x2"], bound, "tokens/s", 0.92, COMMAND, note=note),
         Figure("hybrid 2x2 vs torch pipelining + DDP script", middle["2x2"], middle["peer 2x2"], "tokens/s", 1.0, COMMAND,
                note=note),

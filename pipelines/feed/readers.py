@@ -2,17 +2,19 @@
 
 Runs on: ranks, in the read-ahead thread.
 Takes:   ``reader.kind``, the shards of a split, an ordered list of row groups, the columns.
-Gives:   one Arrow table per row group, or its samples. Both readers give identical tables and hold one row group.
+Gives:   one Arrow table per row group, or its samples. Both readers give identical tables; two row groups
+         are held at once, the current one and the next.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from functools import lru_cache
 from itertools import groupby, islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -58,7 +60,24 @@ def open_reader(kind: str, shards: ShardFiles) -> ShardReader:
 
 
 def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Samples, None, None]:
-    """The samples of each row group (numbered in the split) as they are asked for; equal neighbours are read once."""
+    """The samples of each row group (numbered in the split) in the order asked; equal neighbours are read once.
+
+    A thread decodes the next row group while the caller works on the current one. Closing the iterator ends it.
+    """
+    rest = _read_in_order(reader, shards, numbers)
+    end = object()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="row-groups") as thread:
+        coming: Future[Any] = thread.submit(next, rest, end)
+        try:
+            while (samples := coming.result()) is not end:
+                coming = thread.submit(next, rest, end)
+                yield samples
+        finally:
+            wait([coming])  # a generator that is running cannot be closed
+            rest.close()
+
+
+def _read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Samples, None, None]:
     waiting = iter(numbers)
     with closing(reader):
         while request := list(islice(waiting, ROW_GROUPS_PER_REQUEST)):

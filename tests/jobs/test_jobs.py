@@ -126,7 +126,35 @@ def test_the_report_speaks_json_to_machines(place, finished):
     assert summary["loss"]["validation_last"] < summary["loss"]["uniform"]
 
 
+def test_an_automatic_layout_shows_what_it_was_chosen_from_and_trains(place, finished):
+    shown = run_job("pipeline", place, "--dry-run", "--set", "layout=auto")
+    assert shown.returncode == 0, shown.stderr
+    assert "data parallel: the model fits one rank" in shown.stdout
+    for column in ("replicas", "segments", "memory", "bubble", "wire/step", "chosen"):
+        assert column in shown.stdout
+    # too little memory for the whole model, enough for half of it
+    tight = ["--set", "layout=auto", "--set", "layout.memory_per_rank_bytes=500000000", "--set",
+             "model={num_layers: 6, num_heads: 4, width: 512}", "--set", "train.steps=3", "--set", "schedule.warmup_steps=1"]
+    run = run_job("pipeline", place, *tight)
+    assert run.returncode == 0, run.stderr
+    assert "layer split: the model does not fit one rank" in run.stderr
+    assert "replica 0: segment 0 = rank 0 on" in run.stderr
+    assert "the model is cut into parts 0: embedding to" in run.stderr
+    runs = {row["run_id"]: row for row in pq.read_table(place / "lake/tables/runs").to_pylist()}
+    (split,) = [row for row in runs.values() if row["num_segments"] == 2]
+    assert (split["status"], split["num_replicas"], len(split["placement"])) == ("completed", 1, 2)
+    page = (place / "lake/runs" / split["run_id"] / "report.html").read_text()
+    assert "One step of the split model" in page
+
+
 @pytest.mark.parametrize(("job", "options", "code", "message"), [
+    ("pipeline", ["--set", "layout.num_segments=5"], 2, "layout.num_segments: 5 segments need 5 layers, the model has 4"),
+    ("pipeline", ["--set", "layout.num_segments=2", "--set", "layout.schedule=2f2b"], 2, "layout.schedule: '2f2b'"),
+    ("pipeline", ["--set", "layout.num_segments=0"], 2, "use a number from 1 on, or auto"),
+    ("pipeline", ["--set", "layout.num_segments=2", "--set", "train.steps=7"], 5, "2 x 2 segments need 4 slots"),
+    ("pipeline", ["--set", "layout=auto", "--set", "layout.memory_per_rank_bytes=1000000", "--set", "train.steps=7"], 5,
+     "the model needs"),
+    ("pipeline", ["--set", "model={factory: 'no_such_package:build'}"], 2, "model.factory: no_such_package:build cannot be"),
     ("pipeline", ["--set", "layout.num_replicas=3"], 2, "layout.num_replicas: 3 does not divide data.num_lanes (4)"),
     ("pipeline", ["--nonsense"], 2, "No such option: --nonsense"),
     ("pipeline", ["--set", "prepare.inputs=[{path: nowhere}]"], 3, "prepare.inputs.0.path"),

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipelines.parallel.data_parallel import cut_into_buckets
+from pipelines.parallel.averaging import cut_into_buckets
 from tests.rank_processes import run_ranks
 
 STEP = """

@@ -35,6 +35,7 @@ def step_facts(step: int, *, loss: float | None = None, **facts: Any) -> dict[st
     return {"step": step, "epoch": 0, "loss": 10.0 - step / 10 if loss is None else loss, "learning_rate": 1e-3,
             "gradient_norm": 1.5, "global_tokens": 200, "global_samples": 20, "tokens": 100, "samples": 10,
             "seconds": STEP_SECONDS, "data_wait_s": WAIT_S, "compute_s": COMPUTE_S, "communication_s": COMMUNICATION_S,
+            "pipeline_wait_s": 0.0, "averaging_s": COMMUNICATION_S,
             "memory_bytes": 1000 + step, **facts}
 
 
