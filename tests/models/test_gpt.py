@@ -63,7 +63,7 @@ def save_example(folder, model=None):
     tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(26)}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     model = model or build_gpt(SMALL, 26, 8, seed=1)
-    save_model(folder, model, SMALL, vocabulary_size=26, sequence_length=8, end_of_text_id=25,
+    save_model(folder, model.unique_state().items(), model.specs(), SMALL, vocabulary_size=26, sequence_length=8, end_of_text_id=25,
                tokenizer_json=tokenizer.to_str().encode(), facts={"step": "3"})
     return model
 
