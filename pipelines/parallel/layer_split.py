@@ -21,7 +21,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -29,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import (
-    PipelineStage,
     Schedule1F1B,
     ScheduleGPipe,
     ScheduleInterleaved1F1B,
@@ -41,7 +39,8 @@ from pipelines.parallel.averaging import GradientAverage, StepFacts
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.cut import part_ranges
 from pipelines.parallel.segments import SegmentGroup, peer_errors
-from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals, Work
+from pipelines.parallel.stages import Part, TimedStage, Timeline, as_boundary, shapes_between
+from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals
 
 SINGLE_PART = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 SEVERAL_PARTS = {"interleaved_1f1b": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterleavedZeroBubble}
@@ -66,57 +65,6 @@ class SplitLoss:
     counted: Callable[[Tensor], int]  # targets -> how many tokens the sum is over
 
 
-class Timeline:
-    """What this rank computed in a step, and for how long."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def restart(self) -> None:
-        self.work: list[Work] = []
-        self.began_s, self._began = time.time(), time.perf_counter()
-
-    @contextmanager
-    def working(self, kind: str, part: int, micro_batch: int) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.work.append(Work(kind, part, micro_batch, begin - self._began, time.perf_counter() - self._began))
-
-    @property
-    def busy_s(self) -> float:
-        return sum(work.end_s - work.begin_s for work in self.work)
-
-
-class _Part(nn.Module):
-    """Consecutive layers behind the signature that torch's stages call: one argument per tensor."""
-
-    def __init__(self, layers: LayeredModel, precision: str, device: torch.device) -> None:
-        super().__init__()
-        self.layers, self._precision, self._device_type = layers, precision, device.type
-
-    def forward(self, *tensors: Tensor) -> Any:
-        with torch.autocast(self._device_type, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
-            return self.layers(tensors[0] if len(tensors) == 1 else tensors)
-
-
-class _TimedStage(PipelineStage):
-    """A stage that notes when it computes."""
-
-    timeline: Timeline
-
-    def forward_one_chunk(self, fwd_chunk_id: int, *arguments: Any, **options: Any) -> Any:
-        with self.timeline.working("forward", self.stage_index, fwd_chunk_id):
-            return super().forward_one_chunk(fwd_chunk_id, *arguments, **options)
-
-    def backward_one_chunk(self, bwd_chunk_id: int, *arguments: Any, **options: Any) -> Any:
-        with self.timeline.working("backward", self.stage_index, bwd_chunk_id):
-            return super().backward_one_chunk(bwd_chunk_id, *arguments, **options)
-
-    def backward_weight_one_chunk(self, bwd_chunk_id: int, *arguments: Any, **options: Any) -> Any:
-        with self.timeline.working("weights", self.stage_index, bwd_chunk_id):
-            return super().backward_weight_one_chunk(bwd_chunk_id, *arguments, **options)
-
-
 class LayerSplit:
     """A ``Strategy`` for replicas of several ranks; built once per run on every rank."""
 
@@ -135,7 +83,7 @@ class LayerSplit:
         names = list(model.layers)
         own_parts = range(place.segment_index, len(plan.counts), place.num_segments)
         self._holds_inputs, self._holds_loss = 0 in own_parts, len(plan.counts) - 1 in own_parts
-        shapes = _shapes_between(model, loss.inputs_and_targets(*example)[0], precision)
+        shapes = shapes_between(model, loss.inputs_and_targets(*example)[0], precision)
         ranges = part_ranges(plan.counts)
         self._owners = _owners(model, ranges, place.num_segments)
         self._specs = model.specs()
@@ -158,17 +106,17 @@ class LayerSplit:
         self._counted = [p for p in trained if p not in copies]
 
     def _stage(self, index: int, layers: LayeredModel, takes: list[Tensor], gives: list[Tensor], precision: str,
-               compiled: bool) -> _TimedStage:
-        part: nn.Module = _Part(layers, precision, self._device)
+               compiled: bool) -> TimedStage:
+        part: nn.Module = Part(layers, precision, self._device)
         if compiled:
             part = torch.compile(part)  # type: ignore[assignment]
-        stage = _TimedStage(part, index, len(self._plan.counts), self._device,
-                            input_args=tuple(_as_boundary(t, self._device, first=index == 0) for t in takes),
-                            output_args=tuple(_as_boundary(t, self._device, first=False) for t in gives))
+        stage = TimedStage(part, index, len(self._plan.counts), self._device,
+                            input_args=tuple(as_boundary(t, self._device, first=index == 0) for t in takes),
+                            output_args=tuple(as_boundary(t, self._device, first=False) for t in gives))
         stage.timeline = self._timeline
         return stage
 
-    def _make_schedule(self, stages: list[_TimedStage]) -> Any:
+    def _make_schedule(self, stages: list[TimedStage]) -> Any:
         options: dict[str, Any] = {"n_microbatches": self._plan.micro_batches, "loss_fn": self._timed_loss, "scale_grads": False}
         if self._plan.schedule in SINGLE_PART:
             return SINGLE_PART[self._plan.schedule](stages[0], **options)
@@ -281,23 +229,6 @@ class LayerSplit:
         """This rank's share of the whole model's; every replica has the same gradient, so each gives its part."""
         gradients = [p.grad for p in self._counted if p.grad is not None]
         return nn.utils.get_total_norm(gradients).double().item() ** 2 / self._ring.place.num_replicas if gradients else 0.0
-
-
-def _shapes_between(model: LayeredModel, inputs: Tensor, precision: str) -> list[list[Tensor]]:
-    """What enters each layer, and what leaves the last: run once without gradients."""
-    found: list[list[Tensor]] = []
-    value: Any = inputs
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for layer in model.layers.values():
-            found.append(list(value) if isinstance(value, tuple) else [value])
-            value = layer(value)
-    return [*found, list(value) if isinstance(value, tuple) else [value]]
-
-
-def _as_boundary(example: Tensor, device: torch.device, *, first: bool) -> Tensor:
-    """A tensor without memory that says what travels: floating-point values bring a gradient back."""
-    like = torch.empty_like(example, device="meta")
-    return like.requires_grad_(like.is_floating_point() and not first)
 
 
 def _owners(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:

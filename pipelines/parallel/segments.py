@@ -101,6 +101,6 @@ def peer_errors() -> Iterator[None]:
     except RuntimeError as error:
         text = str(error)
         if any(word in text for word in _PEER_GONE):
-            raise PeerLostError("segments", f"a neighbour left while this rank waited for it ({text.splitlines()[0]})"
-                                ) from error
+            reason = text.splitlines()[0].rpartition("] ")[2].partition(". This is")[0]  # without file names and advice
+            raise PeerLostError("segments", f"a neighbour left while this rank waited for it ({reason})") from error
         raise

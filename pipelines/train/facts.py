@@ -61,7 +61,7 @@ def gpt_facts(model: GptModel, vocabulary_size: int, sequence_length: int) -> Mo
     """Of the GPT in ``models/gpt.py``, counted by hand.
 
     A block keeps 17 values per token and unit of width (its norms' inputs and outputs, query, key, value, the mixed
-    values twice, the fourfold feed-forward twice) and the head three copies of the logits. Source for the manner of
+    values twice, the fourfold feed-forward twice) and the head one copy of the logits. Source for the manner of
     counting: Korthikanti et al. 2022, section 4.
     """
     width, vocabulary, length = model.width, vocabulary_size, sequence_length
@@ -75,7 +75,7 @@ def gpt_facts(model: GptModel, vocabulary_size: int, sequence_length: int) -> Mo
     return ModelFacts((
         LayerFacts("embedding", (vocabulary + length) * width, 0, 0, hidden_bytes, 0.0), *blocks,
         LayerFacts("head", norm + (0 if model.tied_embeddings else table), table if model.tied_embeddings else 0,
-                   3 * logits_bytes + 2 * hidden_bytes, logits_bytes, 6.0 * table * length)))
+                   logits_bytes + 2 * hidden_bytes, logits_bytes, 6.0 * table * length)))
 
 
 @cache

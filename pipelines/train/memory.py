@@ -49,13 +49,18 @@ def _model_bytes(facts: ModelFacts, way: Way, parts: Sequence[range]) -> int:
 def _activation_bytes(facts: ModelFacts, way: Way, segment: int, parts: Sequence[range]) -> int:
     saved = sum(facts.layers[i].saved_bytes_per_sample for part in parts for i in part)
     in_flight = min(way.micro_batches, forwards_in_flight(way, segment))
+    last = len(facts.layers) - 1
+    output_bytes = facts.layers[last].output_bytes_per_sample
+    if any(part.stop - 1 == last for part in parts):  # the loss: its gradient twice; stages hold on to the outputs
+        saved_once = 2 * output_bytes + (in_flight * output_bytes if way.num_segments > 1 else 0)
+    else:
+        saved_once = 0
     travelling = 0
     if way.num_segments > 1:  # buffers for every micro-batch: activations in, gradients back
-        last = len(facts.layers) - 1
         travelling = sum((facts.layers[part.start - 1].output_bytes_per_sample if part.start else 0)
                          + (facts.layers[part.stop - 1].output_bytes_per_sample if part.stop - 1 < last else 0)
                          for part in parts) * way.micro_batches
-    return way.micro_batch_samples * (saved * in_flight + travelling)
+    return way.micro_batch_samples * (saved * in_flight + saved_once + travelling)
 
 
 def forwards_in_flight(way: Way, segment: int) -> int:

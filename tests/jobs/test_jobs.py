@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -177,6 +178,30 @@ def test_missing_java_is_named_with_what_installs_it(place, tmp_path):
                      environment={"PATH": str(tmp_path), "JAVA_HOME": ""})
     assert failed.returncode == 5, failed.stderr
     assert "apt-get install" in failed.stderr
+
+
+@pytest.mark.parametrize("victim", range(4))
+def test_a_killed_rank_of_a_hybrid_layout_is_named_and_no_process_is_left(place, finished, victim):
+    run_id = f"killed-{victim}"
+    options = ["--set", "train.steps=100000", "--set", "train.evaluate_every_steps=40", "--run-id", run_id, "--set",
+               "spark.master=local[4]", "--set", "layout.num_segments=2", "--set", "layout.micro_batch_samples=2"]
+    job = subprocess.Popen(command("train", place, *options), cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                           stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    record = place / "lake/runs" / run_id / "attempt-000" / f"rank-{victim:05d}.jsonl"
+    until = time.monotonic() + 120
+    while not (record.exists() and '"kind": "step"' in record.read_text()):
+        assert time.monotonic() < until, "no step was made"
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.1)
+    started = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+    time.sleep(random.uniform(0.0, 0.5))
+    os.kill(json.loads(record.read_text().splitlines()[0])["pid"], signal.SIGKILL)
+    _, errors = job.communicate(timeout=40)
+    assert job.returncode == 6, errors
+    assert f"error: rank {victim} on " in errors
+    assert "was killed by SIGKILL" in errors
+    _, alive = psutil.wait_procs(started, timeout=10)
+    assert not alive
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

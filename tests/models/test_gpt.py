@@ -11,7 +11,7 @@ from pipelines.errors import CheckpointError
 from pipelines.models.export import load_model, save_model
 from pipelines.models.generate import generate
 from pipelines.models.gpt import IGNORED, build_gpt, inputs_and_targets, token_loss_sum
-from pipelines.train.plan import gpt_parameters
+from pipelines.train.facts import gpt_facts
 
 SMALL = GptModel(num_layers=2, num_heads=2, width=16)
 
@@ -20,12 +20,12 @@ SMALL = GptModel(num_layers=2, num_heads=2, width=16)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_planned_number_of_parameters_is_the_real_one(tied, bias):
     settings = GptModel(num_layers=3, num_heads=2, width=24, tied_embeddings=tied, bias=bias)
-    assert build_gpt(settings, 101, 32, seed=1).num_parameters() == gpt_parameters(settings, 101, 32)
+    assert build_gpt(settings, 101, 32, seed=1).num_parameters() == gpt_facts(settings, 101, 32).parameters
 
 
 def test_gpt2_small_has_124_million_parameters():
     key_biases = 12 * 768  # which GPT-2 has and the softmax cancels
-    assert gpt_parameters(GptModel(num_layers=12, num_heads=12, width=768), 50257, 1024) == 124_439_808 - key_biases
+    assert gpt_facts(GptModel(num_layers=12, num_heads=12, width=768), 50257, 1024).parameters == 124_439_808 - key_biases
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
@@ -63,8 +63,8 @@ def save_example(folder, model=None):
     tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(26)}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     model = model or build_gpt(SMALL, 26, 8, seed=1)
-    save_model(folder, model.unique_state().items(), model.specs(), SMALL, vocabulary_size=26, sequence_length=8, end_of_text_id=25,
-               tokenizer_json=tokenizer.to_str().encode(), facts={"step": "3"})
+    save_model(folder, model.unique_state().items(), model.specs(), SMALL, vocabulary_size=26, sequence_length=8,
+               end_of_text_id=25, tokenizer_json=tokenizer.to_str().encode(), facts={"step": "3"})
     return model
 
 
