@@ -20,7 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from pipelines.config.checks import contradictions
-from pipelines.config.platform import Layout, Platform
+from pipelines.config.platform import ALL_AUTO, Layout, Platform
 from pipelines.config.recipe import MODEL_KINDS, Recipe
 from pipelines.errors import ConfigError, SparkringError
 
@@ -145,7 +145,9 @@ def _apply_override(raw: dict[str, Any], override: str, faults: list[SparkringEr
         if isinstance(at, list) and part.isdigit() and int(part) < len(at):
             at = at[int(part)]
         elif isinstance(at, dict):
-            if not isinstance(at.get(part), (dict, list)):
+            if part == "layout" and at.get(part) == "auto":
+                at[part] = dict(ALL_AUTO)
+            elif not isinstance(at.get(part), (dict, list)):
                 at[part] = [] if following.isdigit() else {}
             at = at[part]
         else:

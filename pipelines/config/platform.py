@@ -34,6 +34,9 @@ class Storage(Section):
 AUTO = 0  # stands for "auto" until the layout is chosen (train/layout.py); never in a run's saved config
 
 
+ALL_AUTO = {"num_replicas": "auto", "num_segments": "auto", "micro_batch_samples": "auto"}  # what ``layout: auto`` means
+
+
 def _auto_is_zero(value: Any) -> Any:
     if value == "auto":
         return AUTO
@@ -73,8 +76,7 @@ class Layout(Section):
     @model_validator(mode="before")
     @classmethod
     def _all_auto(cls, value: Any) -> Any:
-        auto = {"num_replicas": "auto", "num_segments": "auto", "micro_batch_samples": "auto"}
-        return auto if value == "auto" else value
+        return ALL_AUTO if value == "auto" else value
 
     @property
     def automatic(self) -> bool:

@@ -134,7 +134,7 @@ def test_an_automatic_layout_shows_what_it_was_chosen_from_and_trains(place, fin
     for column in ("replicas", "segments", "memory", "bubble", "wire/step", "chosen"):
         assert column in shown.stdout
     # too little memory for the whole model, enough for half of it
-    tight = ["--set", "layout=auto", "--set", "layout.memory_per_rank_bytes=500000000", "--set",
+    tight = ["--set", "layout=auto", "--set", "layout.memory_per_rank_bytes=580000000", "--set",
              "model={num_layers: 6, num_heads: 4, width: 512}", "--set", "train.steps=3", "--set", "schedule.warmup_steps=1"]
     run = run_job("pipeline", place, *tight)
     assert run.returncode == 0, run.stderr
@@ -152,7 +152,8 @@ def test_an_automatic_layout_shows_what_it_was_chosen_from_and_trains(place, fin
     ("pipeline", ["--set", "layout.num_segments=5"], 2, "layout.num_segments: 5 segments need 5 layers, the model has 4"),
     ("pipeline", ["--set", "layout.num_segments=2", "--set", "layout.schedule=2f2b"], 2, "layout.schedule: '2f2b'"),
     ("pipeline", ["--set", "layout.num_segments=0"], 2, "use a number from 1 on, or auto"),
-    ("pipeline", ["--set", "layout.num_segments=2", "--set", "train.steps=7"], 5, "2 x 2 segments need 4 slots"),
+    ("pipeline", ["--set", "layout.num_segments=2", "--set", "train.steps=7",
+                  "--set", "layout.micro_batch_samples=2"], 5, "2 x 2 segments need 4 slots"),
     ("pipeline", ["--set", "layout=auto", "--set", "layout.memory_per_rank_bytes=1000000", "--set", "train.steps=7"], 5,
      "the model needs"),
     ("pipeline", ["--set", "model={factory: 'no_such_package:build'}"], 2, "model.factory: no_such_package:build cannot be"),
