@@ -29,8 +29,8 @@ from tests.rank_processes import run_workers
 
 PEER = Path(__file__).parent / "peers" / "pipelining.py"
 COMMAND = "python -m benchmarks split"
-MODEL = {"num_layers": 6, "num_heads": 8, "width": 352, "tied_embeddings": False}
-COUNTS = [4, 4]  # layers of each segment: embedding and 3 blocks, 3 blocks and head
+MODEL = {"num_layers": 7, "num_heads": 8, "width": 336, "tied_embeddings": False}
+COUNTS = [5, 4]  # layers of each segment: embedding and 4 blocks, 3 blocks and head, which costs as much as a block
 VOCABULARY_SIZE, SEQUENCE_LENGTH = 4096, 256
 MICRO_BATCHES, MICRO_BATCH_SAMPLES = 8, 2
 STEPS, WARMUP, ROUNDS = 8, 2, 3

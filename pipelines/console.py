@@ -153,7 +153,7 @@ def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
             "run": f"{run.run_id}" + (" (complete, would be skipped)" if plan.run_complete else " (would be trained)"),
             "parameters": f"{run.parameters:,}",
             "steps": f"{run.steps:,} of {run.tokens_per_step:,} tokens; {run.steps_per_epoch:,} are an epoch",
-            "memory per rank": f"about {run.memory_bytes / 2**20:,.0f} MiB for weights, gradients, optimizer and activations",
+            "memory per rank": f"about {run.memory_bytes / 2**20:,.0f} MiB at its peak",
         }
     else:
         facts["run"] = "steps and memory follow from the dataset"

@@ -33,7 +33,6 @@ class Gang:
         self._group = f"sparkring-gang-{uuid.uuid4().hex[:12]}"
         self._ended = threading.Event()
         self.failure: str | None = None  # Spark's message
-        self.hosts: list[str] = []  # by rank, once ended well
         self._thread = InheritableThread(target=self._run, name="gang", session=spark)
         self._thread.daemon = True
 
@@ -62,9 +61,8 @@ class Gang:
         context = self._spark.sparkContext
         try:
             context.setJobGroup(self._group, f"sparkring: {self._num_ranks} ranks", interruptOnCancel=True)
-            rows = (context.parallelize(range(self._num_ranks), self._num_ranks).barrier()
-                    .mapPartitions(_task_body(self._order)).collect())
-            self.hosts = [row["host"] for row in sorted(rows, key=lambda row: row["rank"])]
+            (context.parallelize(range(self._num_ranks), self._num_ranks).barrier()
+             .mapPartitions(_task_body(self._order)).collect())
         except (Py4JError, PySparkException, OSError) as error:
             self.failure = str(error)
         finally:
@@ -73,5 +71,6 @@ class Gang:
 
 def _task_body(order: GangOrder) -> Any:
     def body(_: Any) -> Any:
-        return run_rank(order, BarrierTaskContext.get())
+        run_rank(order, BarrierTaskContext.get())
+        return iter(())
     return body

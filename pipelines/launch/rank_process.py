@@ -17,7 +17,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,15 +58,13 @@ def exit_file(run: RunFolder, attempt: int, rank: int) -> Path:
     return run.attempt(attempt) / f"rank-{rank:05d}.exit"
 
 
-def run_rank(order: GangOrder, context: Any) -> Iterator[dict[str, Any]]:
+def run_rank(order: GangOrder, context: Any) -> None:
     """The body of a barrier task: one rank from start to end.
 
     Args:
         context: ``pyspark.BarrierTaskContext``.
-    Yields:
-        One row, ``{"rank", "host"}``, when the rank ended well.
     Raises:
-        RuntimeError: it did not; Spark then ends the other tasks and with them their ranks.
+        RuntimeError: the rank did not end well; Spark then ends the other tasks and with them their ranks.
     """
     run = RunFolder(Path(order.run_folder))
     if context.attemptNumber() > 0:
@@ -78,6 +75,7 @@ def run_rank(order: GangOrder, context: Any) -> Iterator[dict[str, Any]]:
     if not run.attempt(order.attempt).is_dir():
         raise RuntimeError(f"storage.root: {run.path} is not visible on {socket.gethostname()}; "
                            "it must be a folder that driver and executors share")
+    _check_own_name()
     interface = order.network_interface or _interface_of(address)
     process = _start(order, run, seat, rank_environment(order, seat, interface))
     try:
@@ -88,7 +86,6 @@ def run_rank(order: GangOrder, context: Any) -> Iterator[dict[str, Any]]:
         host = infos[context.partitionId()][1]
         _write_exit(run, order.attempt, seat.rank, host, code)
         raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}")
-    yield {"rank": seat.rank, "host": infos[context.partitionId()][1]}
 
 
 def _start(order: GangOrder, run: RunFolder, seat: Seat, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -160,6 +157,14 @@ def _write_exit(run: RunFolder, attempt: int, rank: int, host: str, code: int) -
         tail = log.read().decode("utf-8", errors="replace")
     write_file(exit_file(run, attempt, rank), json.dumps(
         {"rank": rank, "host": host, "exit_code": code, "time_s": time.time(), "tail": tail}))
+
+
+def _check_own_name() -> None:
+    """Horovod 0.28.1 looks its host's name up and dies of a segmentation fault where that has no address."""
+    try:
+        socket.gethostbyname(socket.gethostname())
+    except OSError as error:
+        raise RuntimeError(f"host {socket.gethostname()}: its name has no address ({error}); add it to /etc/hosts") from error
 
 
 def _address_towards(driver_address: str) -> str:

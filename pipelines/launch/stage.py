@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform as machine
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,24 @@ class TrainOutcome:
     fresh: bool
 
 
+@dataclass
+class _Placing:
+    """An observer that passes everything on and keeps the host of each rank."""
+
+    observer: Observer
+    hosts: list[str] = field(default_factory=list)
+
+    def layout_chosen(self, choice: Choice) -> None:
+        self.observer.layout_chosen(choice)
+
+    def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
+        self.hosts[:] = [start["host"] for start in starts]
+        self.observer.ranks_met(plan, starts)
+
+    def on_record(self, record: dict[str, Any]) -> None:
+        self.observer.on_record(record)
+
+
 def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, run_id: str, command: str,
           observer: Observer) -> TrainOutcome:
     """Trains unless this run is complete.
@@ -71,13 +89,15 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         plan.save(run.plan)
         state = _started(config, manifest, plan, attempt, command)
         state.save(run.state)
+        placing = _Placing(observer)
         try:
-            hosts = _run_gang(spark, config, run, attempt, plan, observer)
+            _run_gang(spark, config, run, attempt, plan, placing)
         except SparkringError as error:
             status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-            state.changed(status=status, exit_code=error.exit_code, error=str(error), ended_s=time.time()).save(run.state)
+            state.changed(status=status, exit_code=error.exit_code, error=str(error), ended_s=time.time(),
+                          placement=tuple(placing.hosts)).save(run.state)
             raise
-        state = state.changed(status="completed", exit_code=0, ended_s=time.time(), placement=tuple(hosts))
+        state = state.changed(status="completed", exit_code=0, ended_s=time.time(), placement=tuple(placing.hosts))
         state.save(run.state)
         return TrainOutcome(state, fresh=True)
 
@@ -117,8 +137,8 @@ def check_shards_present(dataset: Path, manifest: Manifest) -> None:
 
 
 def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int, plan: RunPlan,
-              observer: Observer) -> list[str]:
-    """Host of each rank, when all ended well."""
+              observer: Observer) -> None:
+    """Returns when all ranks ended well."""
     layout, launch = config.platform.layout, config.platform.launch
     num_ranks = layout.num_replicas * layout.num_segments
     address = driver_address(spark)
@@ -133,7 +153,6 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
             watch(gang, rendezvous, run, attempt, num_ranks, launch, plan, observer)
         finally:
             gang.stop(launch.stop_timeout_s)
-    return gang.hosts
 
 
 def driver_address(spark: SparkSession) -> str:

@@ -34,6 +34,7 @@ from torch.distributed.pipelining import (
     ScheduleInterleavedZeroBubble,
 )
 
+from pipelines.errors import RankFailedError
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.averaging import GradientAverage, StepFacts
 from pipelines.parallel.comms import Ring
@@ -130,7 +131,7 @@ class LayerSplit:
         """See ``Strategy``.
 
         Raises:
-            PeerLostError: another rank went away.
+            PeerLostError: another rank went away. RankFailedError: the segments do not see the same samples.
         """
         for parameter in self._own.values():
             parameter.grad = None
@@ -147,7 +148,8 @@ class LayerSplit:
         facts.finish()
         averaging_s = time.perf_counter() - pipelined
         if facts.disagreement:
-            raise RuntimeError("the first and the last segment of a replica read different samples")
+            raise RankFailedError("segments", "the first and the last one of a replica read different samples",
+                                  "are the dataset's files the same on all hosts?")
         self._correction = 1.0 / (self._scale * max(facts.tokens, 1))
         gradient_norm = math.sqrt(facts.squared_norm) * self._correction
         return StepOutcome(

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import DataError, RankFailedError
 from pipelines.launch.diagnosis import first_cause
-from pipelines.launch.rank_process import _write_exit, exit_file
+from pipelines.launch.rank_process import _check_own_name, _write_exit, exit_file
 from pipelines.tables.paths import RunFolder
 from pipelines.tables.records import RecordWriter
 
@@ -68,3 +68,12 @@ def test_a_lost_executor_is_told_in_one_line_of_sparks(run):
     assert "Reason: Executor heartbeat timed out" in str(error)
     assert "java.lang" not in str(error)
     assert sys.getsizeof(str(error)) < 2000
+
+
+def test_a_host_whose_name_has_no_address_is_told_before_horovod_dies_of_it(monkeypatch):
+    def unknown(name):
+        raise OSError("Name or service not known")
+
+    monkeypatch.setattr("socket.gethostbyname", unknown)
+    with pytest.raises(RuntimeError, match=r"its name has no address \(Name or service not known\); add it to /etc/hosts"):
+        _check_own_name()

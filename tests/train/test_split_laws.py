@@ -57,6 +57,9 @@ def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_pa
         assert (value - expected_weights[parameter]).abs().max().item() <= 1e-6, parameter
     # every rank tells of every step; the tokens whose loss the ranks computed are the global ones
     steps = [of_kind(each, "step") for each in records]
+    for rank in range(num_replicas * num_segments):  # ranks in the middle need no samples and read none
+        waited = sum(step["data_wait_s"] for step in steps[rank])
+        assert (waited > 0) == (rank % num_segments in (0, num_segments - 1))
     for at, step in enumerate(steps[0]):
         assert sum(rank_steps[at]["tokens"] for rank_steps in steps) == step["global_tokens"]
         assert all(rank_steps[at]["loss"] == step["loss"] for rank_steps in steps)
