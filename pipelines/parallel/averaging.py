@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from pipelines.parallel.comms import WIRE_DTYPES, Ring
+from pipelines.parallel.comms import WIRE_DTYPES, Place, Ring
 from pipelines.parallel.steps import Totals
 
 
@@ -107,28 +107,29 @@ class GradientAverage:
 class StepFacts:
     """The numbers of a step that are summed over all ranks in one small allreduce, in float64."""
 
-    def __init__(self, ring: Ring, own: Totals, *, squared_norm: float = 0.0, disagreement: int = 0) -> None:
+    def __init__(self, place: Place, own: Totals, start_sum: Callable[[Tensor, str], Callable[[], None]], *,
+                 disagreement: int = 0) -> None:
         """
         Args:
             own: of the loss that this rank computed.
-            squared_norm: this rank's share of the gradient's, where the whole model's is a sum over ranks.
+            start_sum: begins the sum over all ranks, as ``Ring.start_sum`` does.
             disagreement: adds up to 0 over the ranks of a replica that saw the same samples.
         """
-        num_ranks, rank = ring.place.num_ranks, ring.place.rank
+        num_ranks, rank = place.num_ranks, place.rank
         finite = math.isfinite(own.loss)
         # one slot per rank tells everybody who met a loss that is not finite
-        self._values = torch.zeros(5 + num_ranks, dtype=torch.float64)
-        self._values[:5] = torch.tensor([own.loss if finite else 0.0, own.tokens, own.samples, squared_norm, disagreement],
+        self._values = torch.zeros(4 + num_ranks, dtype=torch.float64)
+        self._values[:4] = torch.tensor([own.loss if finite else 0.0, own.tokens, own.samples, disagreement],
                                         dtype=torch.float64)
-        self._values[5 + rank] = 0.0 if finite else 1.0
-        self._finish = ring.start_sum(self._values, "step.facts")
+        self._values[4 + rank] = 0.0 if finite else 1.0
+        self._finish = start_sum(self._values, "step.facts")
 
     def finish(self) -> None:
         """Waits for the sum; the facts can be read afterwards."""
         self._finish()
-        self.loss_sum, tokens, samples, self.squared_norm, disagreement = self._values[:5].tolist()
+        self.loss_sum, tokens, samples, disagreement = self._values[:4].tolist()
         self.tokens, self.samples, self.disagreement = int(tokens), int(samples), int(disagreement)
-        bad_ranks = self._values[5:].nonzero().flatten().tolist()
+        bad_ranks = self._values[4:].nonzero().flatten().tolist()
         self.first_bad_rank: int | None = bad_ranks[0] if bad_ranks else None
 
     @property

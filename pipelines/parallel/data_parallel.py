@@ -70,7 +70,7 @@ class DataParallel:
             tokens += counted
             samples += int((micro_batch[2] > 0).sum())
         waited_from = time.perf_counter()
-        facts = StepFacts(self._ring, Totals(loss_total, tokens, samples))
+        facts = StepFacts(self._ring.place, Totals(loss_total, tokens, samples), self._ring.start_sum)
         self._average.finish()
         facts.finish()
         averaging_s = time.perf_counter() - waited_from if self._ring.place.num_ranks > 1 else 0.0

@@ -139,19 +139,23 @@ class LayerSplit:
         began = time.perf_counter()
         totals, fingerprint = self._flow(micro_batches, self._schedule.step)
         pipelined = time.perf_counter()
+        # with one replica the ring has nothing to sum, and its next cycle need not be waited for
+        alone = self._ring.place.num_replicas == 1
+        facts = StepFacts(self._ring.place, totals, self._group.start_sum if alone else self._ring.start_sum,
+                          disagreement=fingerprint)
         self._average.finish()
         for parameter, segments in self._tied.items():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             self._group.sum_between(parameter.grad, segments)
-        facts = StepFacts(self._ring, totals, squared_norm=self._squared_norm(), disagreement=fingerprint)
+        squared_norm = self._squared_norm()
         facts.finish()
         averaging_s = time.perf_counter() - pipelined
         if facts.disagreement:
             raise RankFailedError("segments", "the first and the last one of a replica read different samples",
                                   "are the dataset's files the same on all hosts?")
         self._correction = 1.0 / (self._scale * max(facts.tokens, 1))
-        gradient_norm = math.sqrt(facts.squared_norm) * self._correction
+        gradient_norm = math.sqrt(squared_norm) * self._correction
         return StepOutcome(
             loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=totals.tokens,
             samples=totals.samples, gradient_norm=gradient_norm, averaging_s=averaging_s,
@@ -228,9 +232,12 @@ class LayerSplit:
             return self._loss.loss_sum(output, targets) * self._scale
 
     def _squared_norm(self) -> float:
-        """This rank's share of the whole model's; every replica has the same gradient, so each gives its part."""
+        """Of the whole model's gradient: each segment's share, summed over the segments."""
         gradients = [p.grad for p in self._counted if p.grad is not None]
-        return nn.utils.get_total_norm(gradients).double().item() ** 2 / self._ring.place.num_replicas if gradients else 0.0
+        own = nn.utils.get_total_norm(gradients).double().square() if gradients else torch.zeros((), dtype=torch.float64)
+        shares = own.reshape(1)
+        self._group.start_sum(shares, "squared norm")()
+        return shares.item()
 
 
 def _owners(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:

@@ -10,7 +10,7 @@ through a file in the shared run folder: nothing listens for it, and nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -28,8 +28,8 @@ _PEER_GONE = ("gloo", "Timed out", "Connection", "NCCL")  # in the message of a 
 class SegmentGroup:
     """All segments of this rank's replica, from ``join`` to ``leave``. Group rank = segment index."""
 
-    def __init__(self, place: Place) -> None:
-        self.place = place
+    def __init__(self, place: Place, device: torch.device) -> None:
+        self.place, self._device = place, device
 
     @staticmethod
     def join(place: Place, folder: Path, device: torch.device, *, meet_timeout_s: float, wait_timeout_s: float
@@ -52,7 +52,7 @@ class SegmentGroup:
         except (RuntimeError, ValueError) as error:
             raise RankFailedError(f"segments of replica {place.replica_index}", f"did not meet: {error}",
                                   "see the other ranks' logs; check launch.network_interface and firewalls") from error
-        group = SegmentGroup(place)
+        group = SegmentGroup(place, device)
         group.sum_between(torch.zeros(1, device=device), list(range(place.num_segments)))  # all are there: the file may go
         path.unlink(missing_ok=True)
         return group
@@ -82,6 +82,22 @@ class SegmentGroup:
         for following in ordered[1:]:
             total.add_(following)
         values.copy_(total)
+
+    def start_sum(self, values: Tensor, name: str) -> Callable[[], None]:
+        """Begins to replace ``values`` by its sum over the segments; the returned call waits until that is done.
+
+        ``name`` is for people: gloo and NCCL go by the order of the calls, which is the same on every segment.
+        """
+        moved = values.to(self._device)
+        work = dist.all_reduce(moved, async_op=True)
+
+        def finish() -> None:
+            with peer_errors():
+                work.wait()
+            if moved is not values:
+                values.copy_(moved)
+
+        return finish
 
     def send(self, values: Tensor, segment: int) -> None:
         with peer_errors():
