@@ -3,8 +3,6 @@
 Runs on: ranks.
 Takes:   a layered model, its loss, and this replica's micro-batches of a step.
 Gives:   in every parameter's ``grad`` the gradient of the global batch's mean loss per token, equal on all ranks.
-
-Each bucket's allreduce starts as soon as its last gradient is there in the last micro-batch.
 """
 
 from __future__ import annotations
@@ -37,16 +35,10 @@ class DataParallel:
             expected_tokens: of a full global batch; scales backward so that narrow gradients neither over- nor underflow.
         """
         self._model, self._loss_sum, self._ring, self._scale = model, loss_sum, ring, 1.0 / expected_tokens
-        self._trained = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
-        self._average = GradientAverage(self._trained[::-1], ring, bucket_bytes=bucket_bytes, gradient_wire=gradient_wire)
-        buckets = self._average.buckets
-        self._bucket_of: dict[Tensor, int] = {p: i for i, bucket in enumerate(buckets) for p in bucket.parameters}
-        self._missing: list[int] = []  # of each bucket, in the last micro-batch
-        self._last_micro_batch = False
+        trained = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
+        self._average = GradientAverage(dict.fromkeys(trained[::-1], 1), ring, bucket_bytes=bucket_bytes,
+                                        gradient_wire=gradient_wire, overlap=overlap)
         self._correction = 1.0
-        if overlap and buckets:
-            for parameter in self._trained:
-                parameter.register_post_accumulate_grad_hook(self._on_gradient)
 
     @property
     def optimized(self) -> nn.Module:
@@ -58,12 +50,9 @@ class DataParallel:
         Raises:
             PeerLostError: another rank went away.
         """
-        for parameter in self._trained:
-            parameter.grad = None
-        self._missing = [len(bucket.parameters) for bucket in self._average.buckets]
+        self._average.begin(len(micro_batches))
         loss_total, tokens, samples = 0.0, 0, 0
-        for i, micro_batch in enumerate(micro_batches):
-            self._last_micro_batch = i == len(micro_batches) - 1
+        for micro_batch in micro_batches:
             loss_sum, counted = self._loss_sum(*micro_batch)
             (loss_sum * self._scale).backward()
             loss_total += loss_sum.item()
@@ -80,16 +69,6 @@ class DataParallel:
             loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=tokens, samples=samples,
             gradient_norm=gradient_norm, averaging_s=averaging_s,
             finite=facts.first_bad_rank is None and math.isfinite(gradient_norm), first_bad_rank=facts.first_bad_rank)
-
-    def _on_gradient(self, parameter: Tensor) -> None:
-        """Starts a bucket's sum when its last gradient of the step has been added; in bucket order on every rank."""
-        if not self._last_micro_batch:
-            return
-        self._missing[self._bucket_of[parameter]] -= 1
-        for i, missing in enumerate(self._missing):
-            if missing:
-                break
-            self._average.start(i)
 
     def scale_gradients(self, factor: float) -> None:
         factor *= self._correction

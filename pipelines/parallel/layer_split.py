@@ -7,7 +7,7 @@ Gives:   a ``Strategy``: the gradient of one process for every parameter of this
 
 The schedules are torch's. Shapes between parts are found by running the whole model once before it is cut, so the
 schedules need not ask each other with pickled objects. Every micro-batch has the same number of samples: the last one
-is padded with samples of weight 0. Gradients are averaged after the schedule, when all micro-batches are in them.
+is padded with samples of weight 0. A bucket of gradients is summed over the replicas once all micro-batches are in it.
 
 A parameter that layers of several segments share (tied embeddings) has a copy on each of them. Its gradient is summed
 over replicas, then between the holders in the order of the segments: the copies stay equal bit by bit.
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -70,8 +71,8 @@ class LayerSplit:
     """A ``Strategy`` for replicas of several ranks; built once per run on every rank."""
 
     def __init__(self, model: LayeredModel, loss: SplitLoss, plan: SplitPlan, example: MicroBatch, ring: Ring,
-                 group: SegmentGroup, *, device: torch.device, precision: str, bucket_bytes: int, gradient_wire: str,
-                 expected_tokens: int, compiled: bool = False) -> None:
+                 group: SegmentGroup, *, device: torch.device, precision: str, bucket_bytes: int, overlap: bool,
+                 gradient_wire: str, expected_tokens: int, compiled: bool = False) -> None:
         """
         Args:
             model: whole, the same on every rank; only this rank's parts go to the device and are kept.
@@ -99,12 +100,15 @@ class LayerSplit:
         stages = [self._stage(i, parts[i], shapes[ranges[i].start], shapes[ranges[i].stop], precision, compiled)
                   for i in own_parts]
         self._schedule = self._make_schedule(stages)
-        trained = [p for p in dict.fromkeys(self._parts.parameters()) if p.requires_grad]
+        # of several parts of this rank that share a parameter, each one's backward adds to its gradient
+        uses = Counter(p for part in parts.values() for p in part.parameters() if p.requires_grad)
         self._tied = {p: holders[name] for name, p in self._own.items() if name in holders and p.requires_grad}
-        self._average = GradientAverage(trained[::-1], ring, bucket_bytes=bucket_bytes, gradient_wire=gradient_wire)
+        # zero bubble adds weights' gradients by itself, without autograd's hooks
+        self._average = GradientAverage(dict(reversed(uses.items())), ring, bucket_bytes=bucket_bytes,
+                                        gradient_wire=gradient_wire, overlap=overlap and plan.schedule != "zero_bubble")
         # of copies of a tied parameter, the first one counts in the norm of the whole model
         copies = {p for p, segments in self._tied.items() if place.segment_index != segments[0]}
-        self._counted = [p for p in trained if p not in copies]
+        self._counted = [p for p in uses if p not in copies]
 
     def _stage(self, index: int, layers: LayeredModel, takes: list[Tensor], gives: list[Tensor], precision: str,
                compiled: bool) -> TimedStage:
@@ -133,8 +137,7 @@ class LayerSplit:
         Raises:
             PeerLostError: another rank went away. RankFailedError: the segments do not see the same samples.
         """
-        for parameter in self._own.values():
-            parameter.grad = None
+        self._average.begin(self._plan.micro_batches)
         self._timeline.restart()
         began = time.perf_counter()
         totals, fingerprint = self._flow(micro_batches, self._schedule.step)

@@ -152,7 +152,8 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
     return LayerSplit(
         model, loss, SplitPlan(layout.schedule, counts, micro_batches=-(-share // size), micro_batch_samples=size),
         example, ring, group, device=device, precision=recipe.train.precision,
-        bucket_bytes=config.platform.communication.bucket_bytes, gradient_wire=recipe.train.gradient_wire,
+        bucket_bytes=config.platform.communication.bucket_bytes, overlap=config.platform.communication.overlap,
+        gradient_wire=recipe.train.gradient_wire,
         expected_tokens=plan.tokens_per_step, compiled=layout.compile)
 
 
