@@ -127,31 +127,30 @@ class GradientAverage:
 
 
 class StepFacts:
-    """The numbers of a step that are summed over all ranks in one small allreduce, in float64."""
+    """The numbers of a step that all ranks must know, as one small tensor to be summed over them, in float64."""
 
-    def __init__(self, place: Place, own: Totals, start_sum: Callable[[Tensor, str], Callable[[], None]], *,
-                 disagreement: int = 0) -> None:
+    def __init__(self, place: Place, own: Totals, *, disagreement: int = 0) -> None:
         """
         Args:
             own: of the loss that this rank computed.
-            start_sum: begins the sum over all ranks, as ``Ring.start_sum`` does.
             disagreement: adds up to 0 over the ranks of a replica that saw the same samples.
         """
-        num_ranks, rank = place.num_ranks, place.rank
         finite = math.isfinite(own.loss)
-        # one slot per rank tells everybody who met a loss that is not finite
-        self._values = torch.zeros(4 + num_ranks, dtype=torch.float64)
-        self._values[:4] = torch.tensor([own.loss if finite else 0.0, own.tokens, own.samples, disagreement],
-                                        dtype=torch.float64)
-        self._values[4 + rank] = 0.0 if finite else 1.0
-        self._finish = start_sum(self._values, "step.facts")
+        # the last slots are the ranks': they tell everybody who met a loss that is not finite
+        self.values = torch.zeros(5 + place.num_ranks, dtype=torch.float64)
+        self.values[:4] = torch.tensor([own.loss if finite else 0.0, own.tokens, own.samples, disagreement],
+                                       dtype=torch.float64)
+        self.values[5 + place.rank] = 0.0 if finite else 1.0
 
-    def finish(self) -> None:
-        """Waits for the sum; the facts can be read afterwards."""
-        self._finish()
-        self.loss_sum, tokens, samples, disagreement = self._values[:4].tolist()
+    def add_squared_norm(self, share: Tensor) -> None:
+        """This segment's share of the whole gradient's squared norm; before the sum over the segments."""
+        self.values[4] += share.cpu()
+
+    def read(self) -> None:
+        """Takes the numbers out, once they are summed over all ranks."""
+        self.loss_sum, tokens, samples, disagreement, self.squared_norm = self.values[:5].tolist()
         self.tokens, self.samples, self.disagreement = int(tokens), int(samples), int(disagreement)
-        bad_ranks = self._values[4:].nonzero().flatten().tolist()
+        bad_ranks = self.values[5:].nonzero().flatten().tolist()
         self.first_bad_rank: int | None = bad_ranks[0] if bad_ranks else None
 
     @property

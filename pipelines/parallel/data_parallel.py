@@ -59,9 +59,11 @@ class DataParallel:
             tokens += counted
             samples += int((micro_batch[2] > 0).sum())
         waited_from = time.perf_counter()
-        facts = StepFacts(self._ring.place, Totals(loss_total, tokens, samples), self._ring.start_sum)
+        facts = StepFacts(self._ring.place, Totals(loss_total, tokens, samples))
+        finish_facts = self._ring.start_sum(facts.values, "step.facts")
         self._average.finish()
-        facts.finish()
+        finish_facts()
+        facts.read()
         averaging_s = time.perf_counter() - waited_from if self._ring.place.num_ranks > 1 else 0.0
         self._correction = 1.0 / (self._scale * max(facts.tokens, 1))
         gradient_norm = nn.utils.get_total_norm(self._average.gradients()).item() * self._correction

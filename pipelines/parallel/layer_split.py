@@ -142,23 +142,23 @@ class LayerSplit:
         began = time.perf_counter()
         totals, fingerprint = self._flow(micro_batches, self._schedule.step)
         pipelined = time.perf_counter()
-        # with one replica the ring has nothing to sum, and its next cycle need not be waited for
-        alone = self._ring.place.num_replicas == 1
-        facts = StepFacts(self._ring.place, totals, self._group.start_sum if alone else self._ring.start_sum,
-                          disagreement=fingerprint)
+        facts = StepFacts(self._ring.place, totals, disagreement=fingerprint)
+        finish_facts = self._ring.start_sum(facts.values, "step.facts", over_replicas=True)
         self._average.finish()
         for parameter, segments in self._tied.items():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
             self._group.sum_between(parameter.grad, segments)
-        squared_norm = self._squared_norm()
-        facts.finish()
+        finish_facts()
+        facts.add_squared_norm(self._squared_norm())
+        self._group.sum(facts.values)
+        facts.read()
         averaging_s = time.perf_counter() - pipelined
         if facts.disagreement:
             raise RankFailedError("segments", "the first and the last one of a replica read different samples",
                                   "are the dataset's files the same on all hosts?")
         self._correction = 1.0 / (self._scale * max(facts.tokens, 1))
-        gradient_norm = math.sqrt(squared_norm) * self._correction
+        gradient_norm = math.sqrt(facts.squared_norm) * self._correction
         return StepOutcome(
             loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=totals.tokens,
             samples=totals.samples, gradient_norm=gradient_norm, averaging_s=averaging_s,
@@ -234,13 +234,10 @@ class LayerSplit:
         with self._timeline.working("loss", len(self._plan.counts) - 1, done):
             return self._loss.loss_sum(output, targets) * self._scale
 
-    def _squared_norm(self) -> float:
-        """Of the whole model's gradient: each segment's share, summed over the segments."""
+    def _squared_norm(self) -> Tensor:
+        """This segment's share of the whole model's gradient's."""
         gradients = [p.grad for p in self._counted if p.grad is not None]
-        own = nn.utils.get_total_norm(gradients).double().square() if gradients else torch.zeros((), dtype=torch.float64)
-        shares = own.reshape(1)
-        self._group.start_sum(shares, "squared norm")()
-        return shares.item()
+        return nn.utils.get_total_norm(gradients).double().square() if gradients else torch.zeros(())
 
 
 def _owners(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:

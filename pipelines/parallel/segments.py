@@ -10,7 +10,7 @@ through a file in the shared run folder: nothing listens for it, and nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -53,7 +53,7 @@ class SegmentGroup:
             raise RankFailedError(f"segments of replica {place.replica_index}", f"did not meet: {error}",
                                   "see the other ranks' logs; check launch.network_interface and firewalls") from error
         group = SegmentGroup(place, device)
-        group.sum_between(torch.zeros(1, device=device), list(range(place.num_segments)))  # all are there: the file may go
+        group.sum(torch.zeros(1))  # all are there: the file may go
         path.unlink(missing_ok=True)
         return group
 
@@ -83,21 +83,12 @@ class SegmentGroup:
             total.add_(following)
         values.copy_(total)
 
-    def start_sum(self, values: Tensor, name: str) -> Callable[[], None]:
-        """Begins to replace ``values`` by its sum over the segments; the returned call waits until that is done.
-
-        ``name`` is for people: gloo and NCCL go by the order of the calls, which is the same on every segment.
-        """
+    def sum(self, values: Tensor) -> None:
+        """Replaces ``values`` by its sum over all segments, in place."""
         moved = values.to(self._device)
-        work = dist.all_reduce(moved, async_op=True)
-
-        def finish() -> None:
-            with peer_errors():
-                work.wait()
-            if moved is not values:
-                values.copy_(moved)
-
-        return finish
+        with peer_errors():
+            dist.all_reduce(moved)
+        values.copy_(moved)
 
     def send(self, values: Tensor, segment: int) -> None:
         with peer_errors():
