@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,7 @@ def spark_session(platform: Platform, app_name: str) -> Iterator[SparkSession]:
         try:
             yield spark
         finally:
-            with suppress(Py4JError, OSError):  # the JVM may be gone already; then there is nothing to stop
-                spark.stop()
+            _try_within(JVM_STOP_TIMEOUT_S, spark.stop)
     except ConfigError:
         keep_log = False
         raise
@@ -284,11 +283,21 @@ def _complaint(log: Path) -> str | None:
     return complaint and complaint.strip().removeprefix('Exception in thread "main" ')
 
 
+def _try_within(bound_s: float, call: Callable[[], None]) -> None:
+    """Asks the JVM for something and waits no longer than that: one that was interrupted in a call may never answer."""
+    def ask() -> None:
+        with suppress(Py4JError, OSError):  # it may be gone already; then there is nothing to do
+            call()
+
+    asking = threading.Thread(target=ask, name="ask the JVM", daemon=True)
+    asking.start()
+    asking.join(bound_s)
+
+
 def _end_jvm(gateway: Any) -> None:
     """Ends the JVM and its Python workers, and lets a later session start a fresh one."""
     SparkContext._gateway = SparkContext._jvm = None
-    with suppress(Py4JError, OSError):
-        gateway.shutdown()
+    _try_within(JVM_STOP_TIMEOUT_S, gateway.shutdown)
     gateway.proc.stdin.close()  # the JVM ends when its input does
     try:
         gateway.proc.wait(JVM_STOP_TIMEOUT_S)
