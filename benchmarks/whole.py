@@ -25,6 +25,15 @@ PEER = Path(__file__).parent / "peers" / "whole.py"
 STEPS, ROUNDS = 60, 2
 
 
+def is_text(path: str) -> bool:
+    """The peer's tokenizer stops at bytes that are not UTF-8; ours counts such files and goes on."""
+    try:
+        Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def measure() -> list[Figure]:
     recipe_path, platform_path = ROOT / "conf/recipes/gpt-demo.yaml", ROOT / "conf/platforms/local.yaml"
     recipe = load_config(recipe_path, platform_path).recipe
@@ -37,7 +46,8 @@ def measure() -> list[Figure]:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             files = folder / "files.txt"
-            files.write_text("\n".join(str(file.path) for file in list_files(recipe.prepare.inputs, folder / "lake")))
+            paths = [file.path for file in list_files(recipe.prepare.inputs, folder / "lake")]
+            files.write_text("\n".join(path for path in paths if is_text(path)))
             began = time.perf_counter()
             # the peer neither evaluates nor generates, so ours evaluates once, on few rows, and generates nothing
             subprocess.run([sys.executable, str(ROOT / "jobs/pipeline.py"), "--recipe", str(recipe_path), "--platform",

@@ -68,9 +68,9 @@ def layer_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, pre
             outputs = [loss.loss_sum(result, targets)] if i == len(best) - 1 else _differentiable(result)
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
             best[i] = min(best[i], time.perf_counter() - began)
+            for parameter in layer.parameters():  # one layer's gradients at a time: the whole model's may not fit
+                parameter.grad = None
             value = result
-    for parameter in model.parameters():
-        parameter.grad = None
     return best
 
 
