@@ -15,13 +15,14 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from pipelines.capacity import known_slots
 from pipelines.config.load import Config
 from pipelines.errors import DataError, SparkringError
 from pipelines.launch.runs import check_run_id, default_run_id
 from pipelines.launch.stage import chosen_layout, train
 from pipelines.launch.watch import Observer
 from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
-from pipelines.session import known_slots, spark_session
+from pipelines.session import spark_session
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.track import LiveLoader, load_run, summarize, write_report

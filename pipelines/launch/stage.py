@@ -17,6 +17,7 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
+from pipelines.capacity import free_slots, slot_memory_bytes
 from pipelines.config.load import Config
 from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError
 from pipelines.launch.gang import Gang
@@ -24,7 +25,7 @@ from pipelines.launch.rank_process import GangOrder
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.launch.runs import check_run_id, claim_run, next_attempt, training_hash
 from pipelines.launch.watch import Observer, watch
-from pipelines.session import free_slots, slot_memory_bytes, slots
+from pipelines.session import slots
 from pipelines.tables.atomic import storage_errors, write_file
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake, RunFolder
