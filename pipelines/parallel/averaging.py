@@ -125,6 +125,12 @@ class GradientAverage:
             return [bucket.flat for bucket in self.buckets]
         return [parameter.grad for parameter in self._trained if parameter.grad is not None]
 
+    def scale(self, factor: float) -> None:
+        """Multiplies every gradient, in place."""
+        if factor != 1.0:
+            for gradient in self.gradients():
+                gradient.mul_(factor)
+
 
 class StepFacts:
     """The numbers of a step that all ranks must know, as one small tensor to be summed over them, in float64."""

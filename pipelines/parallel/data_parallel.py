@@ -73,10 +73,7 @@ class DataParallel:
             finite=facts.first_bad_rank is None and math.isfinite(gradient_norm), first_bad_rank=facts.first_bad_rank)
 
     def scale_gradients(self, factor: float) -> None:
-        factor *= self._correction
-        if factor != 1.0:
-            for gradient in self._average.gradients():
-                gradient.mul_(factor)
+        self._average.scale(factor * self._correction)
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:

@@ -167,10 +167,7 @@ class LayerSplit:
             finite=facts.first_bad_rank is None and math.isfinite(gradient_norm), first_bad_rank=facts.first_bad_rank)
 
     def scale_gradients(self, factor: float) -> None:
-        factor *= self._correction
-        if factor != 1.0:
-            for gradient in self._average.gradients():
-                gradient.mul_(factor)
+        self._average.scale(factor * self._correction)
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
@@ -240,17 +237,20 @@ class LayerSplit:
         return nn.utils.get_total_norm(gradients).double().square() if gradients else torch.zeros(())
 
 
+def _segment_of_layers(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:
+    layer_names = list(model.layers)
+    return {layer_names[i]: part % num_segments for part, layers in enumerate(ranges) for i in layers}
+
+
 def _owners(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:
     """The segment that holds each parameter, the first one of those that share it."""
-    layer_names = list(model.layers)
-    segment_of = {layer_names[i]: part % num_segments for part, layers in enumerate(ranges) for i in layers}
+    segment_of = _segment_of_layers(model, ranges, num_segments)
     return {name: segment_of[name.split(".")[0]] for name, _ in model.named_parameters()}
 
 
 def _holders_of_tied(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, list[int]]:
     """The segments that hold a parameter, by each of its names, where there are several."""
-    layer_names = list(model.layers)
-    segment_of = {layer_names[i]: part % num_segments for part, layers in enumerate(ranges) for i in layers}
+    segment_of = _segment_of_layers(model, ranges, num_segments)
     names_of: dict[nn.Parameter, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names_of.setdefault(parameter, []).append(name)

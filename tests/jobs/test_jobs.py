@@ -181,19 +181,25 @@ def test_missing_java_is_named_with_what_installs_it(place, tmp_path):
     assert "apt-get install" in failed.stderr
 
 
-@pytest.mark.parametrize("victim", range(4))
-def test_a_killed_rank_of_a_hybrid_layout_is_named_and_no_process_is_left(place, finished, victim):
-    run_id = f"killed-{victim}"
-    options = ["--set", "train.steps=100000", "--set", "train.evaluate_every_steps=40", "--run-id", run_id, "--set",
-               "spark.master=local[4]", "--set", "layout.num_segments=2", "--set", "layout.micro_batch_samples=2"]
-    job = subprocess.Popen(command("train", place, *options), cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                           stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    record = place / "lake/runs" / run_id / "attempt-000" / f"rank-{victim:05d}.jsonl"
+def started_training(place, run_id, options, rank=0):
+    """A train job that would go on for ever, once a rank has made a step; and that rank's record file."""
+    job = subprocess.Popen(command("train", place, "--set", "train.steps=100000", "--run-id", run_id, *options), cwd=place,
+                           env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                           text=True)
+    record = place / "lake/runs" / run_id / "attempt-000" / f"rank-{rank:05d}.jsonl"
     until = time.monotonic() + 120
     while not (record.exists() and '"kind": "step"' in record.read_text()):
         assert time.monotonic() < until, "no step was made"
         assert job.poll() is None, job.stderr.read()
         time.sleep(0.1)
+    return job, record
+
+
+@pytest.mark.parametrize("victim", range(4))
+def test_a_killed_rank_of_a_hybrid_layout_is_named_and_no_process_is_left(place, finished, victim):
+    job, record = started_training(place, f"killed-{victim}", [
+        "--set", "train.evaluate_every_steps=40", "--set", "spark.master=local[4]", "--set", "layout.num_segments=2",
+        "--set", "layout.micro_batch_samples=2"], victim)
     started = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
     time.sleep(random.uniform(0.0, 0.5))
     os.kill(json.loads(record.read_text().splitlines()[0])["pid"], signal.SIGKILL)
@@ -207,15 +213,7 @@ def test_a_killed_rank_of_a_hybrid_layout_is_named_and_no_process_is_left(place,
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_every_process_within_its_bound(place, finished, tmp_path, number):
-    options = ["--set", "train.steps=100000", "--set", "train.evaluate_every_steps=100000", "--run-id", f"stopped-{number}"]
-    job = subprocess.Popen(command("train", place, *options), cwd=place, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                           stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    record = place / "lake/runs" / f"stopped-{number}" / "attempt-000" / "rank-00000.jsonl"
-    until = time.monotonic() + 120
-    while not (record.exists() and '"kind": "step"' in record.read_text()):
-        assert time.monotonic() < until, "no step was made"
-        assert job.poll() is None, job.stderr.read()
-        time.sleep(0.1)
+    job, record = started_training(place, f"stopped-{number}", ["--set", "train.evaluate_every_steps=100000"])
     started = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
     job.send_signal(number)
     _, errors = job.communicate(timeout=30)
