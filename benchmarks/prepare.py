@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
-import subprocess
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
 from pipelines.config import Platform, load_config
@@ -61,9 +61,7 @@ def measure() -> list[Figure]:
                 continue
             seen["ours"].append(tokens / seconds)
             out = folder / "peer"
-            peer = json.loads(subprocess.run(
-                [str(python), str(PEER), str(files), str(tokenizer), str(section.sequence_length), str(out)],
-                check=True, capture_output=True, text=True, timeout=600).stdout.splitlines()[-1])
+            peer = json.loads(output_of(python, PEER, files, tokenizer, section.sequence_length, out).splitlines()[-1])
             seen["datasets"].append(peer["tokens"] / peer["seconds"])
             shutil.rmtree(out)
             print(", ".join(f"{side} {rates[-1]:,.0f} tokens/s" for side, rates in seen.items()))

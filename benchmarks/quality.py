@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.commands import output_of
 from benchmarks.results import Figure
 
 ROOT = Path(__file__).parents[1]
@@ -28,9 +28,8 @@ def measure() -> list[Figure]:
         settings = ["--recipe", str(ROOT / "conf/recipes/shakespeare-char.yaml"),
                     "--platform", str(ROOT / "conf/platforms/local.yaml"),
                     "--set", f"prepare.inputs=[{{path: '{text}'}}]", "--set", f"storage.root={folder}"]
-        subprocess.run([sys.executable, str(ROOT / "jobs/pipeline.py"), *settings], check=True)
-        summary = json.loads(subprocess.run([sys.executable, str(ROOT / "jobs/report.py"), *settings, "--json"], check=True,
-                                            capture_output=True, text=True).stdout)
+        output_of(sys.executable, ROOT / "jobs/pipeline.py", *settings)
+        summary = json.loads(output_of(sys.executable, ROOT / "jobs/report.py", *settings, "--json"))
     loss = summary["loss"]["validation_last"]
     return [Figure("shakespeare-char validation loss, 2 ranks", loss, PUBLISHED, "nats", TARGET_RATIO,
                    "python -m benchmarks quality", higher_is_better=False,

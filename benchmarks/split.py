@@ -11,12 +11,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import output_of
 from benchmarks.datasets import publish_random
 from benchmarks.results import Figure
 from pipelines.config import Config
@@ -67,9 +67,8 @@ def peer_tokens_per_s(dataset: Path, num_ranks: int) -> float:
                            "samples_per_replica": MICRO_BATCHES * MICRO_BATCH_SAMPLES, "schedule": "1f1b", "steps": STEPS,
                            "warmup": WARMUP})
     launcher = [] if num_ranks == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
-    done = subprocess.run([sys.executable, *launcher, str(PEER), str(dataset), settings], capture_output=True, text=True,
-                          timeout=600, check=True)
-    return float(re.findall(r'"tokens_per_s": ([0-9.]+)', done.stdout)[-1])
+    printed = output_of(sys.executable, *launcher, PEER, dataset, settings)
+    return float(re.findall(r'"tokens_per_s": ([0-9.]+)', printed)[-1])
 
 
 def measure() -> list[Figure]:

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
 from pipelines.config import load_config
@@ -50,14 +50,13 @@ def measure() -> list[Figure]:
             files.write_text("\n".join(path for path in paths if is_text(path)))
             began = time.perf_counter()
             # the peer neither evaluates nor generates, so ours evaluates once, on few rows, and generates nothing
-            subprocess.run([sys.executable, str(ROOT / "jobs/pipeline.py"), "--recipe", str(recipe_path), "--platform",
-                            str(platform_path), "--set", f"storage.root={folder / 'lake'}", "--set", f"train.steps={STEPS}",
-                            "--set", f"train.evaluate_every_steps={STEPS}", "--set", "train.sample_tokens=0", "--set",
-                            "prepare.split.validation_fraction=0.002"], check=True, capture_output=True)
+            output_of(sys.executable, ROOT / "jobs/pipeline.py", "--recipe", recipe_path, "--platform", platform_path,
+                      "--set", f"storage.root={folder / 'lake'}", "--set", f"train.steps={STEPS}",
+                      "--set", f"train.evaluate_every_steps={STEPS}", "--set", "train.sample_tokens=0",
+                      "--set", "prepare.split.validation_fraction=0.002")
             seen["ours"].append(time.perf_counter() - began)
             began = time.perf_counter()
-            subprocess.run([str(python), str(PEER), str(files), json.dumps(settings), str(folder / "peer")], check=True,
-                           capture_output=True)
+            output_of(python, PEER, files, json.dumps(settings), folder / "peer")
             seen["peer"].append(time.perf_counter() - began)
             print(f"round {i + 1} of {ROUNDS}: ours {seen['ours'][-1]:.1f} s, peer {seen['peer'][-1]:.1f} s")
     ours, peer = statistics.median(seen["ours"]), statistics.median(seen["peer"])

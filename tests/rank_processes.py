@@ -26,31 +26,32 @@ torch.set_num_threads(1)
 from pipelines.parallel.comms import Ring
 namespace = {}
 exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), namespace)
-ring = Ring.join(int(sys.argv[3]))
+ring = Ring.join()
 result = namespace["rank_main"](ring, json.loads(sys.argv[2]))
 ring.leave()
 print("RESULT " + json.dumps(result))
 """
 
 
-def ring_environments(num_ranks: int, port: int, *, num_segments: int = 1, timeout_s: float = 60,
+def ring_environments(num_ranks: int, ports: tuple[int, ...], *, num_segments: int = 1, timeout_s: float = 60,
                       cycle_time_ms: float = 1.0) -> list[dict[str, str]]:
     """The environment of each rank of a ring on this machine."""
     order = GangOrder(run_folder="", attempt=0, num_segments=num_segments, threads_per_rank=1, driver_address=LOOPBACK,
-                      rendezvous_port=port, network_interface=None, meet_timeout_s=timeout_s,
+                      rendezvous_ports=ports, network_interface=None, meet_timeout_s=timeout_s,
                       cycle_time_ms=cycle_time_ms)
     seats = place_ranks([LOOPBACK] * num_ranks, num_segments)
     return [rank_environment(order, seat, "lo") for seat in seats]
 
 
 def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *, num_segments: int = 1,
-              timeout_s: float = 120) -> list[Any]:
-    """What ``rank_main`` returned on each rank; raises with the output of a rank that failed."""
+              timeout_s: float = 120, ranks_heard: int | None = None) -> list[Any]:
+    """What ``rank_main`` returned on each of the first ``ranks_heard`` ranks, or on all; raises with the output of a rank
+    that failed."""
     module = folder / "rank_module.py"
     module.write_text(source)
-    command = [sys.executable, "-c", RUNNER, str(module), json.dumps(argument), str(num_segments)]
+    command = [sys.executable, "-c", RUNNER, str(module), json.dumps(argument)]
     outputs = _outputs(command, num_ranks, num_segments, timeout_s)
-    return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs]
+    return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs[:ranks_heard]]
 
 
 def worker_command(run_folder: Path) -> list[str]:
@@ -67,11 +68,11 @@ def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, time
 def started(command: list[str], num_ranks: int, num_segments: int, cycle_time_ms: float = 1.0
             ) -> Iterator[list[subprocess.Popen[str]]]:
     """One process per rank; none is left at the end."""
-    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks) as rendezvous:
+    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks // num_segments, num_segments) as rendezvous:
         processes = [
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                              errors="replace")
-            for environment in ring_environments(num_ranks, rendezvous.port, num_segments=num_segments,
+            for environment in ring_environments(num_ranks, rendezvous.ports, num_segments=num_segments,
                                                  cycle_time_ms=cycle_time_ms)]
         try:
             yield processes

@@ -88,6 +88,7 @@ def main() -> None:
     tokenizer.save(str(out / "tokenizer.json"))
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     hf_prepare.prepare(files, str(out / "tokenizer.json"), settings["sequence_length"], out)
+    os.environ["PYSPARK_PYTHON"] = sys.executable  # else the tasks take whatever python3 the PATH names
     spark = SparkSession.builder.master("local[2]").config("spark.ui.enabled", "false").getOrCreate()
     settings["model_path"] = str(out / "model.pt")
     loss = TorchDistributor(num_processes=2, local_mode=False, use_gpu=False).run(train, str(out / "train.parquet"), settings)

@@ -41,17 +41,12 @@ def first_cause(run: RunFolder, attempt: int, num_ranks: int, spark_message: str
             candidates.append((error["peer_lost"], record["time_s"],
                                kind(error["place"], error["problem"], error["remedy"])))
         elif ended is not None:
-            candidates.append((_is_echo(ended), ended["time_s"], _from_exit(run, attempt, ended)))
+            candidates.append((False, ended["time_s"], _from_exit(run, attempt, ended)))
     if candidates:
         return min(candidates, key=lambda candidate: candidate[:2])[2]
     reason = _spark_reason(spark_message)
     return RankFailedError("launch", f"a task of the gang was lost before its rank could say why ({reason})",
                            f"logs: {run.attempt(attempt)}")
-
-
-def _is_echo(ended: dict[str, Any]) -> bool:
-    """Whether the rank only lost a peer: with process sets (hybrid layouts), Horovod 0.28.1 aborts when that happens."""
-    return ended["exit_code"] == -signal.SIGABRT and "gloo::IoException" in ended["tail"]
 
 
 def _read_exit(path: Path) -> dict[str, Any] | None:

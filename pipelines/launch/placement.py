@@ -7,21 +7,32 @@ Gives:   one ``Seat`` per task; all tasks compute the same seats, so nobody has 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Seat:
-    """A rank's place, in Horovod's terms: local = among ranks of its host, cross = among hosts with that local rank."""
+class RingSeat:
+    """A place among the ranks that hold the same segment, in Horovod's terms: local = on this host, cross = among the
+    hosts with that local rank."""
 
-    host: str
     rank: int
-    num_ranks: int
+    size: int
     local_rank: int
     local_size: int
     cross_rank: int
     cross_size: int
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A rank's place. ``rank = replica_index * num_segments + segment_index``."""
+
+    host: str
+    rank: int
+    segment_index: int
+    local_rank: int  # among all ranks of its host
+    ring: RingSeat
 
 
 def place_ranks(hosts: list[str], num_segments: int) -> list[Seat]:
@@ -41,15 +52,22 @@ def place_ranks(hosts: list[str], num_segments: int) -> list[Seat]:
         whole += tasks[:end]
         left_over += tasks[end:]
     task_of_rank = whole + left_over
-    local_ranks: dict[int, int] = {}
-    ranks_of: dict[str, int] = defaultdict(int)
-    for rank, task in enumerate(task_of_rank):
-        local_ranks[rank] = ranks_of[hosts[task]]
-        ranks_of[hosts[task]] += 1
-    host_order = list(dict.fromkeys(hosts[task] for task in task_of_rank))
+    by_rank = [hosts[task] for task in task_of_rank]
+    rings = [_ring_seats(by_rank[segment::num_segments]) for segment in range(num_segments)]
     seats: dict[int, Seat] = {}
     for rank, task in enumerate(task_of_rank):
-        host, local_rank = hosts[task], local_ranks[rank]
-        cross = [other for other in host_order if ranks_of[other] > local_rank]
-        seats[task] = Seat(host, rank, len(hosts), local_rank, ranks_of[host], cross.index(host), len(cross))
+        replica, segment = divmod(rank, num_segments)
+        seats[task] = Seat(by_rank[rank], rank, segment, by_rank[:rank].count(by_rank[rank]),
+                           rings[segment][replica])
     return [seats[task] for task in range(len(hosts))]
+
+
+def _ring_seats(hosts: list[str]) -> list[RingSeat]:
+    """Of the ranks of one ring, whose hosts these are."""
+    sizes = Counter(hosts)  # keeps the order in which hosts first appear
+    seats = []
+    for rank, host in enumerate(hosts):
+        local_rank = hosts[:rank].count(host)
+        cross = [other for other in sizes if sizes[other] > local_rank]
+        seats.append(RingSeat(rank, len(hosts), local_rank, sizes[host], cross.index(host), len(cross)))
+    return seats

@@ -26,7 +26,7 @@ import psutil
 from pipelines.launch.placement import Seat, place_ranks
 from pipelines.tables.atomic import write_file
 from pipelines.tables.paths import RunFolder
-from pipelines.train.lifeline import PARENT_VARIABLE
+from pipelines.train import rank_variables
 
 POLL_S = 0.05
 TAIL_BYTES = 4096
@@ -42,7 +42,7 @@ class GangOrder:
     num_segments: int
     threads_per_rank: int
     driver_address: str
-    rendezvous_port: int
+    rendezvous_ports: tuple[int, ...]  # of each segment's ring
     network_interface: str | None
     meet_timeout_s: float
     cycle_time_ms: float
@@ -104,15 +104,16 @@ def rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, 
         **inherited,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # --py-files reach the rank too
         "PYTHONUNBUFFERED": "1",
-        PARENT_VARIABLE: str(os.getpid()),
+        rank_variables.PARENT: str(os.getpid()),
         "OMP_NUM_THREADS": str(order.threads_per_rank),
         "MKL_NUM_THREADS": str(order.threads_per_rank),
-        "HOROVOD_RANK": str(seat.rank), "HOROVOD_SIZE": str(seat.num_ranks),
-        "HOROVOD_LOCAL_RANK": str(seat.local_rank), "HOROVOD_LOCAL_SIZE": str(seat.local_size),
-        "HOROVOD_CROSS_RANK": str(seat.cross_rank), "HOROVOD_CROSS_SIZE": str(seat.cross_size),
+        rank_variables.SEGMENT_INDEX: str(seat.segment_index), rank_variables.LOCAL_RANK: str(seat.local_rank),
+        "HOROVOD_RANK": str(seat.ring.rank), "HOROVOD_SIZE": str(seat.ring.size),
+        "HOROVOD_LOCAL_RANK": str(seat.ring.local_rank), "HOROVOD_LOCAL_SIZE": str(seat.ring.local_size),
+        "HOROVOD_CROSS_RANK": str(seat.ring.cross_rank), "HOROVOD_CROSS_SIZE": str(seat.ring.cross_size),
         "HOROVOD_HOSTNAME": seat.host, "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
         "HOROVOD_GLOO_IFACE": interface, "HOROVOD_GLOO_RENDEZVOUS_ADDR": order.driver_address,
-        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(order.rendezvous_port),
+        "HOROVOD_GLOO_RENDEZVOUS_PORT": str(order.rendezvous_ports[seat.segment_index]),
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(1, round(order.meet_timeout_s))),
         "HOROVOD_CYCLE_TIME": str(order.cycle_time_ms),
         # glibc gives large blocks back to the system and faults them in again in every step: 5 % of a step in fp32, 8 % in

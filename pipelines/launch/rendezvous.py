@@ -1,8 +1,8 @@
-"""Where the ranks of one launch find each other: a small key-value store that Horovod's ranks speak HTTP to.
+"""Where the ranks of one launch find each other: for each ring a small key-value store that Horovod speaks HTTP to.
 
 Runs on: driver.
 Takes:   the address to listen on and the addresses of the hosts that ranks run on.
-Gives:   a port, for as long as the ranks need to meet; then nothing listens any more.
+Gives:   a port for each ring, for as long as the ranks need to meet; then nothing listens any more.
 
 The protocol has no authentication, so the store accepts only the ranks' hosts, only the scopes that Horovod uses, only
 small values and only as many as the ranks can need, and it is closed as soon as all ranks have met.
@@ -21,7 +21,7 @@ from types import TracebackType
 from pipelines.errors import ResourceError
 
 MAX_VALUE_BYTES = 64 * 1024
-SCOPES_PER_RANK = 8  # global, local, cross, and process sets
+SCOPES_PER_RANK = 8  # global, local and cross, each with a few keys beside the pairs of ranks
 _PATH = re.compile(r"/((?:global|local_|cross_)[\w.:\-]*)/([\w.:\-/]{1,128})")
 _REQUEST_TIMEOUT_S = 5.0
 
@@ -88,35 +88,43 @@ class _Store(ThreadingHTTPServer):
 
 
 class Rendezvous:
-    """The store of one launch; listens between ``__enter__`` and ``close``."""
+    """The stores of one launch, one per ring; they listen between ``__enter__`` and ``close``."""
 
-    def __init__(self, address: str, allowed_hosts: frozenset[str], num_ranks: int, port: int = 0) -> None:
+    def __init__(self, address: str, allowed_hosts: frozenset[str], ring_size: int, num_rings: int = 1, port: int = 0) -> None:
         """
         Args:
-            address: of this driver, as the ranks reach it. port: 0 takes any free one.
+            address: of this driver, as the ranks reach it. ring_size: ranks of each ring.
+            port: of the first ring, the others take the following ones; 0 takes any free ones.
         Raises:
             ResourceError: the address or port cannot be listened on.
         """
+        self._stores: list[_Store] = []
         try:
-            self._store = _Store(address, port, allowed_hosts, SCOPES_PER_RANK * num_ranks * (num_ranks + 1))
+            for ring in range(num_rings):
+                wanted = port + ring if port else 0
+                self._stores.append(_Store(address, wanted, allowed_hosts, SCOPES_PER_RANK * ring_size * (ring_size + 1)))
         except OSError as error:
-            raise ResourceError(f"launch.rendezvous_port {address}:{port}", f"cannot be listened on: {error.strerror}",
-                                "set launch.rendezvous_port to a free port (0: any), or spark.driver_host to an "
-                                "address of this machine") from error
-        self.address, self.port = address, self._store.server_address[1]
-        self._thread = threading.Thread(target=self._store.serve_forever, kwargs={"poll_interval": 0.05},
-                                        name="rendezvous", daemon=True)
+            for store in self._stores:
+                store.server_close()
+            raise ResourceError(f"launch.rendezvous_port {address}:{wanted}", f"cannot be listened on: {error.strerror}",
+                                "set launch.rendezvous_port to a free port (0: any; a split model takes one per segment), "
+                                "or spark.driver_host to an address of this machine") from error
+        self.address, self.ports = address, tuple(int(store.server_address[1]) for store in self._stores)
+        self._threads = [threading.Thread(target=store.serve_forever, kwargs={"poll_interval": 0.05}, name="rendezvous",
+                                          daemon=True) for store in self._stores]
 
     def __enter__(self) -> Rendezvous:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def close(self) -> None:
         """Stops listening; harmless when already closed."""
-        if self._thread.is_alive():
-            self._store.shutdown()
-            self._thread.join()
-        self._store.server_close()
+        for store, thread in zip(self._stores, self._threads, strict=True):
+            if thread.is_alive():
+                store.shutdown()
+                thread.join()
+            store.server_close()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()

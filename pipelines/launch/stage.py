@@ -143,10 +143,11 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
     layout, launch = config.platform.layout, config.platform.launch
     num_ranks = layout.num_replicas * layout.num_segments
     address = driver_address(spark)
-    with Rendezvous(address, executor_addresses(spark) | {address}, num_ranks, launch.rendezvous_port) as rendezvous:
+    with Rendezvous(address, executor_addresses(spark) | {address}, layout.num_replicas, layout.num_segments,
+                    launch.rendezvous_port) as rendezvous:
         gang = Gang(spark, GangOrder(
             run_folder=str(run.path), attempt=attempt, num_segments=layout.num_segments,
-            threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_port=rendezvous.port,
+            threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_ports=rendezvous.ports,
             network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
             cycle_time_ms=plan.cycle_time_ms), num_ranks)
         gang.start()

@@ -108,9 +108,9 @@ class GradientAverage:
         bucket = self.buckets[index]
         bucket.fill()
         if self._wire is None:
-            self._finishes[index] = self._ring.start_sum(bucket.flat, bucket.name, over_replicas=True)
+            self._finishes[index] = self._ring.start_sum(bucket.flat, bucket.name)
         else:
-            self._finishes[index] = self._ring.start_narrow_sum(bucket.flat, self._wire, bucket.name, over_replicas=True)
+            self._finishes[index] = self._ring.start_narrow_sum(bucket.flat, self._wire, bucket.name)
 
     def finish(self) -> None:
         """Waits for every bucket; those not yet started are started first."""

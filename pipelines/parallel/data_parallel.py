@@ -83,7 +83,8 @@ class DataParallel:
             loss_total += loss.item()
             tokens += counted
             samples += int((micro_batch[2] > 0).sum())
-        return Totals(loss_total, tokens, samples)
+        return Totals(loss_total, tokens, samples).added_up(
+            lambda values: self._ring.sum(values, "evaluation.totals"))
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         return state_of(self._model) if self._ring.place.rank == 0 else iter(())

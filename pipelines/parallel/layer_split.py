@@ -143,7 +143,7 @@ class LayerSplit:
         totals, fingerprint = self._flow(micro_batches, self._schedule.step)
         pipelined = time.perf_counter()
         facts = StepFacts(self._ring.place, totals, disagreement=fingerprint)
-        finish_facts = self._ring.start_sum(facts.values, "step.facts", over_replicas=True)
+        finish_facts = self._ring.start_sum(facts.values, "step.facts")
         self._average.finish()
         for parameter, segments in self._tied.items():
             if parameter.grad is None:
@@ -178,7 +178,8 @@ class LayerSplit:
             self._timeline.restart()
             totals, _ = self._flow(list(islice(stream, self._plan.micro_batches)), self._schedule.eval)
             loss, tokens, samples = loss + totals.loss, tokens + totals.tokens, samples + totals.samples
-        return Totals(loss, tokens, samples)
+        return Totals(loss, tokens, samples).added_up(
+            lambda values: self._ring.sum(values, "evaluation.totals"), self._group.sum)
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         """See ``Strategy``; rank 0 receives from the other segments, one parameter at a time."""

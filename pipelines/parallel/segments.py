@@ -106,6 +106,11 @@ def peer_errors() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        cause: BaseException | None = error  # torch's schedules wrap what happens in a backward, a ring's lost peer too
+        while cause is not None:
+            if isinstance(cause, PeerLostError):
+                raise cause from None
+            cause = cause.__cause__
         text = str(error)
         if any(word in text for word in _PEER_GONE):
             reason = text.splitlines()[0].rpartition("] ")[2].partition(". This is")[0]  # without file names and advice

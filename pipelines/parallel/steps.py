@@ -7,7 +7,7 @@ Gives:   ``StepOutcome``; ``Strategy``, which ``data_parallel`` and ``layer_spli
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -50,11 +50,19 @@ class StepOutcome:
 
 @dataclass(frozen=True)
 class Totals:
-    """Loss in nats, summed over the tokens of some micro-batches, on this rank alone."""
+    """Loss in nats, summed over the tokens of some micro-batches."""
 
     loss: float
     tokens: int
     samples: int
+
+    def added_up(self, *sums: Callable[[Tensor], object]) -> Totals:
+        """After sums over ranks, each in place; in float64, so that the order of additions does not show."""
+        values = torch.tensor([self.loss, self.tokens, self.samples], dtype=torch.float64)
+        for sum_over_ranks in sums:
+            sum_over_ranks(values)
+        loss, tokens, samples = values.tolist()
+        return Totals(loss, int(tokens), int(samples))
 
 
 class Strategy(Protocol):
@@ -74,7 +82,7 @@ class Strategy(Protocol):
         """Turns the summed gradients into the mean's, times ``factor`` (the clipping); once per step."""
 
     def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
-        """Forward only. On a rank that computes no loss the totals are 0.
+        """Forward only; the totals of all ranks together.
 
         ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.
         """

@@ -22,6 +22,7 @@ from pipelines.models.layered import LayeredModel
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.cut import cut_by_cost
 from pipelines.parallel.layer_split import SplitLoss
+from pipelines.parallel.segments import SegmentGroup
 from pipelines.parallel.steps import MicroBatch
 from pipelines.tables.atomic import write_file
 
@@ -29,7 +30,7 @@ REPEATS = 3
 
 
 def agreed_cut(model: LayeredModel, example: MicroBatch, loss: SplitLoss, layout: Layout, precision: str, ring: Ring,
-               profiles: Path) -> tuple[int, ...]:
+               group: SegmentGroup, profiles: Path) -> tuple[int, ...]:
     """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in ``profiles`` for the next run."""
     if isinstance(layout.cut, tuple):
         return layout.cut
@@ -38,6 +39,7 @@ def agreed_cut(model: LayeredModel, example: MicroBatch, loss: SplitLoss, layout
     if layout.cut == "cost":
         known = _known_seconds(model, example, loss, precision, profiles) if ring.place.rank == 0 else [0.0] * len(costs)
         costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
+        group.sum(costs)
     return tuple(cut_by_cost(costs.tolist(), layout.num_parts))
 
 

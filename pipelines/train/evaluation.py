@@ -1,7 +1,7 @@
 """The loss over every row of a split, each counted once, on all ranks together.
 
 Runs on: ranks.
-Takes:   a strategy, this replica's micro-batches of the split, the ring.
+Takes:   a strategy, this replica's micro-batches of the split.
 Gives:   the mean loss per token over the whole split: the same on any number of replicas.
 """
 
@@ -11,9 +11,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import torch
-
-from pipelines.parallel.comms import Ring
 from pipelines.parallel.steps import MicroBatch, Strategy
 
 
@@ -27,10 +24,8 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(strategy: Strategy, micro_batches: Iterable[MicroBatch], num_micro_batches: int, ring: Ring) -> Evaluation:
-    """Sums in float64, so that the order of additions does not show."""
+def evaluate(strategy: Strategy, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Evaluation:
+    """See ``Strategy.evaluate``."""
     began = time.perf_counter()
-    own = strategy.evaluate(micro_batches, num_micro_batches)
-    totals = ring.sum(torch.tensor([own.loss, own.tokens, own.samples], dtype=torch.float64), "evaluation.totals")
-    loss, tokens, samples = totals.tolist()
-    return Evaluation(loss / max(tokens, 1.0), int(samples), int(tokens), time.perf_counter() - began)
+    totals = strategy.evaluate(micro_batches, num_micro_batches)
+    return Evaluation(totals.loss / max(totals.tokens, 1), totals.samples, totals.tokens, time.perf_counter() - began)

@@ -12,13 +12,14 @@ import os
 import signal
 import sys
 
-PARENT_VARIABLE = "SPARKRING_PARENT_PID"
+from pipelines.train import rank_variables
+
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
     """Does nothing when the rank was started by hand, without the variable."""
-    parent = os.environ.get(PARENT_VARIABLE)
+    parent = os.environ.get(rank_variables.PARENT)
     if parent is None:
         return
     if sys.platform == "linux":

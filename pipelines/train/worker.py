@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from pipelines.train import rank_variables
 from pipelines.train.lifeline import die_with_parent
 
 die_with_parent()  # before the slow imports: a launch that is stopped early must leave nothing behind
@@ -31,7 +32,7 @@ from pipelines.models.build import build_model  # noqa: E402
 from pipelines.models.export import load_model, save_model  # noqa: E402
 from pipelines.models.gpt import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
-from pipelines.parallel.comms import PeerLostError, Ring  # noqa: E402
+from pipelines.parallel.comms import PeerLostError, Place, Ring  # noqa: E402
 from pipelines.parallel.cut import part_ranges  # noqa: E402
 from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
 from pipelines.parallel.layer_split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
@@ -57,7 +58,7 @@ def run_worker(run: RunFolder, attempt: int) -> None:
     plan = RunPlan.load(run.plan)
     layout = config.platform.layout
     torch.set_num_threads(layout.threads_per_rank)
-    ring = Ring.join(layout.num_segments)
+    ring = Ring.join(layout.num_segments, int(os.environ.get(rank_variables.SEGMENT_INDEX, "0")))
     place = ring.place
     group = None
     if place.num_segments > 1:
@@ -107,7 +108,7 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
                 pass
 
     loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), ring, records,
-                        evaluate=evaluation(config, manifest, dataset, strategy, ring, device), save=save, device=device)
+                        evaluate=evaluation(config, manifest, dataset, strategy, place, device), save=save, device=device)
     if not place.needs_samples:
         loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
         return
@@ -119,14 +120,14 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
                            step.data_wait_s) for step in feed)
 
 
-def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Strategy, ring: Ring, device: torch.device
+def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Strategy, place: Place, device: torch.device
                ) -> Callable[[], Evaluation]:
     """The loop's evaluation over this replica's validation rows."""
-    place, size = ring.place, config.platform.layout.micro_batch_samples
+    size = config.platform.layout.micro_batch_samples
     validation = EvaluationFeed(dataset, manifest, config.platform.reader, split="validation", micro_batch_samples=size,
                                 replica_index=place.replica_index, num_replicas=place.num_replicas)
     micro_batches = validation if place.needs_samples else ()
-    return lambda: evaluate(strategy, (on_device(m, device) for m in micro_batches), len(validation), ring)
+    return lambda: evaluate(strategy, (on_device(m, device) for m in micro_batches), len(validation))
 
 
 def data_parallel(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, device: torch.device) -> DataParallel:
@@ -145,7 +146,7 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
     example = (torch.zeros(size, recipe.prepare.sequence_length + 1, dtype=torch.int32),
                torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
     loss = SplitLoss(inputs_and_targets, token_loss_sum, num_counted)
-    counts = agreed_cut(model, example, loss, layout, recipe.train.precision, ring, Path(plan.profiles))
+    counts = agreed_cut(model, example, loss, layout, recipe.train.precision, ring, group, Path(plan.profiles))
     names = list(model.layers)
     records.write("cut", schedule=layout.schedule, parts=[
         f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in part_ranges(counts)])
@@ -167,7 +168,7 @@ def training_device(layout: Layout) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise SparkringError("layout.device", "cuda: this host has no usable GPU", "set layout.device: cpu")
-    device = torch.device("cuda", int(os.environ.get("HOROVOD_LOCAL_RANK", "0")) % torch.cuda.device_count())
+    device = torch.device("cuda", int(os.environ.get(rank_variables.LOCAL_RANK, "0")) % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
 

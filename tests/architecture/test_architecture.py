@@ -42,7 +42,7 @@ TABLE = {
     "track": row(3, "config tables", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
     "parallel": row(4, "config models.layered", "torch horovod.torch horovod.common.exceptions"),
     "train": row(5, "config tables feed models parallel", "torch numpy psutil pydantic"),
-    "launch": row(6, "config tables session capacity train.worker train.plan train.lifeline train.layout train.facts",
+    "launch": row(6, "config tables session capacity train.worker train.plan train.rank_variables train.layout train.facts",
                   "pyspark py4j horovod.runner psutil"),
     "doctor": row(6, "config tables java", "psutil"),
     "flow": row(7, "config tables session capacity interrupts prepare launch track train.plan train.layout", "pyspark"),

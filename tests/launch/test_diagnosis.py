@@ -46,15 +46,6 @@ def test_a_rank_that_died_without_a_word_is_named_with_its_signal_and_output(run
     assert "\ufffd" in str(error)
 
 
-def test_ranks_that_horovod_aborts_because_a_peer_died_are_passed_over(run):
-    for rank in (0, 1, 3):
-        run.log(0, rank).write_text("terminate called after throwing an instance of 'gloo::IoException'\n")
-        _write_exit(run, 0, rank, "host", -6)
-    run.log(0, 2).write_text("")
-    _write_exit(run, 0, 2, "host", -9)
-    assert str(first_cause(run, 0, 4, "")).startswith("rank 2 on host: was killed by SIGKILL")
-
-
 def test_only_the_end_of_a_long_output_is_kept(run):
     run.log(0, 0).write_bytes(b"x" * 100_000 + b"\nthe end\n")
     _write_exit(run, 0, 0, "host", 1)

@@ -10,18 +10,26 @@ from pipelines.launch.placement import place_ranks
 hosts_of_tasks = st.lists(st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]), min_size=1, max_size=24)
 
 
-@given(hosts_of_tasks)
-def test_every_rank_is_given_once_and_local_and_cross_numbers_fit(hosts):
-    seats = place_ranks(hosts, 1)
+@given(hosts_of_tasks, st.integers(1, 3))
+def test_every_rank_is_given_once_and_each_segment_has_a_ring_whose_numbers_fit(hosts, num_segments):
+    hosts = hosts[: len(hosts) // num_segments * num_segments]
+    seats = place_ranks(hosts, num_segments)
     assert sorted(seat.rank for seat in seats) == list(range(len(hosts)))
-    per_host = Counter(hosts)
-    for seat, host in zip(seats, hosts, strict=True):
-        assert (seat.host, seat.num_ranks, seat.local_size) == (host, len(hosts), per_host[host])
-        same_local = [other for other in seats if other.local_rank == seat.local_rank]
-        assert seat.cross_size == len(same_local)
-        assert sorted(other.cross_rank for other in same_local) == list(range(len(same_local)))
-    for host, count in per_host.items():
+    assert [seat.host for seat in seats] == hosts
+    for host, count in Counter(hosts).items():
         assert sorted(s.local_rank for s in seats if s.host == host) == list(range(count))
+    for segment in range(num_segments):
+        members = [seat for seat in seats if seat.segment_index == segment]
+        assert all(seat.rank == seat.ring.rank * num_segments + segment for seat in members)
+        assert sorted(seat.ring.rank for seat in members) == list(range(len(hosts) // num_segments))
+        per_host = Counter(seat.host for seat in members)
+        for seat in members:
+            assert (seat.ring.size, seat.ring.local_size) == (len(members), per_host[seat.host])
+            same_local = [other for other in members if other.ring.local_rank == seat.ring.local_rank]
+            assert seat.ring.cross_size == len(same_local)
+            assert sorted(other.ring.cross_rank for other in same_local) == list(range(len(same_local)))
+        for host, count in per_host.items():
+            assert sorted(s.ring.local_rank for s in members if s.host == host) == list(range(count))
 
 
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=5), st.integers(1, 4), st.randoms())

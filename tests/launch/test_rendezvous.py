@@ -28,37 +28,37 @@ def store():
 
 
 def test_a_value_put_is_the_value_got(store):
-    assert ask(store.port, "GET", "/global/0")[0] == 404
-    assert ask(store.port, "PUT", "/global/0", b"\x00address\xff")[0] == 200
-    assert ask(store.port, "GET", "/global/0") == (200, b"\x00address\xff")
-    assert ask(store.port, "DELETE", "/global/0")[0] == 200
+    assert ask(store.ports[0], "GET", "/global/0")[0] == 404
+    assert ask(store.ports[0], "PUT", "/global/0", b"\x00address\xff")[0] == 200
+    assert ask(store.ports[0], "GET", "/global/0") == (200, b"\x00address\xff")
+    assert ask(store.ports[0], "DELETE", "/global/0")[0] == 200
 
 
 @pytest.mark.parametrize("path", ["/other/0", "/global", "/../etc/passwd", "/global/../x y", "/rank_and_size/0"])
 def test_unknown_scopes_and_odd_paths_are_refused(store, path):
-    assert ask(store.port, "PUT", path.replace(" ", "%20"), b"x")[0] == 403
+    assert ask(store.ports[0], "PUT", path.replace(" ", "%20"), b"x")[0] == 403
 
 
 def test_large_values_and_too_many_of_them_are_refused(store):
-    assert ask(store.port, "PUT", "/global/0", b"x" * (MAX_VALUE_BYTES + 1))[0] == 413
-    statuses = [ask(store.port, "PUT", f"/global/{i}", b"x")[0] for i in range(60)]
+    assert ask(store.ports[0], "PUT", "/global/0", b"x" * (MAX_VALUE_BYTES + 1))[0] == 413
+    statuses = [ask(store.ports[0], "PUT", f"/global/{i}", b"x")[0] for i in range(60)]
     assert statuses[0] == 200
     assert statuses[-1] == 507
 
 
 def test_a_host_that_runs_no_rank_is_refused():
     with Rendezvous(LOOPBACK, frozenset({"192.0.2.1"}), 2) as rendezvous:
-        assert ask(rendezvous.port, "PUT", "/global/0", b"x")[0] == 403
+        assert ask(rendezvous.ports[0], "PUT", "/global/0", b"x")[0] == 403
 
 
 def test_it_listens_on_its_address_alone_and_not_after_it_was_closed(store):
     other = next((info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)
                   if not info[4][0].startswith("127.")), "127.0.0.2")
     with pytest.raises(OSError):
-        socket.create_connection((other, store.port), timeout=2)
+        socket.create_connection((other, store.ports[0]), timeout=2)
     store.close()
     with pytest.raises(OSError):
-        socket.create_connection((LOOPBACK, store.port), timeout=2)
+        socket.create_connection((LOOPBACK, store.ports[0]), timeout=2)
     store.close()  # twice does no harm
 
 
@@ -69,3 +69,21 @@ def test_a_port_in_use_is_named_with_its_setting():
         with pytest.raises(ResourceError, match="launch.rendezvous_port") as caught:
             Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, port=taken.getsockname()[1])
     assert caught.value.exit_code == 5
+
+
+def test_rings_are_kept_apart():
+    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, num_rings=2) as rendezvous:
+        assert len(set(rendezvous.ports)) == 2
+        assert ask(rendezvous.ports[0], "PUT", "/global/0", b"first ring")[0] == 200
+        assert ask(rendezvous.ports[1], "GET", "/global/0")[0] == 404
+
+
+def test_when_the_port_of_a_later_ring_is_in_use_the_earlier_ones_are_given_back():
+    with socket.socket() as taken:
+        taken.bind((LOOPBACK, 0))
+        taken.listen()
+        first = taken.getsockname()[1] - 1
+        with pytest.raises(ResourceError, match=str(first + 1)):
+            Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, num_rings=2, port=first)
+        with socket.socket() as again:
+            again.bind((LOOPBACK, first))

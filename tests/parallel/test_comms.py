@@ -33,3 +33,36 @@ def test_sums_are_the_same_and_right_on_every_rank(tmp_path, num_ranks):
         for wire, tolerance in (("torch.float16", 2e-3), ("torch.bfloat16", 2e-2)):
             exact = [(-1 + 2 * i / 12) * factor for i in range(13)]
             assert result["narrow"][wire] == pytest.approx(exact, rel=tolerance, abs=tolerance * factor)
+
+
+LOST = """
+import json, os, time
+import torch
+from pipelines.parallel.comms import PeerLostError
+def rank_main(ring, wire):
+    ring.sum(torch.ones(3), "met")
+    if ring.place.rank == 1:
+        os._exit(0)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:  # once its thread has noticed the loss, Horovod refuses new sums
+        try:
+            if wire is None:
+                ring.start_sum(torch.ones(3), "alone")()
+            else:
+                ring.start_narrow_sum(torch.ones(3), torch.bfloat16, "alone")()
+        except PeerLostError as error:
+            seen = [str(error)]
+            time.sleep(1.0)
+            try:
+                ring.start_sum(torch.ones(3), "later")
+            except PeerLostError as later:
+                print("RESULT " + json.dumps(seen + [str(later)]), flush=True)
+                os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("wire", [None, "bf16"])
+def test_a_lost_peer_is_an_error_of_its_own_where_a_sum_ends_and_where_one_is_started(tmp_path, wire):
+    waiting, starting = run_ranks(LOST, 2, tmp_path, wire, ranks_heard=1)[0]
+    assert waiting.startswith("rank 0: a peer left")
+    assert starting.startswith("rank 0: a peer left")

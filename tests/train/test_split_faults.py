@@ -1,7 +1,6 @@
 """A rank of a hybrid layout that dies takes the others with it, soon and with one clear error, without anyone's help."""
 
 import random
-import signal
 import time
 
 import pytest
@@ -35,6 +34,5 @@ def test_when_any_rank_of_2x2_is_killed_all_ranks_end(tmp_path, victim, schedule
         killed = time.monotonic()
         for process in processes:
             process.wait(timeout=max(0.1, BOUND_S - (time.monotonic() - killed)))
-    # Horovod 0.28.1 aborts the process where a peer of its process sets is lost; else the rank says that it lost a peer
-    others = {processes[rank].returncode for rank in range(4) if rank != victim}
-    assert others <= {RankFailedError.exit_code, -signal.SIGABRT}
+    for rank in set(range(4)) - {victim}:
+        assert processes[rank].returncode == RankFailedError.exit_code, processes[rank].communicate()[0]
