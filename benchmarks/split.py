@@ -36,7 +36,7 @@ MICRO_BATCHES, MICRO_BATCH_SAMPLES = 8, 2
 STEPS, WARMUP, ROUNDS = 8, 2, 3
 UNEVEN = {"num_layers": 8, "num_heads": 4, "width": 192, "tied_embeddings": False}  # its head costs as much as 7 blocks
 UNEVEN_VOCABULARY = 16384
-LARGE = {"num_layers": 10, "num_heads": 8, "width": 640, "tied_embeddings": False}
+LARGE = {"num_layers": 12, "num_heads": 16, "width": 1024, "tied_embeddings": False}
 
 
 def our_steps(lake: Lake, manifest: Manifest, name: str, layout: dict[str, Any], model: dict[str, Any], samples: int,
@@ -96,8 +96,8 @@ def measure() -> list[Figure]:
             print(f"round {i + 1} of {ROUNDS}: " + ", ".join(f"{name} {rates[-1]:,.0f}" for name, rates in seen.items()))
         peaks = {}
         for segments in (1, 4):
-            ranks = our_steps(lake, manifest, f"memory-{segments}", {"num_replicas": 1, "num_segments": segments}, LARGE, 8,
-                              steps=4)
+            ranks = our_steps(lake, manifest, f"memory-{segments}", {"num_replicas": 1, "num_segments": segments,
+                                                                     "micro_batch_samples": 1}, LARGE, 8, steps=WARMUP + 1)
             peaks[segments] = max(step["memory_bytes"] for steps in ranks for step in steps) / 2**20
     middle = {name: statistics.median(rates) for name, rates in seen.items()}
     bound = middle["alone"] * 2 * MICRO_BATCHES / (MICRO_BATCHES + 1)
@@ -111,4 +111,4 @@ def measure() -> list[Figure]:
         Figure("cut by measured cost vs equal layer counts", middle["cost"], middle["equal"], "tokens/s", 1.1, COMMAND,
                note=note),
         Figure("peak memory of a rank, 1x4 vs 1x1", peaks[4], peaks[1], "MiB", 0.45, COMMAND, higher_is_better=False,
-               note="GPT of 54 M parameters; the largest rank")]
+               note="GPT of 160 M parameters; the largest rank")]

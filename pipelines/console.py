@@ -113,12 +113,12 @@ def placement_lines(starts: list[dict[str, Any]]) -> list[str]:
 
 def choice_lines(choice: Choice) -> list[str]:
     """The candidates that an automatic layout was chosen from, as a table, and the reason."""
-    rows = [("replicas", "segments", "micro-batch", "memory", "bubble", "wire/step", "step", "")]
+    rows = [("replicas", "segments", "micro-batch", "memory", "bubble", "wire/step", "step", "run", "")]
     for each in choice.candidates:
         layout = each.layout
         rows.append((str(layout.num_replicas), str(layout.num_segments), str(layout.micro_batch_samples),
                      f"{each.memory_bytes / 2**30:.2f} GiB", f"{each.bubble:.0%}", f"{each.wire_bytes / 2**20:,.1f} MiB",
-                     f"{each.step_s:.3g} s", each.verdict))
+                     f"{each.step_s:.3g} s", f"{each.run_s / 60:.3g} min", each.verdict))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"
              for row in rows]

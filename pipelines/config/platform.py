@@ -106,7 +106,7 @@ class Launch(Section):
     start_timeout_s: Seconds = 120.0  # from launch until all ranks have met
     stall_timeout_s: Seconds = 600.0  # without a step from any rank
     stop_timeout_s: Seconds = 10.0  # from the request to stop until every rank is gone
-    rendezvous_port: Annotated[int, Field(ge=0, lt=65536)] = 0  # on the driver; 0: any free one
+    rendezvous_port: Annotated[int, Field(ge=0, lt=65536)] = 0  # on the driver, see Rendezvous
     network_interface: str | None = None  # for the allreduce; null: the one that reaches the driver
 
 

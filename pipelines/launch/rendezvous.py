@@ -103,10 +103,11 @@ class Rendezvous:
             for ring in range(num_rings):
                 wanted = port + ring if port else 0
                 self._stores.append(_Store(address, wanted, allowed_hosts, SCOPES_PER_RANK * ring_size * (ring_size + 1)))
-        except OSError as error:
+        except (OSError, OverflowError) as error:  # the latter: beyond the last port
             for store in self._stores:
                 store.server_close()
-            raise ResourceError(f"launch.rendezvous_port {address}:{wanted}", f"cannot be listened on: {error.strerror}",
+            reason = getattr(error, "strerror", error)
+            raise ResourceError(f"launch.rendezvous_port {address}:{wanted}", f"cannot be listened on: {reason}",
                                 "set launch.rendezvous_port to a free port (0: any; a split model takes one per segment), "
                                 "or spark.driver_host to an address of this machine") from error
         self.address, self.ports = address, tuple(int(store.server_address[1]) for store in self._stores)

@@ -111,7 +111,8 @@ def chosen_layout(config: Config, manifest: Manifest, num_slots: int) -> Choice:
     """
     recipe, platform = config.recipe, config.platform
     facts = model_facts(recipe.model, manifest.vocabulary_size, manifest.sequence_length)
-    return choose_layout(facts, recipe, platform.layout, num_slots, slot_memory_bytes(platform, num_slots))
+    return choose_layout(facts, recipe, platform.layout, num_slots, slot_memory_bytes(platform, num_slots),
+                         manifest.rows("train"))
 
 
 def check_slots(spark: SparkSession, config: Config) -> None:

@@ -8,6 +8,7 @@ Gives:   a ``LayeredModel``, the same on every rank and layout; ``ConfigError`` 
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -15,22 +16,34 @@ from torch import nn
 
 from pipelines.config.recipe import FactoryModel, GptModel
 from pipelines.errors import ConfigError, SparkringError
-from pipelines.models.gpt import build_gpt
+from pipelines.models.gpt import fill_gpt, sketch_gpt
 from pipelines.models.layered import LayeredModel
 
 PLACE = "model.factory"
 
 
 def build_model(settings: GptModel | FactoryModel, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
-    """Builds it on torch's default device.
+    """The whole model with its initial weights.
 
-    A factory draws its initial weights from torch's global generator, which is seeded here and restored afterwards.
+    Raises:
+        ConfigError: see ``sketch_model``.
+    """
+    model = sketch_model(settings, vocabulary_size, sequence_length, seed)
+    fill_model(model, settings, seed, model.layers)
+    return model
+
+
+def sketch_model(settings: GptModel | FactoryModel, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
+    """The model before ``fill_model``: a GPT has no memory yet, so that a rank can fill the layers that it keeps.
+
+    A factory's model is whole from the start: its code draws its initial weights in an order of its own, from torch's
+    global generator, which is seeded here and restored afterwards.
 
     Raises:
         ConfigError: the factory cannot be imported or called, or what it returned cannot be trained as layers.
     """
     if isinstance(settings, GptModel):
-        return build_gpt(settings, vocabulary_size, sequence_length, seed)
+        return sketch_gpt(settings, vocabulary_size, sequence_length)
     function = _imported(settings.factory)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -44,6 +57,12 @@ def build_model(settings: GptModel | FactoryModel, vocabulary_size: int, sequenc
                        "return pipelines.models.layered.LayeredModel([(name, layer), ...])")
     _check_buffers(settings.factory, model)
     return model
+
+
+def fill_model(model: LayeredModel, settings: GptModel | FactoryModel, seed: int, layers: Collection[str]) -> None:
+    """Gives some layers of a sketch their initial weights, the same whichever layers are filled."""
+    if isinstance(settings, GptModel):
+        fill_gpt(model, settings, seed, layers)
 
 
 def dropout_layers(model: LayeredModel) -> list[str]:

@@ -9,7 +9,9 @@ Source: Radford et al. 2019 (GPT-2: pre-norm, learned positions, initialisation,
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
@@ -79,26 +81,41 @@ class Head(nn.Module):
         return self.project(self.norm(hidden_BTD))
 
 
-def build_gpt(model: GptModel, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
-    """The GPT of a recipe with its initial weights, the same on every rank and layout.
+def sketch_gpt(model: GptModel, vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    """The GPT of a recipe on the meta device: its structure, without memory.
 
     Args:
-        vocabulary_size: > 0. sequence_length: longest input, in tokens. seed: of the initial weights.
+        vocabulary_size: > 0. sequence_length: longest input, in tokens.
     """
-    blocks = [(f"block_{i}", Block(model.width, model.num_heads, model.bias)) for i in range(model.num_layers)]
-    gpt = LayeredModel([("embedding", Embedding(vocabulary_size, sequence_length, model.width)), *blocks,
-                        ("head", Head(vocabulary_size, model.width, model.bias))])
-    generator = torch.Generator().manual_seed(seed)
-    residual_std = INITIAL_STD / math.sqrt(2 * model.num_layers)  # keeps the residual stream's variance near 1
-    with torch.no_grad():
-        for name, parameter in gpt.named_parameters():
-            if parameter.dim() == 1:
-                parameter.fill_(1.0 if "norm.weight" in name else 0.0)
-            else:
-                std = residual_std if name.endswith(("attention_out.weight", "feed_out.weight")) else INITIAL_STD
-                parameter.normal_(0.0, std, generator=generator)
+    with torch.device("meta"):
+        blocks = [(f"block_{i}", Block(model.width, model.num_heads, model.bias)) for i in range(model.num_layers)]
+        gpt = LayeredModel([("embedding", Embedding(vocabulary_size, sequence_length, model.width)), *blocks,
+                            ("head", Head(vocabulary_size, model.width, model.bias))])
     if model.tied_embeddings:
         gpt.get_submodule("head.project").weight = gpt.get_submodule("embedding.token").weight
+    return gpt
+
+
+def fill_gpt(gpt: LayeredModel, model: GptModel, seed: int, layers: Collection[str]) -> None:
+    """Gives some layers of a sketch their initial weights: the same whichever layers a rank fills, since each parameter
+    has a generator of its own."""
+    residual_std = INITIAL_STD / math.sqrt(2 * model.num_layers)  # keeps the residual stream's variance near 1
+
+    def initialise(name: str, parameter: Tensor) -> None:
+        if parameter.dim() == 1:
+            parameter.fill_(1.0 if "norm.weight" in name else 0.0)
+            return
+        own_seed = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") >> 1
+        std = residual_std if name.endswith(("attention_out.weight", "feed_out.weight")) else INITIAL_STD
+        parameter.normal_(0.0, std, generator=torch.Generator().manual_seed(own_seed))
+
+    gpt.fill(layers, initialise)
+
+
+def build_gpt(model: GptModel, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
+    """The whole GPT of a recipe with its initial weights."""
+    gpt = sketch_gpt(model, vocabulary_size, sequence_length)
+    fill_gpt(gpt, model, seed, gpt.layers)
     return gpt
 
 

@@ -7,7 +7,8 @@ Gives:   ``LayeredModel``; parameter names are ``<layer>.<parameter>`` and do no
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import torch
@@ -34,6 +35,29 @@ class LayeredModel(nn.Module):
         for layer in self.layers.values():
             value = layer(value)
         return value
+
+    def names_of_parameters(self) -> dict[nn.Parameter, list[str]]:
+        """All names of each parameter, in order; a tied one has several."""
+        names: dict[nn.Parameter, list[str]] = {}
+        for name, parameter in self.named_parameters(remove_duplicate=False):
+            names.setdefault(parameter, []).append(name)
+        return names
+
+    def fill(self, layers: Collection[str], initialise: Callable[[str, torch.Tensor], None]) -> None:
+        """Gives the parameters of some layers, sketched on the meta device, memory and values.
+
+        Args:
+            initialise: writes a parameter's values; called with the first of its names, whichever layer is filled.
+        """
+        for parameter, names in self.names_of_parameters().items():
+            if not any(name.split(".")[0] in layers for name in names):
+                continue
+            filled = nn.Parameter(torch.empty_like(parameter, device="cpu"), requires_grad=parameter.requires_grad)
+            with torch.no_grad():
+                initialise(names[0], filled)
+            for name in names:  # ties stay ties
+                module, _, own_name = name.rpartition(".")
+                self.get_submodule(module).register_parameter(own_name, filled)
 
     def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
         """Shape and type of each parameter by name, each tied one once."""
@@ -62,3 +86,13 @@ class LayeredModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of trained values, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def runnable(layer: nn.Module) -> nn.Module:
+    """The layer itself; of one that is only sketched, a copy with memory and arbitrary weights, to be measured."""
+    if not any(parameter.is_meta for parameter in layer.parameters()):
+        return layer
+    filled = copy.deepcopy(layer).to_empty(device="cpu")
+    for parameter in filled.parameters():
+        nn.init.constant_(parameter, 0.01)  # not zero: reading memory that was never written is too fast
+    return filled

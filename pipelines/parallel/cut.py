@@ -45,3 +45,8 @@ def cut_by_cost(costs: Sequence[float], num_parts: int) -> list[int]:
 def part_ranges(counts: Sequence[int]) -> list[range]:
     """The layers of each part, as ranges of indices."""
     return [range(end - count, end) for count, end in zip(counts, accumulate(counts), strict=True)]
+
+
+def parts_of_segment(num_parts: int, segment_index: int, num_segments: int) -> range:
+    """The parts that a segment holds: part i is on segment ``i % num_segments``."""
+    return range(segment_index, num_parts, num_segments)

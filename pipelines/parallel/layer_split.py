@@ -1,12 +1,12 @@
 """Layer split: a replica's ranks hold consecutive parts of the model; micro-batches flow through them.
 
 Runs on: ranks.
-Takes:   a layered model (whole, from the seed), where it is cut, a schedule, this replica's micro-batches.
+Takes:   a layered model, where it is cut, a schedule, this replica's micro-batches.
 Gives:   a ``Strategy``: the gradient of one process for every parameter of this rank's parts; with several replicas
          (hybrid) each segment's gradients are summed over its copies.
 
-The schedules are torch's. Shapes between parts are found by running the whole model once before it is cut, so the
-schedules need not ask each other with pickled objects. Every micro-batch has the same number of samples: the last one
+The schedules are torch's. Shapes between parts are found before the model is cut, so the schedules need not ask each
+other with pickled objects. Every micro-batch has the same number of samples: the last one
 is padded with samples of weight 0. A bucket of gradients is summed over the replicas once all micro-batches are in it.
 
 A parameter that layers of several segments share (tied embeddings) has a copy on each of them. Its gradient is summed
@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -39,9 +39,9 @@ from pipelines.errors import RankFailedError
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.averaging import GradientAverage, StepFacts
 from pipelines.parallel.comms import Ring
-from pipelines.parallel.cut import part_ranges
+from pipelines.parallel.cut import part_ranges, parts_of_segment
 from pipelines.parallel.segments import SegmentGroup, peer_errors
-from pipelines.parallel.stages import Part, TimedStage, Timeline, as_boundary, shapes_between
+from pipelines.parallel.stages import Part, TimedStage, Timeline, as_boundary
 from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals
 
 SINGLE_PART = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
@@ -70,22 +70,21 @@ class SplitLoss:
 class LayerSplit:
     """A ``Strategy`` for replicas of several ranks; built once per run on every rank."""
 
-    def __init__(self, model: LayeredModel, loss: SplitLoss, plan: SplitPlan, example: MicroBatch, ring: Ring,
+    def __init__(self, model: LayeredModel, loss: SplitLoss, plan: SplitPlan, shapes: Sequence[list[Tensor]], ring: Ring,
                  group: SegmentGroup, *, device: torch.device, precision: str, bucket_bytes: int, overlap: bool,
                  gradient_wire: str, expected_tokens: int, compiled: bool = False) -> None:
         """
         Args:
-            model: whole, the same on every rank; only this rank's parts go to the device and are kept.
-            example: a micro-batch of ``plan.micro_batch_samples`` samples on the CPU; only its shapes matter.
+            model: the same on every rank; only this rank's parts, which are filled, go to the device and are kept.
+            shapes: see ``shapes_between``, of a micro-batch of ``plan.micro_batch_samples`` samples.
             expected_tokens: of a full global batch; scales backward so that narrow gradients neither over- nor underflow.
         """
         place = ring.place
         self._ring, self._group, self._plan, self._loss = ring, group, plan, loss
         self._scale, self._correction = 1.0 / expected_tokens, 1.0
         names = list(model.layers)
-        own_parts = range(place.segment_index, len(plan.counts), place.num_segments)
+        own_parts = parts_of_segment(len(plan.counts), place.segment_index, place.num_segments)
         self._holds_inputs, self._holds_loss = 0 in own_parts, len(plan.counts) - 1 in own_parts
-        shapes = shapes_between(model, loss.inputs_and_targets(*example)[0], precision)
         ranges = part_ranges(plan.counts)
         self._owners = _owners(model, ranges, place.num_segments)
         self._specs = model.specs()
@@ -252,11 +251,8 @@ def _owners(model: LayeredModel, ranges: list[range], num_segments: int) -> dict
 def _holders_of_tied(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, list[int]]:
     """The segments that hold a parameter, by each of its names, where there are several."""
     segment_of = _segment_of_layers(model, ranges, num_segments)
-    names_of: dict[nn.Parameter, list[str]] = {}
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        names_of.setdefault(parameter, []).append(name)
     found = {}
-    for names in names_of.values():
+    for names in model.names_of_parameters().values():
         segments = sorted({segment_of[name.split(".")[0]] for name in names})
         if len(segments) > 1:
             found.update(dict.fromkeys(names, segments))

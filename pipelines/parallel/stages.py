@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.pipelining import PipelineStage
 
-from pipelines.models.layered import LayeredModel
+from pipelines.models.layered import LayeredModel, runnable
 from pipelines.parallel.steps import Work
 
 
@@ -72,13 +72,13 @@ class TimedStage(PipelineStage):
 
 
 def shapes_between(model: LayeredModel, inputs: Tensor, precision: str) -> list[list[Tensor]]:
-    """What enters each layer, and what leaves the last: run once without gradients."""
+    """What enters each layer, and what leaves the last: run once without gradients, one layer after the other."""
     found: list[list[Tensor]] = []
     value: Any = inputs
     with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         for layer in model.layers.values():
             found.append(list(value) if isinstance(value, tuple) else [value])
-            value = layer(value)
+            value = runnable(layer)(value)
     return [*found, list(value) if isinstance(value, tuple) else [value]]
 
 

@@ -1,7 +1,7 @@
 """What each layer of a model costs on this machine, and where it is cut by that.
 
 Runs on: ranks.
-Takes:   a whole layered model and one micro-batch.
+Takes:   a layered model, or the sketch of one, and one micro-batch.
 Gives:   seconds of forward and backward per layer; the number of layers of each part, the same on all ranks.
 """
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipelines.config.platform import Layout
-from pipelines.models.layered import LayeredModel
+from pipelines.models.layered import LayeredModel, runnable
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.cut import cut_by_cost
 from pipelines.parallel.layer_split import SplitLoss
@@ -62,7 +62,7 @@ def layer_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, pre
     best = [float("inf")] * len(model.layers)
     for _ in range(REPEATS):
         value: Any = inputs
-        for i, layer in enumerate(model.layers.values()):
+        for i, layer in enumerate(map(runnable, model.layers.values())):
             value = _detached(value)
             began = time.perf_counter()
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
@@ -70,7 +70,7 @@ def layer_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, pre
             outputs = [loss.loss_sum(result, targets)] if i == len(best) - 1 else _differentiable(result)
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
             best[i] = min(best[i], time.perf_counter() - began)
-            for parameter in layer.parameters():  # one layer's gradients at a time: the whole model's may not fit
+            for parameter in layer.parameters():  # one layer at a time: the whole model's gradients may not fit
                 parameter.grad = None
             value = result
     return best

@@ -36,6 +36,7 @@ class LayerFacts:
 class ModelFacts:
     layers: tuple[LayerFacts, ...]
     dropout: tuple[str, ...] = ()  # modules that draw random numbers
+    sketched: bool = True  # a rank fills only its own layers; else it builds the whole model first
 
     @property
     def parameters(self) -> int:
@@ -47,7 +48,8 @@ class ModelFacts:
     @staticmethod
     def from_json(text: str) -> ModelFacts:
         content = json.loads(text)
-        return ModelFacts(tuple(LayerFacts(**layer) for layer in content["layers"]), tuple(content["dropout"]))
+        layers = tuple(LayerFacts(**layer) for layer in content["layers"])
+        return ModelFacts(layers, tuple(content["dropout"]), content["sketched"])
 
 
 def model_facts(model: GptModel | FactoryModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pipelines.config.platform import AUTO, Layout
 from pipelines.config.recipe import Recipe
 from pipelines.errors import ConfigError, ResourceError, SparkringError
+from pipelines.feed.lanes import steps_per_epoch
 from pipelines.parallel.cut import cut_by_cost
 from pipelines.train.facts import FLOAT_BYTES, ModelFacts
 from pipelines.train.memory import Way, rank_bytes
@@ -34,6 +35,7 @@ class Candidate:
     bubble: float  # share of a step in which ranks wait for other segments
     wire_bytes: int  # sent by one rank in a step
     step_s: float  # predicted
+    run_s: float  # all steps, predicted
     verdict: str  # "chosen", or why not
 
 
@@ -44,8 +46,12 @@ class Choice:
     reason: str
 
 
-def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int, memory_bytes: int) -> Choice:
+def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int, memory_bytes: int,
+                  num_rows: int) -> Choice:
     """The layout for ``slots`` ranks of ``memory_bytes`` each; numbers that are given stay.
+
+    Args:
+        num_rows: of the training data, > 0; a replica that none is left for would only compute padding.
 
     Raises:
         ResourceError: the model does not fit even when split as far as it can be.
@@ -55,11 +61,11 @@ def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int,
     candidates = []
     for segments in [layout.num_segments] if layout.num_segments != AUTO else range(1, most_segments + 1):
         given = layout.num_replicas != AUTO
-        replicas = layout.num_replicas if given else max(n for n in range(1, slots // segments + 1) if lanes % n == 0) \
-            if slots >= segments else 0
+        replicas = layout.num_replicas if given else max(
+            (n for n in range(1, min(slots // segments, num_rows) + 1) if lanes % n == 0), default=0)
         if replicas == 0 or replicas * segments > slots:
             continue
-        candidates.append(_candidate(facts, recipe, layout, replicas, segments, memory_bytes))
+        candidates.append(_candidate(facts, recipe, layout, replicas, segments, memory_bytes, num_rows))
     if not candidates:
         raise ResourceError("layout", f"{layout.num_replicas or 1} x {layout.num_segments or 1} ranks need more than the "
                             f"{slots} slots there are", "give Spark more slots, or set smaller numbers")
@@ -82,8 +88,8 @@ def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int,
     return Choice(chosen.layout, shown, kind)
 
 
-def _candidate(facts: ModelFacts, recipe: Recipe, layout: Layout, replicas: int, segments: int, memory_bytes: int
-               ) -> Candidate:
+def _candidate(facts: ModelFacts, recipe: Recipe, layout: Layout, replicas: int, segments: int, memory_bytes: int,
+               num_rows: int) -> Candidate:
     """With the largest micro-batches whose bubble is below the bound and that fit the memory."""
     share = recipe.train.global_batch_samples // replicas
     sizes = [n for n in range(share, 0, -1) if share % n == 0] if layout.micro_batch_samples == AUTO else [
@@ -102,7 +108,15 @@ def _candidate(facts: ModelFacts, recipe: Recipe, layout: Layout, replicas: int,
         verdict = f"{way.micro_batches} micro-batches do not suit the schedule {way.schedule}"
     elif waiting > layout.max_bubble:
         verdict = f"bubble above {layout.max_bubble:.0%}"
-    return Candidate(at, needed, waiting, wire_bytes(facts, recipe, way), predicted_step_s(facts, recipe, way), verdict)
+    step_s = predicted_step_s(facts, recipe, way)
+    return Candidate(at, needed, waiting, wire_bytes(facts, recipe, way), step_s, step_s * planned_steps(recipe, num_rows),
+                     verdict)
+
+
+def planned_steps(recipe: Recipe, num_rows: int) -> int:
+    """Steps of the whole run."""
+    per_epoch = steps_per_epoch(num_rows, recipe.data.num_lanes, recipe.train.global_batch_samples)
+    return recipe.train.steps or (recipe.train.epochs or 1) * per_epoch
 
 
 def planned_way(facts: ModelFacts, recipe: Recipe, layout: Layout) -> Way:

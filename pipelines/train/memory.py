@@ -42,8 +42,11 @@ def _model_bytes(facts: ModelFacts, way: Way, parts: Sequence[range]) -> int:
     split = way.num_segments > 1
     held = sum(layer.parameters + (layer.tied_parameters if split else 0) for layer in layers)
     copies = WEIGHTS_GRADIENTS_MOMENTS + (1 if way.num_replicas > 1 else 0)  # buckets, while backward still writes
-    # the whole model is built before it is cut: its weights alone, once
-    return FLOAT_BYTES * max(copies * held, facts.parameters + held if split else 0)
+    if not split:
+        return FLOAT_BYTES * copies * held
+    # before it has its own layers a rank has either the whole model's weights, or one layer after the other, being measured
+    before = facts.parameters + held if not facts.sketched else 2 * max(layer.parameters for layer in facts.layers)
+    return FLOAT_BYTES * max(copies * held, before)
 
 
 def _activation_bytes(facts: ModelFacts, way: Way, segment: int, parts: Sequence[range]) -> int:

@@ -18,7 +18,7 @@ from pipelines.tables.atomic import write_file
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.train.facts import model_facts
-from pipelines.train.layout import check_split, planned_way, predicted_step_s
+from pipelines.train.layout import check_split, planned_steps, planned_way, predicted_step_s
 from pipelines.train.memory import rank_bytes
 
 
@@ -65,7 +65,7 @@ def plan_run(config: Config, manifest: Manifest, run_id: str, lake: Lake) -> Run
     step_s = predicted_step_s(facts, recipe, way)
     return RunPlan(
         run_id=run_id, dataset=str(dataset), models=str(lake.model(run_id, "last").parent), profiles=str(lake.profiles()),
-        steps=recipe.train.steps or (recipe.train.epochs or 1) * per_epoch, steps_per_epoch=per_epoch,
+        steps=planned_steps(recipe, manifest.rows("train")), steps_per_epoch=per_epoch,
         parameters=facts.parameters, tokens_per_step=recipe.train.global_batch_samples * manifest.sequence_length,
         memory_bytes=max(rank_bytes(facts, way)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))

@@ -60,7 +60,7 @@ def facts_of(model: LayeredModel, sequence_length: int) -> ModelFacts:
             sum(t.numel() * t.element_size() for t in _tensors(value)), 6.0 * sum(p.numel() for p in parameters)
             * sequence_length))
         seen |= parameters
-    return ModelFacts(tuple(layers), tuple(dropout_layers(model)))
+    return ModelFacts(tuple(layers), tuple(dropout_layers(model)), sketched=False)
 
 
 def _unchanged(tensor: Tensor) -> Tensor:

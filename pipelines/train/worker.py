@@ -28,15 +28,16 @@ from pipelines.config.recipe import FactoryModel  # noqa: E402
 from pipelines.errors import EXIT_OK, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
-from pipelines.models.build import build_model  # noqa: E402
+from pipelines.models.build import fill_model, sketch_model  # noqa: E402
 from pipelines.models.export import load_model, save_model  # noqa: E402
 from pipelines.models.gpt import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
 from pipelines.parallel.comms import PeerLostError, Place, Ring  # noqa: E402
-from pipelines.parallel.cut import part_ranges  # noqa: E402
+from pipelines.parallel.cut import part_ranges, parts_of_segment  # noqa: E402
 from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
 from pipelines.parallel.layer_split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
 from pipelines.parallel.segments import SegmentGroup  # noqa: E402
+from pipelines.parallel.stages import shapes_between  # noqa: E402
 from pipelines.parallel.steps import MicroBatch, Strategy  # noqa: E402
 from pipelines.tables.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
 from pipelines.tables.paths import RunFolder  # noqa: E402
@@ -89,9 +90,9 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
     dataset = Path(plan.dataset)
     manifest = Manifest.load(dataset)
     device = training_device(platform.layout)
-    model = build_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
+    model = sketch_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
     specs = model.specs()
-    strategy = (data_parallel(config, plan, model.to(device), ring, device) if group is None
+    strategy = (data_parallel(config, plan, model, ring, device) if group is None
                 else layer_split(config, plan, model, ring, group, device, records))
     del model  # of a split model, each rank keeps its own layers
     place = ring.place
@@ -132,6 +133,8 @@ def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Stra
 
 def data_parallel(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, device: torch.device) -> DataParallel:
     recipe, platform = config.recipe, config.platform
+    fill_model(model, recipe.model, recipe.train.seed, model.layers)
+    model.to(device)
     return DataParallel(
         model, language_loss(model, recipe.train.precision, device, compiled=platform.layout.compile), ring,
         bucket_bytes=platform.communication.bucket_bytes, overlap=platform.communication.overlap,
@@ -147,12 +150,15 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
                torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
     loss = SplitLoss(inputs_and_targets, token_loss_sum, num_counted)
     counts = agreed_cut(model, example, loss, layout, recipe.train.precision, ring, group, Path(plan.profiles))
-    names = list(model.layers)
+    names, ranges = list(model.layers), part_ranges(counts)
     records.write("cut", schedule=layout.schedule, parts=[
-        f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in part_ranges(counts)])
+        f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in ranges])
+    shapes = shapes_between(model, loss.inputs_and_targets(*example)[0], recipe.train.precision)
+    own = parts_of_segment(len(counts), ring.place.segment_index, layout.num_segments)
+    fill_model(model, recipe.model, recipe.train.seed, {names[i] for part in own for i in ranges[part]})
     return LayerSplit(
         model, loss, SplitPlan(layout.schedule, counts, micro_batches=-(-share // size), micro_batch_samples=size),
-        example, ring, group, device=device, precision=recipe.train.precision,
+        shapes, ring, group, device=device, precision=recipe.train.precision,
         bucket_bytes=config.platform.communication.bucket_bytes, overlap=config.platform.communication.overlap,
         gradient_wire=recipe.train.gradient_wire,
         expected_tokens=plan.tokens_per_step, compiled=layout.compile)

@@ -87,3 +87,8 @@ def test_when_the_port_of_a_later_ring_is_in_use_the_earlier_ones_are_given_back
             Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, num_rings=2, port=first)
         with socket.socket() as again:
             again.bind((LOOPBACK, first))
+
+
+def test_rings_beyond_the_last_port_are_refused():
+    with pytest.raises(ResourceError, match="launch.rendezvous_port 127.0.0.1:65536: cannot be listened on"):
+        Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, num_rings=2, port=65535)

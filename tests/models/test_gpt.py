@@ -10,7 +10,8 @@ from pipelines.config.recipe import GptModel
 from pipelines.errors import CheckpointError
 from pipelines.models.export import load_model, save_model
 from pipelines.models.generate import generate
-from pipelines.models.gpt import IGNORED, build_gpt, inputs_and_targets, token_loss_sum
+from pipelines.models.gpt import IGNORED, build_gpt, fill_gpt, inputs_and_targets, sketch_gpt, token_loss_sum
+from pipelines.models.layered import runnable
 from pipelines.train.facts import gpt_facts
 
 SMALL = GptModel(num_layers=2, num_heads=2, width=16)
@@ -32,6 +33,34 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     first, again, other = (build_gpt(SMALL, 50, 8, seed).unique_state() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["block_0.feed_in.weight"], other["block_0.feed_in.weight"])
+
+
+@pytest.mark.parametrize("layers", [{"embedding"}, {"block_1"}, {"head"}, {"block_0", "head"}])
+def test_a_rank_that_fills_only_its_layers_has_the_weights_of_the_whole_model(layers):
+    whole = build_gpt(SMALL, 50, 8, seed=3).state_dict()
+    part = sketch_gpt(SMALL, 50, 8)
+    fill_gpt(part, SMALL, 3, layers)
+    for name, value in part.state_dict().items():
+        tied = SMALL.tied_embeddings and name in ("embedding.token.weight", "head.project.weight")
+        if name.split(".")[0] in layers or (tied and layers & {"embedding", "head"}):
+            assert torch.equal(value, whole[name])
+        else:
+            assert value.is_meta
+
+
+def test_a_filled_sketch_keeps_its_ties():
+    tied = SMALL.model_copy(update={"tied_embeddings": True})
+    model = build_gpt(tied, 50, 8, seed=3)
+    assert model.get_submodule("head.project").weight is model.get_submodule("embedding.token").weight
+
+
+def test_a_sketched_layer_can_be_run_without_being_filled():
+    sketch = sketch_gpt(SMALL, 50, 8)
+    block = sketch.layers["block_0"]
+    assert runnable(block)(torch.zeros(2, 8, 16)).shape == (2, 8, 16)
+    assert all(parameter.is_meta for parameter in block.parameters())
+    real = build_gpt(SMALL, 50, 8, seed=3).layers["block_0"]
+    assert runnable(real) is real
 
 
 def test_an_untrained_model_is_as_good_as_guessing():

@@ -29,8 +29,9 @@ def large(**overrides):
                           train__global_batch_samples=32, data__num_lanes=8, **overrides).recipe
 
 
-def chosen(recipe, slots, memory_bytes, layout=AUTO):
-    return choose_layout(gpt_facts(recipe.model, 8192, recipe.prepare.sequence_length), recipe, layout, slots, memory_bytes)
+def chosen(recipe, slots, memory_bytes, layout=AUTO, num_rows=10_000):
+    return choose_layout(gpt_facts(recipe.model, 8192, recipe.prepare.sequence_length), recipe, layout, slots, memory_bytes,
+                         num_rows)
 
 
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=24), st.data())
@@ -86,6 +87,17 @@ def test_given_numbers_stay_and_only_the_others_are_chosen():
 
 def test_replicas_divide_the_lanes():
     assert chosen(large(), slots=7, memory_bytes=16 * GIB).layout.num_replicas == 4
+
+
+def test_no_more_replicas_than_there_are_rows():
+    assert chosen(large(), slots=8, memory_bytes=16 * GIB, num_rows=3).layout.num_replicas == 2
+
+
+def test_the_predicted_time_of_the_run_grows_with_the_data():
+    recipe = large(train__steps=None, train__epochs=2)
+    short, long = (chosen(recipe, 2, 16 * GIB, num_rows=n).candidates[0] for n in (320, 3200))
+    assert long.run_s == pytest.approx(10 * short.run_s)
+    assert short.run_s == pytest.approx(20 * short.step_s)
 
 
 def test_auto_survives_being_written_as_json():
