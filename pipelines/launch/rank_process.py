@@ -112,6 +112,8 @@ def rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, 
         "HOROVOD_LOCAL_RANK": str(seat.ring.local_rank), "HOROVOD_LOCAL_SIZE": str(seat.ring.local_size),
         "HOROVOD_CROSS_RANK": str(seat.ring.cross_rank), "HOROVOD_CROSS_SIZE": str(seat.ring.cross_size),
         "HOROVOD_HOSTNAME": seat.host, "HOROVOD_CONTROLLER": "gloo", "HOROVOD_CPU_OPERATIONS": "gloo",
+        # torch's gloo would else listen where the host's own name leads: often loopback, which no other host reaches
+        "GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface,
         "HOROVOD_GLOO_IFACE": interface, "HOROVOD_GLOO_RENDEZVOUS_ADDR": order.driver_address,
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(order.rendezvous_ports[seat.segment_index]),
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(1, round(order.meet_timeout_s))),

@@ -10,7 +10,7 @@ from pipelines.config.recipe import GptModel
 from pipelines.errors import CheckpointError
 from pipelines.models.export import load_model, save_model
 from pipelines.models.generate import generate
-from pipelines.models.gpt import IGNORED, build_gpt, fill_gpt, inputs_and_targets, sketch_gpt, token_loss_sum
+from pipelines.models.gpt import IGNORED, build_gpt, causal_attention, fill_gpt, inputs_and_targets, sketch_gpt, token_loss_sum
 from pipelines.models.layered import runnable
 from pipelines.train.facts import gpt_facts
 
@@ -77,6 +77,36 @@ def test_a_token_never_sees_its_future():
     before, after = model(tokens), model(changed)
     assert torch.allclose(before[0, :5], after[0, :5], atol=1e-6)
     assert not torch.allclose(before[0, 5:], after[0, 5:], atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_narrow_attention_sees_no_future_and_is_close_to_the_exact_one(bias):
+    model = build_gpt(SMALL.model_copy(update={"bias": bias}), 50, 8, seed=1)
+    with torch.no_grad():  # large enough that attention matters
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.mul_(8.0)
+    tokens = torch.randint(0, 50, (3, 8), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[:, 5:] = (changed[:, 5:] + 1) % 50
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        narrow, other = model(tokens), model(changed)
+    assert torch.equal(narrow[:, :5], other[:, :5])
+    exact = model(tokens)
+    assert (narrow - exact).abs().max() < 0.05 * exact.abs().max()
+
+
+def test_plain_and_fused_attention_give_the_same_gradients():
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(2, 3, 24, 16, generator=generator) for _ in range(3)]
+    results = []
+    for dtype in (torch.bfloat16, torch.float32):
+        leaves = [part.to(dtype).requires_grad_() for part in parts]
+        mixed = causal_attention(*leaves)
+        mixed.square().sum().backward()
+        results.append([mixed.detach().float(), *(leaf.grad.float() for leaf in leaves)])
+    for narrow, exact in zip(*results, strict=True):
+        assert (narrow - exact).abs().max() < 0.03 * exact.abs().max()
 
 
 def test_targets_past_a_rows_length_and_of_weight_zero_are_not_counted():
