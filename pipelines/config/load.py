@@ -127,6 +127,8 @@ def _apply_override(raw: dict[str, Any], override: str, faults: list[SparkringEr
     if not separator or not all(parts):
         faults.append(SparkringError(place, "is not of the form key.path=value", "for example --set train.steps=100"))
         return
+    if parts[:2] == ["spark", "conf"] and len(parts) > 2:
+        parts[2:] = [".".join(parts[2:])]  # Spark's own settings have dots in their names
     owner = next((name for name, model in (("recipe", Recipe), ("platform", Platform))
                   if parts[0] in model.model_fields), None)
     if owner is None:

@@ -19,6 +19,7 @@ from pipelines.tables.paths import RunFolder
 from pipelines.tables.records import RecordTail
 
 TAIL_LINES = 12
+_OWN_ERROR = "RuntimeError: "
 _TELLING = re.compile(r"^[A-Za-z_]*(Error|Exception): |ExecutorLostFailure|Reason: ")  # of Python, of a lost executor
 
 
@@ -45,6 +46,8 @@ def first_cause(run: RunFolder, attempt: int, num_ranks: int, spark_message: str
     if candidates:
         return min(candidates, key=lambda candidate: candidate[:2])[2]
     reason = _spark_reason(spark_message)
+    if reason.startswith(_OWN_ERROR):  # of a task, before it started its rank
+        return RankFailedError("launch", reason.removeprefix(_OWN_ERROR))
     return RankFailedError("launch", f"a task of the gang was lost before its rank could say why ({reason})",
                            f"logs: {run.attempt(attempt)}")
 

@@ -75,7 +75,7 @@ def run_rank(order: GangOrder, context: Any) -> None:
     if not run.attempt(order.attempt).is_dir():
         raise RuntimeError(f"storage.root: {run.path} is not visible on {socket.gethostname()}; "
                            "it must be a folder that driver and executors share")
-    _check_own_name()
+    _check_own_name(seat, address)
     interface = order.network_interface or _interface_of(address)
     process = _start(order, run, seat, rank_environment(order, seat, interface))
     try:
@@ -162,12 +162,20 @@ def _write_exit(run: RunFolder, attempt: int, rank: int, host: str, code: int) -
         {"rank": rank, "host": host, "exit_code": code, "time_s": time.time(), "tail": tail}))
 
 
-def _check_own_name() -> None:
-    """Horovod 0.28.1 looks its host's name up and dies of a segmentation fault where that has no address."""
+def _check_own_name(seat: Seat, address: str) -> None:
+    """Horovod 0.28.1 looks its host's name up and listens where that leads, whatever the interface: it dies of a
+    segmentation fault where there is no address, and no other host finds it on loopback.
+
+    Source: InitializeForProcessSet in horovod/common/gloo/gloo_context.cc, which leaves the interface out.
+    """
+    name = socket.gethostname()
     try:
-        socket.gethostbyname(socket.gethostname())
+        found = socket.gethostbyname(name)
     except OSError as error:
-        raise RuntimeError(f"host {socket.gethostname()}: its name has no address ({error}); add it to /etc/hosts") from error
+        raise RuntimeError(f"host {name}: its name has no address ({error}); add '{address} {name}' to its /etc/hosts") from error
+    if found.startswith("127.") and seat.ring.size > seat.ring.local_size:
+        raise RuntimeError(f"host {name}: its name leads to {found}, where ranks on other hosts do not reach it; write "
+                           f"'{address} {name}' in its /etc/hosts instead")
 
 
 def _address_towards(driver_address: str) -> str:

@@ -34,10 +34,12 @@ def test_recipe_and_platform_share_no_section():
 
 def test_an_override_reaches_either_file():
     config = load_config(RECIPE, PLATFORM, ["train.steps=7", "layout.num_replicas=4", "optimizer.learning_rate=3e-4",
-                                            "schedule.warmup_steps=2", "prepare.inputs.0.pattern=*.txt"])
+                                            "schedule.warmup_steps=2", "prepare.inputs.0.pattern=*.txt",
+                                            "spark.conf.spark.executor.memory=3g"])
     assert (config.recipe.train.steps, config.platform.layout.num_replicas) == (7, 4)
     assert config.recipe.optimizer.learning_rate == 3e-4
     assert config.recipe.prepare.inputs[0].pattern == "*.txt"
+    assert config.platform.spark.conf["spark.executor.memory"] == "3g"
 
 
 def test_all_faults_are_reported_together_with_their_place():

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import DataError, RankFailedError
 from pipelines.launch.diagnosis import first_cause
-from pipelines.launch.rank_process import _check_own_name, _write_exit, exit_file
+from pipelines.launch.rank_process import _write_exit, exit_file
 from pipelines.tables.paths import RunFolder
 from pipelines.tables.records import RecordWriter
 
@@ -61,10 +61,7 @@ def test_a_lost_executor_is_told_in_one_line_of_sparks(run):
     assert sys.getsizeof(str(error)) < 2000
 
 
-def test_a_host_whose_name_has_no_address_is_told_before_horovod_dies_of_it(monkeypatch):
-    def unknown(name):
-        raise OSError("Name or service not known")
-
-    monkeypatch.setattr("socket.gethostbyname", unknown)
-    with pytest.raises(RuntimeError, match=r"its name has no address \(Name or service not known\); add it to /etc/hosts"):
-        _check_own_name()
+def test_what_a_task_says_of_its_host_is_the_error(run):
+    message = ("org.apache.spark.SparkException: Job aborted\n\tat org.apache.spark.Foo\nTraceback (most recent call last):\n"
+               "RuntimeError: host h1: its name has no address; add it\n\n\tat java.lang.Thread")
+    assert str(first_cause(run, 0, 2, message)) == "launch: host h1: its name has no address; add it"
