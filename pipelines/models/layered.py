@@ -88,11 +88,12 @@ class LayeredModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
 
-def runnable(layer: nn.Module) -> nn.Module:
-    """The layer itself; of one that is only sketched, a copy with memory and arbitrary weights, to be measured."""
+def runnable(layer: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
+    """A layer to be measured on a device: itself where it is there, else a copy. One that is only sketched gets memory and
+    arbitrary weights."""
     if not any(parameter.is_meta for parameter in layer.parameters()):
-        return layer
-    filled = copy.deepcopy(layer).to_empty(device="cpu")
+        return layer if torch.device(device).type == "cpu" else copy.deepcopy(layer).to(device)
+    filled = copy.deepcopy(layer).to_empty(device=device)
     for parameter in filled.parameters():
         nn.init.constant_(parameter, 0.01)  # not zero: reading memory that was never written is too fast
     return filled

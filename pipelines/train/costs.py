@@ -29,51 +29,63 @@ from pipelines.tables.atomic import write_file
 REPEATS = 3
 
 
-def agreed_cut(model: LayeredModel, example: MicroBatch, loss: SplitLoss, layout: Layout, precision: str, ring: Ring,
-               group: SegmentGroup, profiles: Path) -> tuple[int, ...]:
+def agreed_cut(model: LayeredModel, example: MicroBatch, loss: SplitLoss, layout: Layout, precision: str,
+               device: torch.device, ring: Ring, group: SegmentGroup, profiles: Path) -> tuple[int, ...]:
     """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in ``profiles`` for the next run."""
     if isinstance(layout.cut, tuple):
         return layout.cut
     costs = torch.tensor([float(sum(p.numel() for p in layer.parameters())) for layer in model.layers.values()],
                          dtype=torch.float64)
     if layout.cut == "cost":
-        known = _known_seconds(model, example, loss, precision, profiles) if ring.place.rank == 0 else [0.0] * len(costs)
+        known = [0.0] * len(costs)
+        if ring.place.rank == 0:
+            known = _known_seconds(model, example, loss, precision, device, profiles)
         costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
         group.sum(costs)
     return tuple(cut_by_cost(costs.tolist(), layout.num_parts))
 
 
-def _known_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str, profiles: Path) -> list[float]:
+def _known_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str, device: torch.device,
+                   profiles: Path) -> list[float]:
     """From an earlier run with the same layers, sizes, precision and machine; else measured now."""
-    what = [str(model), [list(part.shape) for part in example], precision, torch.get_num_threads(), platform.node()]
+    what = [str(model), [list(part.shape) for part in example], precision, device.type, torch.get_num_threads(),
+            platform.node()]
     path = profiles / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
     if path.exists():
         seconds = json.loads(path.read_text(encoding="utf-8"))["layer_seconds"]
         if list(seconds) == list(model.layers):
             return list(seconds.values())
-    measured = layer_seconds(model, example, loss, precision)
+    measured = layer_seconds(model, example, loss, precision, device)
     write_file(path, json.dumps({"layer_seconds": dict(zip(model.layers, measured, strict=True))}, indent=2))
     return measured
 
 
-def layer_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str) -> list[float]:
+def layer_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str, device: torch.device
+                  ) -> list[float]:
     """Seconds of one micro-batch's forward and backward in each layer, the loss with the last: the least of a few."""
-    inputs, targets = loss.inputs_and_targets(*example)
+    inputs, targets = (tensor.to(device) for tensor in loss.inputs_and_targets(*example))
     best = [float("inf")] * len(model.layers)
     for _ in range(REPEATS):
         value: Any = inputs
-        for i, layer in enumerate(map(runnable, model.layers.values())):
+        for i, layer in enumerate(runnable(layer, device) for layer in model.layers.values()):
             value = _detached(value)
-            began = time.perf_counter()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+            began = _now(device)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 result = layer(value)
             outputs = [loss.loss_sum(result, targets)] if i == len(best) - 1 else _differentiable(result)
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
-            best[i] = min(best[i], time.perf_counter() - began)
+            best[i] = min(best[i], _now(device) - began)
             for parameter in layer.parameters():  # one layer at a time: the whole model's gradients may not fit
                 parameter.grad = None
             value = result
     return best
+
+
+def _now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _detached(value: Any) -> Any:

@@ -17,7 +17,7 @@ import torch
 
 from pipelines.config.recipe import Recipe
 from pipelines.errors import RankFailedError
-from pipelines.parallel.comms import Ring
+from pipelines.parallel.comms import Place
 from pipelines.parallel.steps import MicroBatch, StepOutcome, Strategy
 from pipelines.tables.records import RecordWriter
 from pipelines.train.evaluation import Evaluation
@@ -43,7 +43,7 @@ class TrainingLoop:
     total_steps: int
     strategy: Strategy
     optimizer: torch.optim.Optimizer
-    ring: Ring
+    place: Place
     records: RecordWriter
     evaluate: Callable[[], Evaluation]
     save: Callable[[str, int, float], None]  # ("best" or "last", step, validation loss)
@@ -100,14 +100,14 @@ class TrainingLoop:
 
     def _refuse(self, step: int, outcome: StepOutcome) -> None:
         what = "gradient" if outcome.first_bad_rank is None else "loss"
-        rank = self.ring.place.rank if outcome.first_bad_rank is None else outcome.first_bad_rank
+        rank = self.place.rank if outcome.first_bad_rank is None else outcome.first_bad_rank
         raise RankFailedError(f"step {step}, rank {rank}", f"the {what} is not finite (NaN or Inf)",
                               "lower optimizer.learning_rate, raise schedule.warmup_steps, set train.clip_norm or "
                               "train.precision: fp32")
 
     def _evaluate(self, step: int) -> float:
         evaluation = self.evaluate()
-        if self.ring.place.rank == 0:
+        if self.place.rank == 0:
             self.records.write("evaluation", step=step, split="validation", loss=evaluation.loss,
                                samples=evaluation.samples, tokens=evaluation.tokens,
                                seconds=round(evaluation.seconds, 6))

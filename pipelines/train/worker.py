@@ -108,7 +108,7 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
             for _ in strategy.whole_state():  # sends this rank's parameters to rank 0
                 pass
 
-    loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), ring, records,
+    loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), place, records,
                         evaluate=evaluation(config, manifest, dataset, strategy, place, device), save=save, device=device)
     if not place.needs_samples:
         loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
@@ -149,7 +149,7 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
     example = (torch.zeros(size, recipe.prepare.sequence_length + 1, dtype=torch.int32),
                torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
     loss = SplitLoss(inputs_and_targets, token_loss_sum, num_counted)
-    counts = agreed_cut(model, example, loss, layout, recipe.train.precision, ring, group, Path(plan.profiles))
+    counts = agreed_cut(model, example, loss, layout, recipe.train.precision, device, ring, group, Path(plan.profiles))
     names, ranges = list(model.layers), part_ranges(counts)
     records.write("cut", schedule=layout.schedule, parts=[
         f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in ranges])

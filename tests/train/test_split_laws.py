@@ -65,6 +65,17 @@ def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_pa
         assert all(rank_steps[at]["loss"] == step["loss"] for rank_steps in steps)
 
 
+@pytest.mark.parametrize("num_segments", [1, 2])
+def test_a_compiled_model_learns_the_same(tmp_path, alone, num_segments):
+    records, weights = trained(tmp_path, MODELS["tied gpt"], 1, num_segments, layout__micro_batch_samples=2,
+                               layout__compile=True)
+    expected, expected_weights = alone["tied gpt"]
+    assert [step["loss"] for step in of_kind(records[0], "step")] == pytest.approx(
+        [step["loss"] for step in of_kind(expected[0], "step")], rel=1e-5)
+    for parameter, value in weights.items():
+        assert (value - expected_weights[parameter]).abs().max().item() <= 1e-5, parameter
+
+
 def test_a_cut_by_cost_is_measured_once_and_remembered(tmp_path):
     records, _ = trained(tmp_path, MODELS["residual"], 1, 2, layout__micro_batch_samples=2)
     (profile,) = Lake.at(tmp_path).profiles().glob("*.json")
