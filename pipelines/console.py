@@ -175,7 +175,8 @@ def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     facts = {}
     if summary["error"]:
         facts["error"] = summary["error"]
-    facts["steps"] = f"{summary['steps']['done'] or 0:,} of {summary['steps']['planned']:,}"
+    early = ", stopped early: no better evaluation" if summary["steps"]["stopped_early"] else ""
+    facts["steps"] = f"{summary['steps']['done'] or 0:,} of {summary['steps']['planned']:,}{early}"
     for name, key in (("training loss", "train_last"), ("validation loss", "validation_last"),
                       ("  a unigram model's", "unigram"), ("  guessing uniformly", "uniform")):
         if loss[key] is not None:

@@ -51,6 +51,7 @@ def summarize(lake: Lake, run_id: str | None = None) -> dict[str, Any]:
                    "precision": state.precision, "placement": list(state.placement)},
         "parameters": state.parameters,
         "steps": {"planned": state.planned_steps, "done": steps.last_step, "attempts": len(state.attempt_start_steps),
+                  "stopped_early": state.status == "completed" and (steps.last_step or 0) < state.planned_steps,
                   "attempt_start_steps": list(state.attempt_start_steps)},
         "loss": _losses(steps, evaluations, dataset),
         "throughput": {"tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s},

@@ -49,23 +49,27 @@ class TrainingLoop:
     save: Callable[[str, int, float], None]  # ("best" or "last", step, validation loss)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
-    def run(self, inputs: Iterable[StepInput]) -> None:
-        """Trains to the last step.
+    def run(self, inputs: Iterable[StepInput]) -> int:
+        """Trains to the last step, or until evaluations stay without a new best for too long; returns the step reached.
 
         Raises:
             RankFailedError: a loss or gradient that is not finite, with step and rank; a lost peer.
         """
-        best = math.inf
+        best, without_best = math.inf, 0
         stream: Iterator[StepInput] = iter(inputs)
         for step in range(1, self.total_steps + 1):
             self._train_step(step, stream)
-            if step % self.recipe.train.evaluate_every_steps == 0 or step == self.total_steps:
-                loss = self._evaluate(step)
-                if loss < best:
-                    best = loss
-                    self.save("best", step, loss)
-                if step == self.total_steps:
-                    self.save("last", step, loss)
+            if step % self.recipe.train.evaluate_every_steps and step < self.total_steps:
+                continue
+            loss = self._evaluate(step)  # the same on all ranks, and so is what follows from it
+            without_best += 1
+            if loss < best:
+                best, without_best = loss, 0
+                self.save("best", step, loss)
+            if step == self.total_steps or without_best == self.recipe.train.early_stop_evaluations:
+                self.save("last", step, loss)
+                return step
+        return 0
 
     def _train_step(self, step: int, stream: Iterator[StepInput]) -> None:
         began = time.perf_counter()

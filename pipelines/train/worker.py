@@ -71,13 +71,13 @@ def run_worker(run: RunFolder, attempt: int) -> None:
                       num_ranks=place.num_ranks, host=socket.gethostname(), pid=os.getpid(), start_step=0,
                       device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
         try:
-            _train(config, plan, ring, group, records)
+            last_step = _train(config, plan, ring, group, records)
             if group is not None:
                 group.leave()
             ring.leave()
             if place.rank == 0:
-                _write_sample(config, plan, records)
-            records.write("end", step=plan.steps, status="completed", error=None)
+                _write_sample(config, plan, last_step, records)
+            records.write("end", step=last_step, status="completed", error=None)
         except SparkringError as error:
             records.write("end", step=None, status="failed", error={
                 "exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy,
@@ -85,7 +85,7 @@ def run_worker(run: RunFolder, attempt: int) -> None:
             raise
 
 
-def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None, records: RecordWriter) -> None:
+def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None, records: RecordWriter) -> int:
     recipe, platform = config.recipe, config.platform
     dataset = Path(plan.dataset)
     manifest = Manifest.load(dataset)
@@ -111,14 +111,13 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
     loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), place, records,
                         evaluate=evaluation(config, manifest, dataset, strategy, place, device), save=save, device=device)
     if not place.needs_samples:
-        loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
-        return
+        return loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
     with TrainingFeed(dataset, manifest, recipe.data, platform.reader, seed=recipe.train.seed,
                       global_batch_samples=recipe.train.global_batch_samples,
                       micro_batch_samples=platform.layout.micro_batch_samples,
                       replica_index=place.replica_index, num_replicas=place.num_replicas) as feed:
-        loop.run(StepInput(step.epoch, [on_device(micro_batch, device) for micro_batch in step.micro_batches],
-                           step.data_wait_s) for step in feed)
+        return loop.run(StepInput(step.epoch, [on_device(micro_batch, device) for micro_batch in step.micro_batches],
+                                  step.data_wait_s) for step in feed)
 
 
 def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Strategy, place: Place, device: torch.device
@@ -192,12 +191,12 @@ def language_loss(model: LayeredModel, precision: str, device: torch.device, *, 
     return loss_sum
 
 
-def _write_sample(config: Config, plan: RunPlan, records: RecordWriter) -> None:
+def _write_sample(config: Config, plan: RunPlan, step: int, records: RecordWriter) -> None:
     train = config.recipe.train
     if train.sample_tokens:
         factory = config.recipe.model.factory if isinstance(config.recipe.model, FactoryModel) else None
         text = load_model(Path(plan.models) / "best", factory=factory).generate(train.sample_prompt, train.sample_tokens)
-        records.write("sample", step=plan.steps, prompt=train.sample_prompt, text=text)
+        records.write("sample", step=step, prompt=train.sample_prompt, text=text)
 
 
 def main(arguments: list[str]) -> int:

@@ -37,7 +37,7 @@ def test_numbers_are_right_on_a_run_that_one_can_work_out_by_hand(lake: Lake, wr
     assert summary["dataset"]["rejected"] == {"empty": 2, "undecodable": 1}
     assert summary["dataset"]["splits"]["train"] == {"shards": 2, "rows": 912, "row_groups": 3, "bytes": 7000}
     assert summary["sample"] == {"step": 20, "prompt": "Once", "text": "the end"}
-    assert summary["steps"] == {"planned": 20, "done": 20, "attempts": 1, "attempt_start_steps": [0]}
+    assert summary["steps"] == {"planned": 20, "done": 20, "attempts": 1, "attempt_start_steps": [0], "stopped_early": False}
     assert (summary["status"], summary["exit_code"], summary["seconds"]) == ("completed", 0, 60.0)
     assert summary["evaluations"][0] == {"step": 10, "loss": 7.5, "samples": 5, "tokens": 50, "seconds": 0.1}
 

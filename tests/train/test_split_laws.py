@@ -65,6 +65,18 @@ def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_pa
         assert all(rank_steps[at]["loss"] == step["loss"] for rank_steps in steps)
 
 
+@pytest.mark.parametrize(("num_replicas", "num_segments"), [(1, 1), (2, 1), (1, 4), (2, 2)])
+def test_training_ends_on_all_ranks_when_evaluations_stay_without_a_new_best(tmp_path, num_replicas, num_segments):
+    records, weights = trained(tmp_path, MODELS["gpt"], num_replicas, num_segments, layout__micro_batch_samples=2,
+                               optimizer__learning_rate=1e-30, train__evaluate_every_steps=2, train__early_stop_evaluations=2)
+    assert [e["step"] for e in of_kind(records[0], "evaluation")] == [2, 4, 6]  # the first is the best, two are not better
+    for each in records:
+        assert [step["step"] for step in of_kind(each, "step")] == [1, 2, 3, 4, 5, 6]
+        assert of_kind(each, "end")[0]["status"] == "completed"
+        assert of_kind(each, "end")[0]["step"] == 6
+    assert weights
+
+
 @pytest.mark.parametrize("num_segments", [1, 2])
 def test_a_compiled_model_learns_the_same(tmp_path, alone, num_segments):
     records, weights = trained(tmp_path, MODELS["tied gpt"], 1, num_segments, layout__micro_batch_samples=2,
