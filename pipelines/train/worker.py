@@ -25,7 +25,7 @@ from torch import Tensor, nn  # noqa: E402
 from pipelines.config.load import Config  # noqa: E402
 from pipelines.config.platform import Layout  # noqa: E402
 from pipelines.config.recipe import FactoryModel  # noqa: E402
-from pipelines.errors import EXIT_OK, SparkringError  # noqa: E402
+from pipelines.errors import EXIT_OK, ResourceError, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
 from pipelines.models.build import fill_model, sketch_model  # noqa: E402
@@ -90,6 +90,7 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
     dataset = Path(plan.dataset)
     manifest = Manifest.load(dataset)
     device = training_device(platform.layout)
+    check_compiler(platform.layout)
     model = sketch_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
     specs = model.specs()
     strategy = (data_parallel(config, plan, model, ring, device) if group is None
@@ -172,10 +173,17 @@ def training_device(layout: Layout) -> torch.device:
     if layout.device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise SparkringError("layout.device", "cuda: this host has no usable GPU", "set layout.device: cpu")
+        raise ResourceError("layout.device", "cuda: this host has no usable GPU", "set layout.device: cpu")
     device = torch.device("cuda", int(os.environ.get(rank_variables.LOCAL_RANK, "0")) % torch.cuda.device_count())
     torch.cuda.set_device(device)
     return device
+
+
+def check_compiler(layout: Layout) -> None:
+    """Raises ResourceError where torch cannot link what it compiles for the CPU: it does not quote its own path."""
+    if layout.compile and layout.device == "cpu" and " " in torch.__file__:
+        raise ResourceError("layout.compile", f"torch cannot compile from a path with a space in it ({torch.__file__})",
+                             "install the environment in a path without spaces, or set layout.compile: false")
 
 
 def language_loss(model: LayeredModel, precision: str, device: torch.device, *, compiled: bool) -> LossSum:

@@ -1,6 +1,8 @@
 """The automatic layout, what a layout may not be, and how well memory is foretold."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
@@ -179,3 +181,10 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
     for rank in range(replicas * segments):
         peak = [r for r in RecordTail(run.record(0, rank)).new_records() if r["kind"] == "step"][-1]["memory_bytes"]
         assert foretold[rank % segments] == pytest.approx(peak, rel=0.25), (rank, foretold, peak)
+
+
+def test_a_ranks_peak_is_its_own_and_not_that_of_who_started_it():
+    large = bytearray(b"x") * 10**9
+    command = "import torch; from pipelines.train.loop import peak_memory_bytes; print(peak_memory_bytes(torch.device('cpu')))"
+    peak = int(subprocess.run([sys.executable, "-c", command], check=True, capture_output=True, text=True, timeout=120).stdout)
+    assert 10**8 < peak < len(large)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from pipelines.models.export import load_model
@@ -79,8 +80,14 @@ def test_training_ends_on_all_ranks_when_evaluations_stay_without_a_new_best(tmp
 
 @pytest.mark.parametrize("num_segments", [1, 2])
 def test_a_compiled_model_learns_the_same(tmp_path, alone, num_segments):
-    records, weights = trained(tmp_path, MODELS["tied gpt"], 1, num_segments, layout__micro_batch_samples=2,
-                               layout__compile=True)
+    try:
+        records, weights = trained(tmp_path, MODELS["tied gpt"], 1, num_segments, layout__micro_batch_samples=2,
+                                   layout__compile=True)
+    except AssertionError as error:  # torch's own limit, which the rank has to name
+        assert " " in torch.__file__
+        assert "layout.compile: torch cannot compile from a path with a space in it" in str(error)
+        return
+    assert " " not in torch.__file__
     expected, expected_weights = alone["tied gpt"]
     assert [step["loss"] for step in of_kind(records[0], "step")] == pytest.approx(
         [step["loss"] for step in of_kind(expected[0], "step")], rel=1e-5)
