@@ -63,7 +63,11 @@ def submit(tmp_path: Path, options: list[str], platform: dict[str, Any]) -> subp
 
 @contextmanager
 def job_in_a_session(code: str) -> Iterator[tuple[subprocess.Popen[str], list[psutil.Process]]]:
-    """A job whose Spark task is running, and all processes below it."""
+    """A job whose Spark task is running, and all processes below it.
+
+    A shell starts what it puts in the background with SIGINT ignored, and tests run there hand that on.
+    """
+    code = f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{code}"
     with subprocess.Popen([sys.executable, "-c", PREAMBLE + code], stdout=subprocess.PIPE, text=True,
                           env=environment({"spark": {"master": "local[2]"}}), start_new_session=True) as process:
         assert process.stdout is not None
