@@ -4,8 +4,8 @@ Runs on: ranks.
 Takes:   ``HOROVOD_*`` in the environment (set by ``launch``); without them one rank stands alone.
 Gives:   ``Ring``: sums over the copies of a segment, started early and finished late, under stable names.
 
-Every call must be made by all ranks in the same order. Gradient traffic is explicit: no optimizer hooks, since those
-fire before a pipelined schedule has scaled the gradients.
+Every call must be made by all ranks in the same order. Gradient traffic is explicit: Horovod's own optimizer, whose hooks
+know nothing of a pipelined schedule, is not used.
 """
 
 from __future__ import annotations
