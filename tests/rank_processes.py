@@ -43,14 +43,14 @@ def ring_environments(num_ranks: int, ports: tuple[int, ...], *, num_segments: i
     return [rank_environment(order, seat, "lo") for seat in seats]
 
 
-def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *, num_segments: int = 1,
-              timeout_s: float = 120, ranks_heard: int | None = None) -> list[Any]:
+def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *, timeout_s: float = 120,
+              ranks_heard: int | None = None) -> list[Any]:
     """What ``rank_main`` returned on each of the first ``ranks_heard`` ranks, or on all; raises with the output of a rank
     that failed."""
     module = folder / "rank_module.py"
     module.write_text(source)
     command = [sys.executable, "-c", RUNNER, str(module), json.dumps(argument)]
-    outputs = _outputs(command, num_ranks, num_segments, timeout_s)
+    outputs = _outputs(command, num_ranks, 1, timeout_s)
     return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs[:ranks_heard]]
 
 
