@@ -19,7 +19,7 @@ from pipelines.capacity import known_slots
 from pipelines.config.load import Config
 from pipelines.errors import DataError, SparkringError
 from pipelines.launch.runs import check_run_id, default_run_id
-from pipelines.launch.stage import chosen_layout, train
+from pipelines.launch.stage import check_slots, chosen_layout, train
 from pipelines.launch.watch import Observer
 from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
 from pipelines.session import spark_session
@@ -86,6 +86,8 @@ class Flow:
         with self._stack:
             lake = self.lake
             plan = plan_flow(self.config, self.run_id)
+            if plan.manifest is None and {"prepare", "train"} <= set(stages) and not self.config.platform.layout.automatic:
+                check_slots(self.spark(), self.config)  # before hours of preparing for ranks that cannot start
             manifest = self._prepare(plan, lake, wanted="prepare" in stages)
             if stages == ("prepare",):
                 return manifest, None

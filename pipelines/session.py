@@ -90,10 +90,11 @@ def spark_session(platform: Platform, app_name: str) -> Iterator[SparkSession]:
 def slots(spark: SparkSession, wanted: int = 1, timeout_s: float = 15.0) -> int:
     """How many tasks can run at once now.
 
-    Executors of a cluster register one after another: waits until there are ``wanted`` slots, at most ``timeout_s``.
+    Executors of a cluster register one after another: waits until there are ``wanted`` slots, at most ``timeout_s``. In
+    local mode there are never more than at the start.
     """
     context = spark.sparkContext._jsc.sc()  # the count by which Spark itself admits a barrier stage
-    until = time.monotonic() + timeout_s
+    until = time.monotonic() + (0.0 if re.match(r"local(\[|$)", str(spark.sparkContext.master)) else timeout_s)
     while True:
         available = int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
         if available >= wanted or time.monotonic() >= until:

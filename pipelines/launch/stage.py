@@ -118,13 +118,14 @@ def chosen_layout(config: Config, manifest: Manifest, num_slots: int) -> Choice:
 def check_slots(spark: SparkSession, config: Config) -> None:
     """Raises ResourceError, naming the settings, when the ranks cannot all run at once."""
     layout = config.platform.layout
-    needed = layout.num_replicas * layout.num_segments
+    needed = layout.num_ranks
     free = slots(spark, wanted=needed)
     if needed > free:
+        fewer = (f"layout.num_replicas to at most {free // layout.num_segments}" if layout.num_segments <= free
+                 else f"layout.num_segments to at most {free}")
         raise ResourceError("layout.num_replicas", f"{layout.num_replicas} x {layout.num_segments} segments need {needed} "
                             f"slots, {spark.sparkContext.master} has {free}",
-                            f"set layout.num_replicas to at most {max(1, free // layout.num_segments)}, or give Spark "
-                            "more slots (spark.master: local[N], or more executor cores)")
+                            f"set {fewer}, or give Spark more slots (spark.master: local[N], or more executor cores)")
 
 
 def check_shards_present(dataset: Path, manifest: Manifest) -> None:

@@ -174,6 +174,14 @@ def test_a_wrong_option_is_one_clear_message_and_its_exit_code(place, finished, 
     assert "\tat org." not in failed.stderr
 
 
+def test_ranks_that_cannot_start_are_told_before_anything_is_prepared(place):
+    failed = run_job("pipeline", place, "--set", "layout.num_replicas=4", "--set", "storage.root=not-yet-there")
+    assert failed.returncode == 5, failed.stderr
+    assert "layout.num_replicas: 4 x 1 segments need" in failed.stderr
+    assert "packed" not in failed.stderr
+    assert not list((place / "not-yet-there").glob("datasets/*/*"))
+
+
 def test_missing_java_is_named_with_what_installs_it(place, tmp_path):
     failed = run_job("prepare", place, "--set", "storage.root=elsewhere",
                      environment={"PATH": str(tmp_path), "JAVA_HOME": ""})

@@ -113,6 +113,11 @@ def test_more_ranks_than_slots_fail_within_seconds_naming_the_setting(spark, tmp
     assert not Lake.at(tmp_path).runs().exists() or not list(Lake.at(tmp_path).runs().glob("*/attempt-*"))
 
 
+def test_more_segments_than_slots_are_told_with_what_would_fit(spark, tmp_path):
+    with pytest.raises(ResourceError, match=r"1 x 3 segments need 3 slots, .* has 2; set layout.num_segments to at most 2"):
+        run_stage(spark, tmp_path, layout__num_replicas=1, layout__num_segments=3, model__num_layers=4)
+
+
 def test_ranks_that_do_not_meet_in_time_are_named_and_ended(spark, tmp_path):
     with pytest.raises(StalledError, match=r"launch.start_timeout_s: after 0.2 s ranks 0, 1 of 2 have not started"):
         run_stage(spark, tmp_path, launch__start_timeout_s=0.2)
