@@ -1,7 +1,7 @@
 """A run's report.html and summary.
 
 Runs on: driver, with spark-submit or python, from any folder.
-Takes:   --recipe FILE --platform FILE [--set key=value]... [--run-id ID] [--dry-run]
+Takes:   --platform FILE [--run-id ID | --recipe FILE] [--set key=value]... [--dry-run] [--json]
 Gives:   an exit code of ``pipelines/errors.py``.
 """
 

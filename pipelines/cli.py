@@ -19,7 +19,7 @@ from pipelines.config import load_config, load_platform
 from pipelines.console import TrainingProgress, plan_facts, print_facts, print_summary, say
 from pipelines.doctor import check_all
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
-from pipelines.flow import STAGES, Flow, plan_flow, report_run
+from pipelines.flow import STAGES, Flow, own_run, plan_flow, plan_report, report_run
 from pipelines.interrupts import arm_interrupts
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -32,6 +32,9 @@ SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE
                                                      help="Change one setting, e.g. train.steps=100. May be repeated.")]
 RunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Name of the run; by default it "
                                                  "follows from recipe and data.")]
+ReportRecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Report this recipe's own run.")]
+ReportRunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Which run; by default the "
+                                                       "recipe's own, or else the newest.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
@@ -58,14 +61,18 @@ def pipeline(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = N
 
 
 @app.command()
-def report(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
-           dry_run: DryRunOption = False, json_: JsonOption = False) -> None:
+def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: SetOption = None,
+           run_id: ReportRunIdOption = None, dry_run: DryRunOption = False, json_: JsonOption = False) -> None:
     """A run's report.html and summary, from its tables; Spark is not needed."""
-    config = load_config(recipe, platform, set_)
+    if recipe is None:
+        storage = load_platform(platform, set_).storage
+    else:
+        config = load_config(recipe, platform, set_)
+        storage, run_id = config.platform.storage, run_id or own_run(config)
     if dry_run:
-        print_facts("plan", plan_facts(config, plan_flow(config, run_id)))
+        print_facts("plan", plan_report(storage, run_id))
         return
-    summary = report_run(config, run_id)
+    summary = report_run(storage, run_id)
     if json_:
         print(json.dumps(summary, indent=2, ensure_ascii=False))
     else:
@@ -96,7 +103,7 @@ def _execute(job: str, stages: tuple[str, ...], recipe: Path, platform: Path, ov
                                 "folder": str(flow.lake.dataset(manifest.name, manifest.version)),
                                 **{name: f"{count:,}" for name, count in manifest.counts.items()}})
     else:
-        print_summary(report_run(config, finished_run))
+        print_summary(report_run(config.platform.storage, finished_run))
 
 
 def _command(job: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None) -> str:

@@ -17,6 +17,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.capacity import known_slots
 from pipelines.config.load import Config
+from pipelines.config.platform import Storage
 from pipelines.errors import DataError, SparkringError
 from pipelines.launch.runs import check_run_id, default_run_id
 from pipelines.launch.stage import check_slots, chosen_layout, train
@@ -25,7 +26,7 @@ from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
 from pipelines.session import spark_session
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
-from pipelines.track import LiveLoader, load_run, summarize, write_report
+from pipelines.track import LiveLoader, find_run, load_run, summarize, write_report
 from pipelines.train.layout import Choice
 from pipelines.train.plan import RunPlan, plan_run
 
@@ -138,14 +139,31 @@ class Flow:
             write_report(lake, run_id)
 
 
-def report_run(config: Config, run_id: str | None) -> dict[str, Any]:
-    """Writes the report of a run and returns its summary; without an id, the recipe's own run or else the newest."""
-    lake = Lake.at(config.platform.storage.root)
-    if run_id is None:
-        planned = plan_flow(config, None).run_id
-        run_id = planned if planned is not None and lake.run(planned).state.exists() else None
-    if run_id is not None and lake.run(run_id).state.exists():
-        load_run(lake, run_id)  # what a driver that was killed had left to load
-    summary = summarize(lake, run_id)
-    write_report(lake, summary["run_id"])
-    return summary
+def own_run(config: Config) -> str | None:
+    """The id of the recipe's own run, where its dataset is prepared and it has begun."""
+    run_id = plan_flow(config, None).run_id
+    return run_id if run_id is not None and Lake.at(config.platform.storage.root).run(run_id).state.exists() else None
+
+
+def plan_report(storage: Storage, run_id: str | None) -> dict[str, str]:
+    """Which run a report would be written of, the newest without an id, and where to.
+
+    Raises:
+        DataError: no such run.
+    """
+    lake = Lake.at(storage.root)
+    state = find_run(lake, run_id)
+    return {"run": f"{state.run_id} ({state.status})", "report": str(lake.run(state.run_id).report)}
+
+
+def report_run(storage: Storage, run_id: str | None) -> dict[str, Any]:
+    """Writes the report of a run, the newest without an id, and returns its summary.
+
+    Raises:
+        DataError: no such run.
+    """
+    lake = Lake.at(storage.root)
+    run_id = find_run(lake, run_id).run_id
+    load_run(lake, run_id)  # what a driver that was killed had left to load
+    write_report(lake, run_id)
+    return summarize(lake, run_id)

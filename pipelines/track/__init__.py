@@ -3,7 +3,7 @@
 from pipelines.track.live import LiveLoader
 from pipelines.track.load import load_run
 from pipelines.track.report import write_report
-from pipelines.track.summary import summarize
+from pipelines.track.summary import find_run, summarize
 from pipelines.track.views import register_tables
 
-__all__ = ["LiveLoader", "load_run", "register_tables", "summarize", "write_report"]
+__all__ = ["LiveLoader", "find_run", "load_run", "register_tables", "summarize", "write_report"]
