@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
 from pipelines.session import spark_session
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +25,30 @@ def spark() -> Iterator[SparkSession]:
         "master": "local[2]", "conf": {"spark.sql.shuffle.partitions": 2, "spark.default.parallelism": 2}}})
     with spark_session(platform, "sparkring-tests") as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package as README builds it for a cluster, from a copy of the sources."""
+    sources = tmp_path_factory.mktemp("sources")
+    shutil.copytree(ROOT / "pipelines", sources / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, sources / name)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", "."], cwd=sources,
+                   check=True, capture_output=True, timeout=120)
+    (built,) = (sources / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="session")
+def python_without_us(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python with every package of this environment except the project itself.
+
+    A folder named in a ``.pth`` file is searched for modules, but its own ``.pth`` files, by which an editable install
+    is found, are not read.
+    """
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    packages = sysconfig.get_path("purelib")
+    (folder / "lib/python3.11/site-packages/packages.pth").write_text(packages, encoding="utf-8")
+    return folder / "bin/python"

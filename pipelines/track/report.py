@@ -49,7 +49,7 @@ def write_report(lake: Lake, run_id: str | None = None) -> Path:
 
 def render(summary: dict[str, Any], steps: Steps) -> str:
     """The page's HTML."""
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("pipelines.track", ""), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"count": _count, "si": _si, "fixed": _fixed, "percent": _percent, "bytes": _bytes,
                             "duration": _duration, "printable": printable}
