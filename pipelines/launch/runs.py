@@ -7,7 +7,6 @@ Gives:   a run id that is the same for the same recipe and data; ``claim_run``.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
@@ -17,8 +16,9 @@ from contextlib import contextmanager
 from pipelines.config.recipe import Recipe
 from pipelines.errors import AlreadyRunningError, ConfigError, SparkringError
 from pipelines.tables.atomic import storage_errors
+from pipelines.tables.claims import claimed
 from pipelines.tables.paths import RunFolder
-from pipelines.tables.state import RunState
+from pipelines.tables.state import RunState, current_state
 
 RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -42,7 +42,7 @@ def check_run_id(run: RunFolder, recipe: Recipe, dataset_version: str) -> RunSta
     if not RUN_ID.fullmatch(run.path.name):
         raise ConfigError(SparkringError(f"--run-id {run.path.name}", "is not a name that files and tables can have",
                                          "use letters, digits, '.', '_' and '-', beginning with a letter or digit"))
-    state = RunState.load(run.state)
+    state = current_state(run)
     if state is not None and state.recipe_hash != training_hash(recipe, dataset_version):
         raise ConfigError(SparkringError(f"--run-id {state.run_id}", f"belongs to another recipe or dataset "
                                          f"({state.recipe_name}, dataset {state.dataset_version})",
@@ -59,13 +59,10 @@ def claim_run(run: RunFolder, run_id: str) -> Iterator[None]:
     """
     with storage_errors(run.path):
         run.path.mkdir(parents=True, exist_ok=True)
-        lock = open(run.path / ".lock", "w")  # noqa: SIM115 - closed below, with the claim
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+    with claimed(run.claim) as ours:
+        if not ours:
             raise AlreadyRunningError(f"run {run_id}", "is running in another process",
-                                      "wait for it, or use another --run-id") from error
+                                      "wait for it, or use another --run-id")
         yield
 
 

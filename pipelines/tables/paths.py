@@ -78,6 +78,11 @@ class RunFolder:
         return self.path / "state.json"
 
     @property
+    def claim(self) -> Path:
+        """Held by the driver that executes the run (``claims.py``)."""
+        return self.path / ".lock"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

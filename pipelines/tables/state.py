@@ -2,7 +2,7 @@
 
 Runs on: driver (the only writer).
 Takes:   what the driver knows of a run.
-Gives:   an atomically replaced JSON file.
+Gives:   an atomically replaced JSON file; ``current_state``, the only answer to "how does this run stand?".
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from typing import Any
 
 from pipelines.errors import DataError
 from pipelines.tables.atomic import write_file
+from pipelines.tables.claims import is_claimed
+from pipelines.tables.paths import RunFolder
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Status is ``running``, ``completed``, ``failed`` or ``interrupted``."""
+    """Status is ``running``, ``completed``, ``failed`` or ``interrupted``; see ``current_state`` for ``lost``."""
 
     run_id: str
     recipe_name: str
@@ -60,3 +62,18 @@ class RunState:
             return None
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(str(path), f"is not a run state ({error})", "move it away, or use another --run-id") from error
+
+
+def current_state(run: RunFolder) -> RunState | None:
+    """How a run stands, or None where there is none: what its driver wrote last, held against what is there.
+
+    A run is ``lost`` when it says ``running`` and no process holds its claim: its driver was killed.
+    """
+    state = RunState.load(run.state)
+    if state is None or state.status != "running" or is_claimed(run.claim):
+        return state
+    state = RunState.load(run.state)  # once more: it may have ended between our look at it and at its claim
+    if state is None or state.status != "running":
+        return state
+    return state.changed(status="lost", error=f"driver on {state.environment.get('driver', 'an unknown host')}: ended without "
+                         "saying how (it was killed, or its machine went down); the same command again starts the run anew")

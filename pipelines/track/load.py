@@ -10,9 +10,7 @@ relaunch of a gang wait. Only lines that came since the last load are read (``pa
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -21,9 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import AlreadyRunningError, DataError
-from pipelines.tables.atomic import storage_errors
+from pipelines.tables.claims import claimed
 from pipelines.tables.paths import Lake, RunFolder
-from pipelines.tables.state import RunState
+from pipelines.tables.state import RunState, current_state
 from pipelines.track import figures
 from pipelines.track.parts import (
     Part,
@@ -55,7 +53,7 @@ def load_run(lake: Lake, run_id: str) -> None:
     if not run.state.exists():
         raise DataError(f"run {run_id}", f"there is no {run.state}", "see the runs folder for the runs that there are")
     with _lock(run, run_id):
-        state = RunState.load(run.state)  # inside the lock: a loader that waited must not use an old one
+        state = current_state(run)  # inside the lock: a loader that waited must not use an old one
         if state is None:
             raise DataError(f"run {run_id}", f"{run.state} vanished")
         for table in LOADED_TABLES:
@@ -136,20 +134,7 @@ def _timestamp(time_s: float | None) -> datetime | None:
 @contextmanager
 def _lock(run: RunFolder, run_id: str) -> Iterator[None]:
     """One loader per run; the operating system frees the lock of a killed one."""
-    path = run.path / ".load.lock"
-    with storage_errors(path):
-        file = open(path, "a")  # noqa: SIM115 - closed below; kept open is what holds the lock
-    try:
-        until = time.monotonic() + LOCK_TIMEOUT_S
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > until:
-                    raise AlreadyRunningError(f"run {run_id}", "another process is loading its metrics",
-                                              "wait for it, or end it") from None
-                time.sleep(0.05)
+    with claimed(run.path / ".load.lock", LOCK_TIMEOUT_S) as ours:
+        if not ours:
+            raise AlreadyRunningError(f"run {run_id}", "another process is loading its metrics", "wait for it, or end it")
         yield
-    finally:
-        file.close()

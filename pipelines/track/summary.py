@@ -15,7 +15,7 @@ from typing import Any
 from pipelines.errors import DataError
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import TABLE_NAMES, Lake
-from pipelines.tables.state import RunState
+from pipelines.tables.state import RunState, current_state
 from pipelines.track.figures import STEP_COLUMNS, Steps, evaluations_in_order
 from pipelines.track.parts import read_rows
 from pipelines.track.pipeline import pipeline_of
@@ -83,9 +83,9 @@ def find_run(lake: Lake, run_id: str | None) -> RunState:
         raise DataError(str(lake.runs()), "there is no run yet",
                         "run the train job first, or give the platform of another lake")
     if run_id is None:
-        states = [state for state in (RunState.load(lake.run(each).state) for each in known) if state is not None]
+        states = [state for state in (current_state(lake.run(each)) for each in known) if state is not None]
         return max(states, key=lambda state: state.started_s)
-    state = RunState.load(lake.run(run_id).state) if run_id in known else None
+    state = current_state(lake.run(run_id)) if run_id in known else None
     if state is None:
         close = difflib.get_close_matches(run_id, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""

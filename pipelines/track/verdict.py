@@ -22,9 +22,10 @@ def verdict(summary: dict[str, Any]) -> Verdict:
     """Compares the model with one that guesses uniformly and one that knows only how often each token occurs."""
     status, done, planned = summary["status"], summary["steps"]["done"], summary["steps"]["planned"]
     learned = _learned(summary)
-    if status == "failed":
+    if status in ("failed", "lost"):
+        what = "failed" if status == "failed" else "was lost"
         after = f"after step {done:,} of {planned:,}" if done else "before its first step was done"
-        return Verdict("bad", f"The run failed {after}", learned.detail if done else "")
+        return Verdict("bad", f"The run {what} {after}", learned.detail if done else "")
     if not done:
         wait = "Its ranks are starting." if status == "running" else "There is nothing to show but how it was started."
         return Verdict("unclear", "No step has been recorded", wait)
