@@ -65,3 +65,20 @@ def with_running_statistics(vocabulary_size: int, sequence_length: int) -> Layer
 
 def layers_that_do_not_fit(vocabulary_size: int, sequence_length: int) -> LayeredModel:
     return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("out", nn.Linear(9, vocabulary_size))])
+
+
+class Square(nn.Module):
+    """A skip around a square matrix."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, width)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD + torch.tanh(self.out(hidden_BTD))
+
+
+def large_tensors(vocabulary_size: int, sequence_length: int, width: int = 1000) -> LayeredModel:
+    """Four matrices of a million values each, cheap to train on a few tokens."""
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, width)),
+                         *((f"square_{i}", Square(width)) for i in range(4)), ("logits", nn.Linear(width, vocabulary_size))])

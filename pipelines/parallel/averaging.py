@@ -3,7 +3,7 @@
 Runs on: ranks.
 Takes:   the parameters of this rank, in the order in which backward makes their gradients.
 Gives:   ``GradientAverage``: every bucket's sum, started as soon as its gradients are whole and finished late;
-         ``StepFacts`` of the whole job.
+         ``squared_norm`` of gradients; ``StepFacts`` of the whole job.
 
 Buckets are filled in the order in which backward makes the gradients. Backward writes gradients of its own that are
 copied into the bucket once: adding into a zeroed bucket passes over the memory twice more (2.5 % of a step of a 6 M GPT
@@ -23,6 +23,8 @@ from torch import Tensor, nn
 
 from pipelines.parallel.comms import WIRE_DTYPES, Place, Ring
 from pipelines.parallel.steps import Totals
+
+NORM_ROW = 1024  # values whose squares are added in their own precision
 
 
 class GradientBucket:
@@ -130,6 +132,25 @@ class GradientAverage:
         if factor != 1.0:
             for gradient in self.gradients():
                 gradient.mul_(factor)
+
+
+def squared_norm(gradients: Iterable[Tensor]) -> Tensor:
+    """Sum of the squares of all values, float64 [], whatever tensors they lie in: short rows in float32, the rest in float64.
+
+    float32 alone makes the norm depend on how many values lie in one tensor, and so on the layout: for one of 2 million it
+    is off by 3e-5, of 20 million by 1e-3; rows of 1,024 by 2e-9, in the same time (20 million values on one core: 2.6 ms;
+    torch.linalg.vector_norm in float64 79 ms, converted in chunks 9 ms).
+    """
+    norms: list[Tensor] = []
+    for gradient in gradients:
+        flat = gradient.reshape(-1)
+        dtype = torch.promote_types(flat.dtype, torch.float32)
+        in_rows = len(flat) // NORM_ROW * NORM_ROW
+        if in_rows:
+            norms.append(torch.linalg.vector_norm(flat[:in_rows].view(-1, NORM_ROW), dim=1, dtype=dtype))
+        if in_rows < len(flat):
+            norms.append(torch.linalg.vector_norm(flat[in_rows:], dtype=dtype).view(1))
+    return torch.cat(norms).double().square().sum() if norms else torch.zeros((), dtype=torch.float64)
 
 
 class StepFacts:

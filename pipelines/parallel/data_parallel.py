@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.models.layered import LayeredModel
-from pipelines.parallel.averaging import GradientAverage, StepFacts
+from pipelines.parallel.averaging import GradientAverage, StepFacts, squared_norm
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals, state_of
 
@@ -66,7 +66,7 @@ class DataParallel:
         facts.read()
         averaging_s = time.perf_counter() - waited_from if self._ring.place.num_ranks > 1 else 0.0
         self._correction = 1.0 / (self._scale * max(facts.tokens, 1))
-        gradient_norm = nn.utils.get_total_norm(self._average.gradients()).item() * self._correction
+        gradient_norm = math.sqrt(squared_norm(self._average.gradients()).item()) * self._correction
         return StepOutcome(
             loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=tokens, samples=samples,
             gradient_norm=gradient_norm, averaging_s=averaging_s,

@@ -37,7 +37,7 @@ from torch.distributed.pipelining import (
 
 from pipelines.errors import RankFailedError
 from pipelines.models.layered import LayeredModel
-from pipelines.parallel.averaging import GradientAverage, StepFacts
+from pipelines.parallel.averaging import GradientAverage, StepFacts, squared_norm
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.cut import part_ranges, parts_of_segment
 from pipelines.parallel.segments import SegmentGroup, peer_errors
@@ -149,7 +149,7 @@ class LayerSplit:
                 parameter.grad = torch.zeros_like(parameter)
             self._group.sum_between(parameter.grad, segments)
         finish_facts()
-        facts.add_squared_norm(self._squared_norm())
+        facts.add_squared_norm(squared_norm(p.grad for p in self._counted if p.grad is not None))
         self._group.sum(facts.values)
         facts.read()
         averaging_s = time.perf_counter() - pipelined
@@ -230,11 +230,6 @@ class LayerSplit:
         done = sum(work.kind == "loss" for work in self._timeline.work)
         with self._timeline.working("loss", len(self._plan.counts) - 1, done):
             return self._loss.loss_sum(output, targets) * self._scale
-
-    def _squared_norm(self) -> Tensor:
-        """This segment's share of the whole model's gradient's."""
-        gradients = [p.grad for p in self._counted if p.grad is not None]
-        return nn.utils.get_total_norm(gradients).double().square() if gradients else torch.zeros(())
 
 
 def _segment_of_layers(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipelines.parallel.averaging import cut_into_buckets
+from pipelines.parallel.averaging import cut_into_buckets, squared_norm
 from tests.rank_processes import run_ranks
 
 STEP = """
@@ -83,3 +83,21 @@ def test_every_parameter_is_in_exactly_one_bucket_and_buckets_keep_their_bound(s
         assert bucket.flat.sum() == bucket.flat.numel()
         for parameter in bucket.parameters:
             assert parameter.grad.untyped_storage().data_ptr() == bucket.flat.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("values", [20_000_000, 1_048_577, 5, 0])
+def test_the_norm_is_that_of_float64_however_the_values_are_spread_over_tensors(values):
+    torch.manual_seed(0)
+    flat = torch.randn(values).exp_() * 1e-6  # all positive and of very different sizes: the hardest to add up
+    exact = flat.double().square().sum().item()
+    matrix = flat[: values // 64 * 64].view(64, -1).t()  # not contiguous
+    for tensors in ([flat], list(flat.split(1000)), list(flat.split(3_000_001)), [matrix, flat[values // 64 * 64 :]]):
+        assert squared_norm(tensors).item() == pytest.approx(exact, rel=1e-7)
+
+
+def test_the_norm_of_narrow_and_of_wide_values_is_added_up_in_enough_precision():
+    narrow = torch.full((3000,), 0.01, dtype=torch.bfloat16)
+    wide = torch.full((3000,), 1e-200, dtype=torch.float64)
+    assert squared_norm([narrow]).item() == pytest.approx(3000 * narrow[0].item() ** 2, rel=1e-6)
+    assert squared_norm([wide * 1e100]).item() == pytest.approx(3000e-200, rel=1e-12)
+    assert squared_norm([]).item() == 0.0

@@ -66,6 +66,26 @@ def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_pa
         assert all(rank_steps[at]["loss"] == step["loss"] for rank_steps in steps)
 
 
+LARGE = {"model": {"factory": "tests.own_models:large_tensors"}, "data__num_lanes": 12, "train__global_batch_samples": 24,
+         "layout__micro_batch_samples": 4, "train__steps": 4, "train__evaluate_every_steps": 4, "train__clip_norm": 0.05,
+         "optimizer__learning_rate": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def large_alone(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("1x1"), num_replicas=1, num_segments=1, **LARGE)
+
+
+@pytest.mark.parametrize("layout", [(2, 1), (3, 1), (1, 2), (2, 2)], ids=lambda layout: "{}x{}".format(*layout))
+def test_norms_and_clipped_steps_do_not_depend_on_the_layout_where_millions_of_values_share_a_bucket(
+        tmp_path, large_alone, layout):
+    num_replicas, num_segments = layout
+    records, _ = trained(tmp_path, num_replicas=num_replicas, num_segments=num_segments, **LARGE)
+    for field in ("gradient_norm", "loss"):
+        assert [step[field] for step in of_kind(records[0], "step")] == pytest.approx(
+            [step[field] for step in of_kind(large_alone[0][0], "step")], rel=1e-6), field
+
+
 @pytest.mark.parametrize(("num_replicas", "num_segments"), [(1, 1), (2, 1), (1, 4), (2, 2)])
 def test_training_ends_on_all_ranks_when_evaluations_stay_without_a_new_best(tmp_path, num_replicas, num_segments):
     records, weights = trained(tmp_path, MODELS["gpt"], num_replicas, num_segments, layout__micro_batch_samples=2,
