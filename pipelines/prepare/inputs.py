@@ -19,8 +19,12 @@ import hashlib
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+
+import pyarrow as pa
 
 from pipelines.config import content_hash
 from pipelines.config.recipe import InputSource, Prepare
@@ -38,6 +42,57 @@ class InputFile(NamedTuple):
     name: str  # relative to the input's folder: the same wherever the folder lies
     bytes: int
     modified_ns: int
+
+
+@contextmanager
+def as_listed(input_index: int, path: str, size_bytes: int, modified_ns: int) -> Iterator[None]:
+    """Around the reading of a file or of a part of it: what is read is what was listed.
+
+    Size and modification time are compared before and after: whoever writes in between is seen by the second look,
+    also where other tasks read other parts of the file.
+
+    Raises:
+        DataError: the file has changed or is gone since it was listed, or it cannot be read.
+    """
+    place = f"prepare.inputs.{input_index}.path"
+
+    def refuse_change() -> None:
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            found = "gone"
+        except OSError:  # opening it gives the reason
+            return
+        else:
+            if (status.st_size, status.st_mtime_ns) == (size_bytes, modified_ns):
+                return
+            found = f"{status.st_size:,} bytes of {_time(status.st_mtime_ns)}"
+        raise DataError(place, f"{shown(path)}: input changed while it was read, from {size_bytes:,} bytes of "
+                        f"{_time(modified_ns)} to {found}", "prepare again when nothing writes to the input")
+
+    refuse_change()
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        refuse_change()  # what was cut short is not damaged
+        raise DataError(place, f"{shown(path)} cannot be read ({_one_line(error)})",
+                        "restore it, fix its permissions, or move it out of the input") from error
+    refuse_change()
+
+
+def shown(path: str) -> str:
+    """A path as text, whatever bytes its name holds."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def _time(modified_ns: int) -> str:
+    return datetime.fromtimestamp(modified_ns / 1e9, UTC).isoformat(timespec="milliseconds")
+
+
+def _one_line(error: BaseException) -> str:
+    """What the operating system or a library says, short enough for an error."""
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return " ".join((strerror or str(error)).split())[:300]
 
 
 def is_url(path: str) -> bool:
@@ -107,6 +162,9 @@ def fingerprint(files: list[InputFile]) -> str:
     """Changes when a file's name or content does; not when the folder is moved or a file is touched.
 
     Above ``CONTENT_FINGERPRINT_BYTES`` in total, size and modification time stand for the content.
+
+    Raises:
+        DataError: a file cannot be read, or has changed since it was listed.
     """
     by_content = sum(file.bytes for file in files) <= CONTENT_FINGERPRINT_BYTES
 
@@ -121,10 +179,8 @@ def fingerprint(files: list[InputFile]) -> str:
 
 
 def _content_identity(file: InputFile) -> str:
-    try:
+    with as_listed(file.input_index, file.path, file.bytes, file.modified_ns):
         return file_sha256(Path(file.path))
-    except OSError as error:  # it will be rejected as unreadable
-        return str(error.strerror)
 
 
 def recipe_hash(prepare: Prepare) -> str:

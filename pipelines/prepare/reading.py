@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -22,7 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
-from pipelines.prepare.inputs import InputFile
+from pipelines.prepare.inputs import InputFile, as_listed, shown
 from pipelines.prepare.records import (
     JSON_LINE_FACTOR,
     Record,
@@ -56,6 +55,8 @@ class Piece(NamedTuple):
     start: int  # byte offset, or first row of a row group
     end: int  # byte offset, or index of a row group
     bytes: int
+    file_bytes: int  # as listed, like what follows
+    modified_ns: int
 
 
 def cut_into_pieces(files: list[InputFile], inputs: tuple[InputSource, ...]) -> list[Piece]:
@@ -71,35 +72,35 @@ def _pieces_of(file: InputFile, source: InputSource) -> Iterator[Piece]:
     if source.format == "parquet":
         yield from _row_groups(file, source.column)
     elif source.format == "text" and source.delimiter is None:
-        yield Piece(file.input_index, file.path, file.name, 0, file.bytes, file.bytes)
+        yield _piece(file, 0, file.bytes, file.bytes)
     else:
         for start in range(0, file.bytes, PIECE_BYTES):
             end = min(start + PIECE_BYTES, file.bytes)
-            yield Piece(file.input_index, file.path, file.name, start, end, end - start)
+            yield _piece(file, start, end, end - start)
+
+
+def _piece(file: InputFile, start: int, end: int, size_bytes: int) -> Piece:
+    return Piece(file.input_index, file.path, file.name, start, end, size_bytes, file.bytes, file.modified_ns)
 
 
 def _row_groups(file: InputFile, column: str) -> Iterator[Piece]:
-    place = f"prepare.inputs.{file.input_index}.path"
-    try:
-        with pq.ParquetFile(file.path) as parquet:
-            names, metadata = parquet.schema_arrow.names, parquet.metadata
-            if column not in names:
-                raise DataError(f"prepare.inputs.{file.input_index}.column",
-                                f"{file.path} has no column {column!r}; it has {', '.join(names)}",
-                                "name one of them, or move the file out of the input")
-            kind = parquet.schema_arrow.field(column).type
-            if not _holds_text(kind):
-                raise DataError(f"prepare.inputs.{file.input_index}.column",
-                                f"{column!r} of {file.path} is {kind}, not text", "name a column of strings")
-            leaf = parquet.schema.names.index(column)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(place, f"{file.path} is not a readable Parquet file ({_one_line(error)})",
-                        "restore it or move it out of the input") from error
+    with (as_listed(file.input_index, file.path, file.bytes, file.modified_ns),
+          pq.ParquetFile(file.path) as parquet):
+        names, metadata = parquet.schema_arrow.names, parquet.metadata
+        if column not in names:
+            raise DataError(f"prepare.inputs.{file.input_index}.column",
+                            f"{file.path} has no column {column!r}; it has {', '.join(names)}",
+                            "name one of them, or move the file out of the input")
+        kind = parquet.schema_arrow.field(column).type
+        if not _holds_text(kind):
+            raise DataError(f"prepare.inputs.{file.input_index}.column",
+                            f"{column!r} of {file.path} is {kind}, not text", "name a column of strings")
+        leaf = parquet.schema.names.index(column)
     first_row = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)
         size = group.column(leaf).total_uncompressed_size
-        yield Piece(file.input_index, file.path, file.name, first_row, index, size)
+        yield _piece(file, first_row, index, size)
         first_row += group.num_rows
 
 
@@ -110,60 +111,50 @@ def _holds_text(kind: pa.DataType) -> bool:
                                        pa.types.is_large_binary, pa.types.is_null))
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
 def read_piece(piece: Piece, prepare: Prepare) -> Iterator[Record]:
     """The records of one piece.
 
     Raises:
-        DataError: a part of a file cannot be read. (A whole text file that cannot be read is a refused record.)
+        DataError: the file cannot be read, or is not the one that was listed.
     """
     source, limit = prepare.inputs[piece.input_index], prepare.max_document_bytes
-    shown = os.fsencode(piece.path).decode("utf-8", "replace")
-    try:
+    name = shown(piece.path)
+    with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns):
         if source.format == "parquet":
-            yield from _read_row_group(piece, shown, source.column, limit)
+            yield from _read_row_group(piece, name, source.column, limit)
         elif source.format == "text" and source.delimiter is None:
-            yield _read_whole(piece, shown, limit)
+            yield _read_whole(piece, name, limit)
         else:
-            yield from _read_range(piece, shown, source, limit)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"prepare.inputs.{piece.input_index}.path", f"{shown} cannot be read ({_one_line(error)})",
-                        "restore it or move it out of the input") from error
+            yield from _read_range(piece, name, source, limit)
 
 
-def _read_whole(piece: Piece, shown: str, limit: int) -> Record:
+def _read_whole(piece: Piece, name: str, limit: int) -> Record:
     if piece.bytes > limit:
-        return oversized_record(shown, 0, piece.bytes, limit)
-    try:
-        with open(piece.path, "rb") as file:
-            return text_record(shown, 0, file.read(limit + 1), limit)
-    except OSError as error:
-        return Record(shown, 0, None, "unreadable", error.strerror or str(error), piece.bytes)
+        return oversized_record(name, 0, piece.bytes, limit)
+    with open(piece.path, "rb") as file:
+        return text_record(name, 0, file.read(limit + 1), limit)
 
 
-def _read_range(piece: Piece, shown: str, source: InputSource, limit: int) -> Iterator[Record]:
+def _read_range(piece: Piece, name: str, source: InputSource, limit: int) -> Iterator[Record]:
     json_lines = source.format == "jsonl"
     delimiter = b"\n" if json_lines else (source.delimiter or "\n").encode()
     raw_limit = limit * JSON_LINE_FACTOR if json_lines else limit
     with open(piece.path, "rb") as file:
         for offset, raw, size in cut(file, piece.start, piece.end, delimiter, raw_limit):
             if raw is None:
-                yield oversized_record(shown, offset, size, limit)
+                yield oversized_record(name, offset, size, limit)
             elif json_lines:
-                yield json_record(shown, offset, raw, source.column, limit)
+                yield json_record(name, offset, raw, source.column, limit)
             else:
-                yield text_record(shown, offset, raw, limit)
+                yield text_record(name, offset, raw, limit)
 
 
-def _read_row_group(piece: Piece, shown: str, column: str, limit: int) -> Iterator[Record]:
+def _read_row_group(piece: Piece, name: str, column: str, limit: int) -> Iterator[Record]:
     row = piece.start
     with pq.ParquetFile(piece.path) as parquet:
         for batch in parquet.iter_batches(batch_size=1024, row_groups=[piece.end], columns=[column]):
             for value in batch.column(0).to_pylist():
-                yield value_record(shown, row, value, column, limit)
+                yield value_record(name, row, value, column, limit)
                 row += 1
 
 

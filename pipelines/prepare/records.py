@@ -5,8 +5,8 @@ Takes:   an open file and a byte range, or one raw record.
 Gives:   ``Record``; never an exception for what the bytes hold.
 
 Reasons: ``undecodable`` (not UTF-8), ``empty`` (nothing but white space), ``oversized`` (above
-``prepare.max_document_bytes``), ``malformed`` (not the JSON object or column that the recipe names), ``unreadable``
-(the operating system refused). Packing adds ``duplicate`` and ``unencodable``.
+``prepare.max_document_bytes``), ``malformed`` (not the JSON object or column that the recipe names). Packing adds
+``duplicate`` and ``unencodable``. A file that cannot be read is no record: it stops prepare (``inputs.as_listed``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO, NamedTuple
 
-REASONS = ("duplicate", "empty", "malformed", "oversized", "undecodable", "unencodable", "unreadable")
+REASONS = ("duplicate", "empty", "malformed", "oversized", "undecodable", "unencodable")
 BLOCK_BYTES = 1024**2
 # A JSON line may be longer than the document in it: six bytes for an escaped character, and other fields beside it.
 JSON_LINE_FACTOR = 8

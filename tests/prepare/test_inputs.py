@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config.recipe import InputSource
 from pipelines.errors import ConfigError, DataError
+from pipelines.prepare import inputs as inputs_module
 from pipelines.prepare.inputs import fingerprint, list_files, recipe_hash
-from pipelines.prepare.reading import cut_into_pieces, group_pieces
+from pipelines.prepare.reading import cut_into_pieces, group_pieces, read_piece
 from pipelines.prepare.stage import plan_prepare
 from pipelines.tables.paths import Lake
 from tests.prepare.conftest import make_recipe, write_texts
@@ -134,3 +138,74 @@ def test_a_large_file_is_read_by_many_tasks(tmp_path: Path) -> None:
     assert [piece.start for piece in pieces[1:]] == [piece.end for piece in pieces[:-1]]
     assert [piece for group in group_pieces(pieces) for piece in group] == pieces
     assert len(group_pieces(pieces)) == 5
+
+
+def grow(path: Path) -> None:
+    with open(path, "ab") as file:
+        file.write(b"more\n")
+
+
+def rewrite(path: Path) -> None:
+    """As many bytes as before."""
+    raw = path.read_bytes()
+    path.write_bytes(raw[::-1])
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))  # whatever the clock of the file system
+
+
+CHANGES: list[Callable[[Path], None]] = [grow, rewrite, Path.unlink, lambda path: os.truncate(path, 3)]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=["grow", "rewrite", "remove", "cut off"])
+@pytest.mark.parametrize("kind", ["whole", "cut", "jsonl", "parquet"])
+def test_a_file_that_changes_between_listing_and_reading_is_named(
+        tmp_path: Path, kind: str, change: Callable[[Path], None]) -> None:
+    path = tmp_path / "in"
+    if kind == "parquet":
+        pq.write_table(pa.table({"text": ["a", "b"]}), path)
+    else:
+        path.write_bytes(b'{"text": "a"}\n{"text": "b"}\n')
+    source = {"path": str(path), "format": kind if kind in ("jsonl", "parquet") else "text",
+              "delimiter": "\n" if kind == "cut" else None}
+    prepare = make_recipe(source).prepare
+    pieces = cut_into_pieces(list_files(prepare.inputs, Path("/nowhere")), prepare.inputs)
+    assert [record.reason for piece in pieces for record in read_piece(piece, prepare)] == [None] * (
+        1 if kind == "whole" else 2)
+    change(path)
+    with pytest.raises(DataError, match=r"prepare\.inputs\.0\.path: .*/in: input changed while it was read"):
+        list(read_piece(pieces[0], prepare))
+
+
+def test_a_file_that_grows_while_a_part_of_it_is_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_bytes(b"a\nb\n")
+    prepare = make_recipe({"path": str(tmp_path / "in.txt"), "delimiter": "\n"}).prepare
+    (piece,) = cut_into_pieces(list_files(prepare.inputs, Path("/nowhere")), prepare.inputs)
+    records = read_piece(piece, prepare)
+    assert next(records).content == b"a"
+    grow(tmp_path / "in.txt")
+    with pytest.raises(DataError, match="input changed while it was read"):
+        list(records)
+
+
+def test_a_file_that_changes_while_it_is_hashed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(tmp_path / "in", 2)
+    hash_of = inputs_module.file_sha256
+
+    def hash_and_grow(path: Path) -> str:
+        grow(tmp_path / "in" / "0001.txt")
+        return hash_of(path)
+
+    monkeypatch.setattr(inputs_module, "file_sha256", hash_and_grow)
+    with pytest.raises(DataError, match=r"0001\.txt: input changed while it was read"):
+        fingerprint(list_files((InputSource(path=str(tmp_path / "in")),), Path("/nowhere")))
+
+
+def test_a_file_that_may_not_be_read_is_named_before_spark_starts(
+        tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(tmp_path / "in", 2)
+
+    def refuse(path: Path) -> str:  # permissions do not stop the user root
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(inputs_module, "file_sha256", refuse)
+    with pytest.raises(DataError, match=r"0000\.txt cannot be read \(Permission denied\); .*fix its permissions"):
+        version_of(tmp_path / "in", lake)

@@ -19,6 +19,7 @@ from pipelines.prepare.publish import publish_dataset_row, version_lock
 from pipelines.prepare.stage import plan_prepare, prepare
 from pipelines.tables.paths import Lake
 from tests.prepare.conftest import make_recipe, write_texts
+from tests.prepare.test_inputs import grow
 
 Report = Callable[[str], None]
 
@@ -69,6 +70,26 @@ def test_a_failed_prepare_leaves_no_folder_and_keeps_the_versions_before(
     with pytest.raises(SparkringError, match="on purpose"):
         prepare(spark, make_recipe(tmp_path / "in", sequence_length=20), lake, silent)
     assert [path.name for path in lake.datasets("test").iterdir()] == [before.version]
+
+
+@pytest.mark.parametrize("change", [grow, Path.unlink], ids=["grows", "vanishes"])
+def test_input_that_changes_while_prepare_runs_is_not_published(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, change: Callable[[Path], None]) -> None:
+    write_texts(tmp_path / "in", 20)
+    recipe, path = make_recipe(tmp_path / "in"), tmp_path / "in" / "0007.txt"
+    content, listed = path.read_bytes(), path.stat()
+
+    def meanwhile(message: str) -> None:
+        if "tokenizer ready" in message:
+            change(path)
+
+    with pytest.raises(DataError, match=r"0007\.txt: input changed while it was read") as error:
+        prepare(spark, recipe, lake, meanwhile)
+    assert error.value.exit_code == 3
+    assert not list(lake.datasets("test").iterdir()) and not lake.table("rejected").exists()
+    path.write_bytes(content)
+    os.utime(path, ns=(listed.st_atime_ns, listed.st_mtime_ns))
+    assert prepare(spark, recipe, lake, silent).counts["documents"] == 20
 
 
 def test_a_second_prepare_of_the_same_version_is_refused_while_the_first_runs(
