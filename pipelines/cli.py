@@ -16,6 +16,7 @@ from typing import Annotated
 import typer
 
 from pipelines.config import load_config, load_platform
+from pipelines.config.secrets import masked_override
 from pipelines.console import TrainingProgress, plan_facts, print_facts, print_summary, say
 from pipelines.doctor import check_all
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
@@ -107,10 +108,10 @@ def _execute(job: str, stages: tuple[str, ...], recipe: Path, platform: Path, ov
 
 
 def _command(job: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None) -> str:
-    """A command line that repeats this execution from any folder."""
+    """A command line that repeats this execution from any folder; secrets in it are masked, since it is stored."""
     parts = ["sparkring", job, "--recipe", str(recipe.absolute()), "--platform", str(platform.absolute())]
     for override in overrides or []:
-        parts += ["--set", override]
+        parts += ["--set", masked_override(override)]
     if run_id is not None:
         parts += ["--run-id", run_id]
     return shlex.join(parts)

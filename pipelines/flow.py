@@ -48,6 +48,8 @@ class FlowPlan:
 def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
     """Looks at the lake without starting Spark or writing anything."""
     lake = Lake.at(config.platform.storage.root)
+    if run_id is not None:
+        lake.run(run_id)  # refuses what is no name, before the input is listed
     dataset = plan_prepare(config.recipe, lake)
     if dataset.version is None or not dataset.exists:
         return FlowPlan(dataset, None, run_id, False, None)

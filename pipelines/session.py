@@ -32,6 +32,7 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
+from pipelines.config.secrets import is_secret
 from pipelines.errors import ConfigError, ResourceError, SparkringError
 from pipelines.java import find_java
 
@@ -40,7 +41,6 @@ REFUSED = {
     "spark.dynamicAllocation.enabled": "a gang of ranks needs a fixed number of slots",
     "spark.speculation": "a second copy of a rank would disturb the first",
 }
-SECRET = re.compile("(?i)secret|password|token|access.?key|credential")  # as Spark's own spark.redaction.regex
 CONNECT_TIMEOUT_S = 5.0
 JVM_STOP_TIMEOUT_S = 10.0
 
@@ -180,7 +180,7 @@ def _start_jvm(settings: dict[str, str], log: Path) -> tuple[Any, bool]:
     if SparkContext._gateway is not None:
         return SparkContext._gateway, False
     visible = SparkConf(loadDefaults=False)
-    visible.setAll([(key, value) for key, value in settings.items() if not SECRET.search(key)])
+    visible.setAll([(key, value) for key, value in settings.items() if not is_secret(key, settings)])
     with open(log, "ab") as output:
         try:
             gateway = launch_gateway(visible, {"stdout": output, "stderr": subprocess.STDOUT})

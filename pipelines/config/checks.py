@@ -7,6 +7,8 @@ Gives:   the list of contradictions, empty when there are none.
 
 from __future__ import annotations
 
+import math
+
 from pipelines.config.platform import AUTO, Platform
 from pipelines.config.recipe import GptModel, Recipe
 from pipelines.errors import SparkringError
@@ -54,7 +56,8 @@ def _platform_contradictions(recipe: Recipe, platform: Platform) -> list[Sparkri
 
 
 def _divisors(number: int) -> list[int]:
-    return [n for n in range(1, number + 1) if number % n == 0]
+    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
+    return sorted({*small, *(number // n for n in small)})
 
 
 def _nearest_multiples(number: int, of: int) -> str:

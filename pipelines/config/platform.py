@@ -7,14 +7,16 @@ Gives:   ``Platform``, a frozen typed model; unknown keys are refused.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from pipelines.config.recipe import Count, Fraction, Section
+from pipelines.config.recipe import Bytes, Count, Fraction, Section, Whole
+from pipelines.config.secrets import masked_settings
 
-Seconds = Annotated[float, Field(gt=0.0)]
-Bytes = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0.0, le=365 * 24 * 3600.0)]  # more overflows the clocks that wait for it
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 class Spark(Section):
@@ -22,13 +24,22 @@ class Spark(Section):
 
     master: str | None = "local[4]"
     driver_host: str | None = None  # address that executors and ranks reach the driver at; local mode: loopback
-    conf: dict[str, str | int | float | bool] = Field(default_factory=dict)  # any further Spark setting
+    # any further Spark setting; in every saved or shown form the values of secrets are masked
+    conf: Annotated[dict[str, str | int | float | bool], PlainSerializer(masked_settings)] = Field(default_factory=dict)
 
 
 class Storage(Section):
     """The lake: a folder that driver, executors and ranks see under the same path."""
 
     root: str = Field(default="./lake", min_length=1)
+
+    @field_validator("root")
+    @classmethod
+    def _a_folder(cls, root: str) -> str:
+        if _URL.match(root):
+            raise ValueError("a folder that driver, executors and ranks share is wanted, not a URL; give the path under which "
+                             "all machines mount it")
+        return root
 
 
 AUTO = 0  # stands for "auto" until the layout is chosen (train/layout.py); never in a run's saved config
@@ -49,7 +60,7 @@ def _zero_is_auto(value: int) -> int | str:
     return value or "auto"
 
 
-CountOrAuto = Annotated[int, Field(ge=0), BeforeValidator(_auto_is_zero), PlainSerializer(_zero_is_auto)]
+CountOrAuto = Annotated[Whole, Field(ge=0, le=2**31 - 1), BeforeValidator(_auto_is_zero), PlainSerializer(_zero_is_auto)]
 
 
 class Layout(Section):
@@ -61,12 +72,12 @@ class Layout(Section):
     num_replicas: CountOrAuto = 2
     num_segments: CountOrAuto = 1
     micro_batch_samples: CountOrAuto = 8  # samples of one forward/backward on one replica, at most
-    threads_per_rank: Count = 1
+    threads_per_rank: Annotated[Whole, Field(ge=1, le=4096)] = 1
     device: Literal["cpu", "cuda"] = "cpu"
     compile: bool = False  # torch.compile
     # of a split model:
     schedule: Literal["gpipe", "1f1b", "interleaved_1f1b", "zero_bubble"] = "1f1b"
-    parts_per_rank: Annotated[int, Field(ge=2)] = 2  # interleaved_1f1b and zero_bubble: parts that a rank holds
+    parts_per_rank: Annotated[Whole, Field(ge=2, le=1024)] = 2  # interleaved_1f1b and zero_bubble: parts that a rank holds
     # where it is cut: so that parts cost (or weigh) about the same, or the number of layers of each part
     cut: Literal["cost", "parameters"] | tuple[Count, ...] = "cost"
     # for auto:
@@ -106,7 +117,7 @@ class Launch(Section):
     start_timeout_s: Seconds = 120.0  # from launch until all ranks have met
     stall_timeout_s: Seconds = 600.0  # without a step from any rank
     stop_timeout_s: Seconds = 10.0  # from the request to stop until every rank is gone
-    rendezvous_port: Annotated[int, Field(ge=0, lt=65536)] = 0  # on the driver, see Rendezvous
+    rendezvous_port: Annotated[Whole, Field(ge=0, lt=65536)] = 0  # on the driver, see Rendezvous
     network_interface: str | None = None  # for the allreduce; null: the one that reaches the driver
 
 
@@ -115,7 +126,7 @@ class Communication(Section):
 
     bucket_bytes: Bytes = 8 * 1024**2
     overlap: bool = True  # start a bucket's allreduce while backward still runs
-    cycle_time_ms: Annotated[float, Field(gt=0.0)] | None = None  # Horovod's; null: 1 % of a step, from 1 to 50
+    cycle_time_ms: Annotated[float, Field(gt=0.0, le=10_000.0)] | None = None  # Horovod's; null: 1 % of a step, from 1 to 50
 
 
 class Platform(Section):

@@ -11,9 +11,22 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
 
-Count = Annotated[int, Field(ge=1)]
+from pipelines.config.secrets import has_credentials
+
+
+def _no_truth_value(value: Any) -> Any:
+    """YAML's ``yes`` and ``true`` would else count as 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth_value)]
+MOST_COUNTED = 2**31 - 1  # what an INT of the tables holds
+Count = Annotated[Whole, Field(ge=1, le=MOST_COUNTED)]
+Bytes = Annotated[Whole, Field(ge=1, le=2**50)]
 Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
@@ -37,6 +50,14 @@ class InputSource(Section):
     exclude: tuple[str, ...] = ()  # folders: leave out files and folders with such names, e.g. ["site-packages", "test_*"]
     delimiter: str | None = Field(default=None, min_length=1)  # text: cut files into documents here
 
+    @field_validator("path")
+    @classmethod
+    def _no_password(cls, path: str) -> str:
+        if has_credentials(path):
+            raise ValueError("a URL with a password would be written into the dataset's manifest; give the password to the "
+                             "file system by spark.conf or the environment")
+        return path
+
 
 class Split(Section):
     """How rows are divided into train and validation.
@@ -53,8 +74,8 @@ class Tokenizer(Section):
     """``bpe`` is trained on a sample of the input unless ``path`` gives a ``tokenizer.json``."""
 
     kind: Literal["bpe", "characters", "bytes"] = "bpe"
-    vocabulary_size: Annotated[int, Field(ge=257)] = 4096  # bpe only, end-of-text included
-    sample_bytes: Count = 16 * 1024**2  # bpe and characters: how much text is looked at
+    vocabulary_size: Annotated[Whole, Field(ge=257, le=2**24)] = 4096  # bpe only, end-of-text included
+    sample_bytes: Bytes = 16 * 1024**2  # bpe and characters: how much text is looked at
     path: str | None = None  # a tokenizer.json in Hugging Face format
 
 
@@ -66,15 +87,15 @@ class Prepare(Section):
     deduplicate: bool = True
     split: Split = Split()
     tokenizer: Tokenizer = Tokenizer()
-    sequence_length: Annotated[int, Field(ge=2)] = 256  # tokens that a sample predicts; a row holds one more
-    rows_per_row_group: Count = 512
-    shard_text_bytes: Count = 64 * 1024**2  # text per shard, before encoding; small inputs make smaller ones
+    sequence_length: Annotated[Whole, Field(ge=2, le=2**20)] = 256  # tokens that a sample predicts; a row holds one more
+    rows_per_row_group: Annotated[Whole, Field(ge=1, le=2**20)] = 512
+    shard_text_bytes: Bytes = 64 * 1024**2  # text per shard, before encoding; small inputs make smaller ones
 
 
 class Data(Section):
     """How the dataset is read: the order of samples, on any layout."""
 
-    num_lanes: Count = 16
+    num_lanes: Annotated[Whole, Field(ge=1, le=2**16)] = 16
     window_row_groups: Count = 4  # rows are shuffled in a window of this many row groups
     shuffle: bool = True
 
@@ -83,9 +104,9 @@ class GptModel(Section):
     """A decoder-only transformer (GPT-2 architecture). ``sequence_length`` comes from ``prepare``."""
 
     kind: Literal["gpt"] = "gpt"
-    num_layers: Count = 4
+    num_layers: Annotated[Whole, Field(ge=1, le=2**14)] = 4
     num_heads: Count = 4
-    width: Count = 128
+    width: Annotated[Whole, Field(ge=1, le=2**20)] = 128
     tied_embeddings: bool = True
     bias: bool = True
 
@@ -122,18 +143,18 @@ class Optimizer(Section):
     """AdamW; weight decay acts on matrices and embeddings, not on biases and gains."""
 
     kind: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0, le=1e6)] = 1e-3
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.1
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
+    weight_decay: Annotated[float, Field(ge=0.0, le=1e6)] = 0.1
 
 
 class Schedule(Section):
     """Linear warm-up, then cosine (or constant) to the end of training."""
 
     kind: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_steps: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 100
     final_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1  # of the peak learning rate, at the last step
 
 
@@ -143,14 +164,14 @@ class Train(Section):
     global_batch_samples: Count = 64
     steps: Count | None = None
     epochs: Count | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
+    seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 1337
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_wire: Literal["fp32", "fp16", "bf16"] = "fp32"  # what travels in the allreduce
-    clip_norm: Annotated[float, Field(gt=0.0)] | None = 1.0
+    clip_norm: Annotated[float, Field(gt=0.0, le=1e9)] | None = 1.0
     evaluate_every_steps: Count = 100  # and always after the last step
     early_stop_evaluations: Count | None = None  # stop after so many evaluations in a row without a new best; null: never
     sample_prompt: str = "\n"  # the text that the generated lines start from
-    sample_tokens: Annotated[int, Field(ge=0)] = 200
+    sample_tokens: Annotated[Whole, Field(ge=0, le=2**20)] = 200
 
 
 class Recipe(Section):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -19,8 +18,6 @@ from pipelines.tables.atomic import storage_errors
 from pipelines.tables.claims import claimed
 from pipelines.tables.paths import RunFolder
 from pipelines.tables.state import RunState, current_state
-
-RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 def training_hash(recipe: Recipe, dataset_version: str) -> str:
@@ -39,9 +36,6 @@ def check_run_id(run: RunFolder, recipe: Recipe, dataset_version: str) -> RunSta
     Raises:
         ConfigError: the id belongs to another recipe or dataset.
     """
-    if not RUN_ID.fullmatch(run.path.name):
-        raise ConfigError(SparkringError(f"--run-id {run.path.name}", "is not a name that files and tables can have",
-                                         "use letters, digits, '.', '_' and '-', beginning with a letter or digit"))
     state = current_state(run)
     if state is not None and state.recipe_hash != training_hash(recipe, dataset_version):
         raise ConfigError(SparkringError(f"--run-id {state.run_id}", f"belongs to another recipe or dataset "

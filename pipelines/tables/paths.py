@@ -14,9 +14,13 @@ Gives:   the path of each thing; creates nothing.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.errors import ConfigError, SparkringError
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 TABLE_NAMES = ("runs", "steps", "rank_steps", "evaluations", "datasets", "rejected")
 
 
@@ -39,6 +43,10 @@ class Lake:
         return self.datasets(name) / version
 
     def run(self, run_id: str) -> RunFolder:
+        """Raises ConfigError for an id that could lead out of the lake or break a file's or table's name."""
+        if not _RUN_ID.fullmatch(run_id):
+            raise ConfigError(SparkringError(f"--run-id {run_id!r}", "is not a name that files and tables can have",
+                                             "use up to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"))
         return RunFolder(self.root / "runs" / run_id)
 
     def runs(self) -> Path:

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pipelines.config.load import Config
-from pipelines.errors import DataError
+from pipelines.config.recipe import MOST_COUNTED
+from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.feed.lanes import steps_per_epoch
 from pipelines.tables.atomic import write_file
 from pipelines.tables.manifest import Manifest
@@ -59,13 +60,17 @@ def plan_run(config: Config, manifest: Manifest, run_id: str, lake: Lake) -> Run
         raise DataError(str(dataset), f"holds sequences of {manifest.sequence_length} tokens, "
                         f"prepare.sequence_length is {recipe.prepare.sequence_length}", "prepare the dataset again")
     per_epoch = steps_per_epoch(manifest.rows("train"), recipe.data.num_lanes, recipe.train.global_batch_samples)
+    steps = planned_steps(recipe, manifest.rows("train"))
+    if steps > MOST_COUNTED:
+        raise ConfigError(SparkringError("train.epochs", f"{recipe.train.epochs:,} epochs of {per_epoch:,} steps are more than "
+                                         f"the {MOST_COUNTED:,} steps that the tables count", "train fewer epochs"))
     facts = model_facts(recipe.model, manifest.vocabulary_size, manifest.sequence_length)
     check_split(facts, recipe, layout)
     way = planned_way(facts, recipe, layout)
     step_s = predicted_step_s(facts, recipe, way)
     return RunPlan(
         run_id=run_id, dataset=str(dataset), models=str(lake.model(run_id, "last").parent), profiles=str(lake.profiles()),
-        steps=planned_steps(recipe, manifest.rows("train")), steps_per_epoch=per_epoch,
+        steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, tokens_per_step=recipe.train.global_batch_samples * manifest.sequence_length,
         memory_bytes=max(rank_bytes(facts, way)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))

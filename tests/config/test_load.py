@@ -1,10 +1,11 @@
 """Recipes and platforms: what is right is read as it stands, what is wrong is named with its remedy, all at once."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from pipelines.config import Config, content_hash, load_config, load_platform
+from pipelines.config import Config, Platform, Recipe, content_hash, load_config, load_platform
 from pipelines.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -44,10 +45,50 @@ def test_an_override_reaches_either_file():
 
 def test_all_faults_are_reported_together_with_their_place():
     lines = faults("layout.num_replics=2", "train.steps=many", "prepare.tokeniser.kind=bpe", "model.width=-1")
-    assert "layout.num_replics: unknown key; did you mean 'num_replicas'?" in lines
-    assert "prepare.tokeniser: unknown key; did you mean 'tokenizer'?" in lines
-    assert any(line.startswith("train.steps: 'many' is not accepted") for line in lines)
-    assert any(line.startswith("model.width: -1 is not accepted") for line in lines)
+    assert sorted(lines) == [
+        "layout.num_replics: unknown key (--set); did you mean 'num_replicas'?",
+        "model.width: -1 is not accepted: at least 1 is wanted (--set)",
+        "prepare.tokeniser: unknown key (--set); did you mean 'tokenizer'?",
+        "train.steps: 'many' is not accepted: a whole number is wanted (--set)"]
+
+
+@pytest.mark.parametrize(("setting", "line", "said"), [
+    ("layout: {cut: deep}", 1, "layout.cut: 'deep' is not accepted: one of 'cost' or 'parameters' is wanted"),
+    ("spark:\n  conf: {spark.ui.enabled: [1]}", 2, "spark.conf.spark.ui.enabled: [1] is not accepted: a text is wanted"),
+    ("spark:\n  conf:\n    spark.ssl.keyPassword: [hush]", 3, "spark.conf.spark.ssl.keyPassword: ***** is not accepted"),
+    ("# first\nlayout:\n  threads_per_rank: yes", 3, "layout.threads_per_rank: True is not accepted: a number is wanted"),
+    ("layout:\n  device: tpu", 2, "layout.device: 'tpu' is not accepted: one of 'cpu' or 'cuda' is wanted"),
+    ("launch: 7", 1, "launch: 7 is not accepted: a mapping of settings is wanted"),
+    ("layout: {num_replicas: 0}", 1, "layout.num_replicas: 0 is not accepted: use a number from 1 on, or auto"),
+    ("storage: {root: 's3a://bucket/lake'}", 1, "storage.root: 's3a://bucket/lake' is not accepted: a folder that driver"),
+    ("storage: {root: 'file:/lake'}", 1, "storage.root: 'file:/lake' is not accepted: a folder that driver"),
+])
+def test_a_value_that_does_not_fit_is_told_in_words_with_its_file_and_line(tmp_path, setting, line, said):
+    platform = tmp_path / "mine.yaml"
+    platform.write_text(setting)
+    (fault,) = faults(platform=platform)
+    assert fault.startswith(said)
+    assert fault.endswith(f"({platform}, line {line})")
+
+
+NUMBERS = {  # every setting that is a number, with what must still be refused: it would overflow where it is used
+    f"{section}.{name}": value
+    for sections in (Recipe, Platform) for section, field in sections.model_fields.items()
+    for name, inner in getattr(field.annotation, "model_fields", {}).items()
+    if {"int", "float"} & set(re.findall(r"\w+", str(inner.annotation))) and name != "conf"
+    for value in ("99999999999999999999", "-1")}
+
+
+@pytest.mark.parametrize("key", sorted(NUMBERS))
+def test_every_number_has_bounds(key):
+    for value in ("99999999999999999999", "-99999999999999999999", ".inf", ".nan"):
+        assert any(line.startswith(f"{key}: ") for line in faults(f"{key}={value}")), value
+
+
+def test_the_divisors_that_a_remedy_names_are_found_without_counting_to_them():
+    (line,) = faults("train.global_batch_samples=2147483647")
+    assert line == ("train.global_batch_samples: 2147483647 is not a multiple of data.num_lanes (16); use 2147483632 or "
+                    "2147483648, or data.num_lanes 1 or 2147483647")
 
 
 @pytest.mark.parametrize(("override", "message"), [
@@ -64,6 +105,7 @@ def test_all_faults_are_reported_together_with_their_place():
     ("prepare.inputs=[{path: 's3a://bucket/texts', exclude: [old]}]", "prepare.inputs.0.exclude: leaves files out of local"),
     ("optimizer.learning_rate=.nan", "optimizer.learning_rate: nan is not accepted"),
     ("prepare.inputs=[]", "prepare.inputs: [] is not accepted"),
+    ("prepare.inputs.0.path=s3a://key:hush@bucket/x", "prepare.inputs.0.path: 's3a://*****@bucket/x' is not accepted"),
 ])
 def test_a_contradiction_names_its_place_value_and_remedy(override, message):
     assert any(line.startswith(message) for line in faults(override))

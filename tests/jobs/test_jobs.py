@@ -32,9 +32,10 @@ model: {num_layers: 2, num_heads: 2, width: 32}
 schedule: {warmup_steps: 2}
 train: {global_batch_samples: 8, steps: 12, evaluate_every_steps: 6, sample_prompt: "the", sample_tokens: 20}
 """
-PLATFORM = """
-spark: {master: "local[3]", conf: {spark.sql.shuffle.partitions: 2}}
-layout: {num_replicas: 2, micro_batch_samples: 4}
+SECRET = "hush-4711"
+PLATFORM = f"""
+spark: {{master: "local[3]", conf: {{spark.sql.shuffle.partitions: 2, spark.hadoop.fs.s3a.secret.key: {SECRET}}}}}
+layout: {{num_replicas: 2, micro_batch_samples: 4}}
 """
 
 
@@ -63,7 +64,7 @@ def run_job(job, place, *options, environment=None, timeout_s=200):
 
 @pytest.fixture(scope="module")
 def finished(place):
-    done = run_job("pipeline", place)
+    done = run_job("pipeline", place, "--set", f"spark.conf.my.api.key={SECRET}")
     assert done.returncode == 0, done.stderr
     return done
 
@@ -91,6 +92,26 @@ def test_one_command_goes_from_text_to_model_tables_and_report(place, finished):
     assert sorted((row["step"], row["rank"]) for row in rank_steps) == [(s, r) for s in range(1, 13) for r in (0, 1)]
     rejected = pq.read_table(place / "lake/tables/rejected").to_pylist()
     assert [row["source"].endswith("broken.txt") for row in rejected] == [True]
+
+
+def test_a_secret_of_sparks_settings_is_written_down_nowhere(place, finished):
+    shown = run_job("pipeline", place, "--dry-run", "--set", f"spark.conf.my.api.key={SECRET}")
+    assert "spark.hadoop.fs.s3a.secret.key" in shown.stdout
+    assert not [text for text in (shown.stdout, shown.stderr, finished.stdout, finished.stderr) if SECRET in text]
+    files = [path for path in (place / "lake").rglob("*") if path.is_file()]
+    assert {"config.json", "state.json", "report.html"} <= {path.name for path in files}
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    (row,) = pq.read_table(place / "lake/tables/runs").to_pylist()
+    assert "spark.conf.my.api.key=*****" in row["command"]
+    assert SECRET not in str(row)
+
+
+@pytest.mark.parametrize(("job", "options"), [("pipeline", ["--dry-run"]), ("train", []), ("report", [])])
+def test_a_run_id_that_leads_out_of_the_lake_is_refused_before_anything_is_done(place, job, options):
+    refused = run_job(job, place, "--run-id", "../../evil", "--set", "storage.root=not-yet", *options)
+    assert (refused.returncode, refused.stdout) == (2, ""), refused.stderr
+    assert refused.stderr.startswith("error: --run-id '../../evil': is not a name that files and tables can have")
+    assert not (place / "not-yet").exists()
 
 
 def test_the_tables_have_the_promised_columns_in_any_spark(spark, place, finished):
