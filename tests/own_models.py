@@ -54,6 +54,22 @@ def with_dropout(vocabulary_size: int, sequence_length: int) -> LayeredModel:
                          ("out", nn.Linear(8, vocabulary_size))])
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer that drops out between its own layers; takes and returns ``hidden_BTD``."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.GRU(width, width, num_layers=2, dropout=0.5, batch_first=True)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD + self.mix(hidden_BTD)[0]
+
+
+def recurrent_with_dropout(vocabulary_size: int, sequence_length: int, width: int = 16) -> LayeredModel:
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("first", Recurrent(width)),
+                         ("second", Recurrent(width)), ("logits", nn.Linear(width, vocabulary_size))])
+
+
 def not_layered(vocabulary_size: int, sequence_length: int) -> nn.Module:
     return nn.Sequential(nn.Embedding(vocabulary_size, 8), nn.Linear(8, vocabulary_size))
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from pipelines.models.layered import evaluation_mode
+
 
 @torch.no_grad()
 def generate(model: nn.Module, prompt: list[int], num_tokens: int, sequence_length: int, *,
@@ -25,16 +27,14 @@ def generate(model: nn.Module, prompt: list[int], num_tokens: int, sequence_leng
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    was_training = model.training
-    model.eval()
     tokens = list(prompt)
-    for _ in range(num_tokens):
-        seen = torch.tensor([tokens[-sequence_length:]], device=device)
-        logits_V = model(seen)[0, -1].float().cpu() / temperature
-        values, indices = logits_V.topk(min(top_k, logits_V.numel()))
-        drawn = int(indices[torch.multinomial(values.softmax(-1), 1, generator=generator)])
-        if drawn == stop_token:
-            break
-        tokens.append(drawn)
-    model.train(was_training)
+    with evaluation_mode(model):
+        for _ in range(num_tokens):
+            seen = torch.tensor([tokens[-sequence_length:]], device=device)
+            logits_V = model(seen)[0, -1].float().cpu() / temperature
+            values, indices = logits_V.topk(min(top_k, logits_V.numel()))
+            drawn = int(indices[torch.multinomial(values.softmax(-1), 1, generator=generator)])
+            if drawn == stop_token:
+                break
+            tokens.append(drawn)
     return tokens

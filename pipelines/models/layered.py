@@ -8,7 +8,8 @@ Gives:   ``LayeredModel``; parameter names are ``<layer>.<parameter>`` and do no
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,6 +87,18 @@ class LayeredModel(nn.Module):
     def num_parameters(self) -> int:
         """Number of trained values, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Without dropout and the like; afterwards every module is in the mode that it was in (a user may have frozen some)."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
 
 
 def runnable(layer: nn.Module, device: torch.device | str = "cpu") -> nn.Module:

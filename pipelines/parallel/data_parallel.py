@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from pipelines.models.layered import LayeredModel
+from pipelines.models.layered import LayeredModel, evaluation_mode
 from pipelines.parallel.averaging import GradientAverage, StepFacts, squared_norm
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals, state_of
@@ -78,11 +78,12 @@ class DataParallel:
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
         loss_total, tokens, samples = 0.0, 0, 0
-        for micro_batch in micro_batches:
-            loss, counted = self._loss_sum(*micro_batch)
-            loss_total += loss.item()
-            tokens += counted
-            samples += int((micro_batch[2] > 0).sum())
+        with evaluation_mode(self._model):
+            for micro_batch in micro_batches:
+                loss, counted = self._loss_sum(*micro_batch)
+                loss_total += loss.item()
+                tokens += counted
+                samples += int((micro_batch[2] > 0).sum())
         return Totals(loss_total, tokens, samples).added_up(
             lambda values: self._ring.sum(values, "evaluation.totals"))
 

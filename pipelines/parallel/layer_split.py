@@ -36,7 +36,7 @@ from torch.distributed.pipelining import (
 )
 
 from pipelines.errors import RankFailedError
-from pipelines.models.layered import LayeredModel
+from pipelines.models.layered import LayeredModel, evaluation_mode
 from pipelines.parallel.averaging import GradientAverage, StepFacts, squared_norm
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.cut import part_ranges, parts_of_segment
@@ -173,10 +173,11 @@ class LayerSplit:
         """See ``Strategy``; as many micro-batches at a time as a step has."""
         stream = iter(micro_batches)
         loss, tokens, samples = 0.0, 0, 0
-        for _ in range(0, num_micro_batches, self._plan.micro_batches):
-            self._timeline.restart()
-            totals, _ = self._flow(list(islice(stream, self._plan.micro_batches)), self._schedule.eval)
-            loss, tokens, samples = loss + totals.loss, tokens + totals.tokens, samples + totals.samples
+        with evaluation_mode(self._parts):
+            for _ in range(0, num_micro_batches, self._plan.micro_batches):
+                self._timeline.restart()
+                totals, _ = self._flow(list(islice(stream, self._plan.micro_batches)), self._schedule.eval)
+                loss, tokens, samples = loss + totals.loss, tokens + totals.tokens, samples + totals.samples
         return Totals(loss, tokens, samples).added_up(
             lambda values: self._ring.sum(values, "evaluation.totals"), self._group.sum)
 

@@ -82,7 +82,7 @@ class Strategy(Protocol):
         """Turns the summed gradients into the mean's, times ``factor`` (the clipping); once per step."""
 
     def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
-        """Forward only; the totals of all ranks together.
+        """Forward only, in evaluation mode; the totals of all ranks together.
 
         ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.
         """
