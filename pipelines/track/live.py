@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from contextlib import ExitStack
 from types import TracebackType
-
-import pyarrow as pa
 
 from pipelines.errors import SparkringError
 from pipelines.tables.paths import Lake
@@ -29,7 +28,7 @@ class LiveLoader:
     """
 
     def __init__(self, lake: Lake, run_id: str, interval_s: float = 5.0) -> None:
-        self.error: Exception | None = None  # of the newest load; None when it went well
+        self.error: BaseException | None = None  # of the newest load; None when it went well
         self._lake, self._run_id, self._interval_s = lake, run_id, interval_s
         self._said: set[str] = set()
         self._stopping = threading.Event()
@@ -51,11 +50,15 @@ class LiveLoader:
                 self._load()
 
     def _load(self) -> None:
-        try:
+        with ExitStack() as stack:
+            stack.push(self._keep)
             load_run(self._lake, self._run_id)
-            self.error = None
-        except (SparkringError, OSError, ValueError, pa.ArrowException) as error:
-            self.error = error
-            if str(error) not in self._said:
-                self._said.add(str(error))
-                log.warning("metrics of run %s are not in the tables yet: %s", self._run_id, error)
+
+    def _keep(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Whatever a load fails of, the next one is tried."""
+        self.error = error
+        said = str(error) if isinstance(error, SparkringError) else repr(error)
+        if error is not None and said not in self._said:
+            self._said.add(said)
+            log.warning("metrics of run %s are not in the tables yet: %s", self._run_id, said)
+        return True
