@@ -36,7 +36,7 @@ def say(line: str) -> None:
 
 
 class TrainingProgress:
-    """An ``Observer`` (see ``launch/watch.py``) that draws a bar or prints a line every few seconds."""
+    """An ``Observer`` (see ``launch/observer.py``) that draws a bar or prints a line every few seconds."""
 
     def __init__(self) -> None:
         self._plan: RunPlan | None = None
@@ -70,6 +70,9 @@ class TrainingProgress:
                                  TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=stderr)
             self._task = self._bar.add_task("train", total=plan.steps, figures="")
             self._bar.start()
+
+    def say(self, line: str) -> None:
+        say(f"train: {line}")
 
     def on_record(self, record: dict[str, Any]) -> None:
         if record["kind"] == "cut":

@@ -19,9 +19,9 @@ from pipelines.capacity import known_slots
 from pipelines.config.load import Config
 from pipelines.config.platform import Storage
 from pipelines.errors import DataError, SparkringError
+from pipelines.launch.observer import Observer
 from pipelines.launch.runs import check_run_id, default_run_id
 from pipelines.launch.stage import check_slots, chosen_layout, train
-from pipelines.launch.watch import Observer
 from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
 from pipelines.session import spark_session
 from pipelines.tables.manifest import Manifest
@@ -125,13 +125,24 @@ class Flow:
             with LiveLoader(lake, run_id):
                 outcome = train(spark, self.config, lake, manifest, run_id, self.command, self.observer)
         except SparkringError:
-            if lake.run(run_id).state.exists():  # a failed run's metrics are worth as much as a good one's
-                load_run(lake, run_id)
-                write_report(lake, run_id)
+            self._keep_metrics(lake, run_id)
             raise
-        load_run(lake, run_id)
+        try:
+            load_run(lake, run_id)
+        except SparkringError:
+            self.say(f"train: run {run_id} is complete, only its metrics are not in the tables yet; the report job loads them")
+            raise
         if not outcome.fresh:
             self.say(f"train: run {run_id} is complete, nothing to do")
+
+    def _keep_metrics(self, lake: Lake, run_id: str) -> None:
+        """A failed run's metrics are worth as much as a good one's; a fault here must not hide why the run failed."""
+        try:
+            if lake.run(run_id).state.exists():
+                load_run(lake, run_id)
+                write_report(lake, run_id)
+        except SparkringError as error:
+            self.say(f"train: metrics and report of the run are not whole: {error}")
 
     def _report(self, lake: Lake, run_id: str) -> None:
         report = lake.run(run_id).report

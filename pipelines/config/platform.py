@@ -115,7 +115,7 @@ class Launch(Section):
     """Bounds of every wait while ranks start, run and stop."""
 
     start_timeout_s: Seconds = 120.0  # from launch until all ranks have met
-    stall_timeout_s: Seconds = 600.0  # without a step from any rank
+    stall_timeout_s: Seconds = 600.0  # without a record of any kind from any rank
     stop_timeout_s: Seconds = 10.0  # from the request to stop until every rank is gone
     rendezvous_port: Annotated[Whole, Field(ge=0, lt=65536)] = 0  # on the driver, see Rendezvous
     network_interface: str | None = None  # for the allreduce; null: the one that reaches the driver

@@ -1,80 +1,134 @@
 """Why a gang failed: the first cause, not the echoes of it.
 
-Runs on: driver.
-Takes:   what the ranks left in the attempt's folder: end records, exit files, logs.
-Gives:   one ``SparkringError`` with the right exit code.
+Runs on: driver (pure).
+Takes:   what each rank recorded, how the processes of some ended, what Spark said.
+Gives:   one ``SparkringError`` with the right exit code, that names rank, host and step where they are known.
+
+Example: rank 1's executor is killed. Rank 0 records "a peer left", an echo; rank 1 records nothing; Spark says
+``ExecutorLostFailure``. The cause is the lost executor, and rank 1 is named, which never said how it ended.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import signal
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from pipelines.errors import ERRORS_BY_EXIT_CODE, RankFailedError, SparkringError
-from pipelines.launch.rank_process import exit_file
-from pipelines.tables.paths import RunFolder
-from pipelines.tables.records import RecordTail
+import psutil
+
+from pipelines.errors import ERRORS_BY_EXIT_CODE, RankFailedError, ResourceError, SparkringError
+from pipelines.launch.news import RankNews, named
+from pipelines.launch.rank_process import Exit
 
 TAIL_LINES = 12
-_OWN_ERROR = "RuntimeError: "
-_TELLING = re.compile(r"^[A-Za-z_]*(Error|Exception): |ExecutorLostFailure|Reason: ")  # of Python, of a lost executor
+MAX_REASON = 500
+_TASKS_WORD = re.compile(r"^RuntimeError: (?!rank \d+ on )(.*)", re.MULTILINE)  # before it started its rank
+_LOST_EXECUTOR = re.compile(r"^.*(ExecutorLostFailure.*)", re.MULTILINE)
+_TELLING = re.compile(r"^(?:(?:Caused by|): )?(?:[\w.$]*(?:Error|Exception): |Reason: |ExecutorLostFailure).*", re.MULTILINE)
+
+_FROZEN = {psutil.STATUS_STOPPED: "was stopped (SIGSTOP)", psutil.STATUS_TRACING_STOP: "was held by a debugger",
+           psutil.STATUS_DISK_SLEEP: "waited for a disk or a network file system"}
 
 
-def first_cause(run: RunFolder, attempt: int, num_ranks: int, spark_message: str) -> SparkringError:
-    """The error to show.
+@dataclass(frozen=True)
+class GangFailure:
+    """What Spark said of a stage that did not end well."""
 
-    Ranks that only lost a peer are passed over while any other failed; among the others the earliest counts.
+    message: str
+    java_end: str | None = None  # the reason where the driver's own Java process is gone
+
+
+def first_cause(ranks: Sequence[RankNews], exits: Mapping[int, Exit], failure: GangFailure | None, logs: str
+                ) -> SparkringError:
+    """The error to show: the first line of the table below that there is.
 
     Args:
-        spark_message: what Spark said of the failed stage, used where no rank left a word.
+        failure: None where Spark saw nothing wrong. logs: the folder of the ranks' logs.
     """
-    exits = [_read_exit(exit_file(run, attempt, rank)) for rank in range(num_ranks)]
-    candidates: list[tuple[bool, float, SparkringError]] = []
-    for rank, ended in enumerate(exits):
-        record = next((r for r in RecordTail(run.record(attempt, rank)).new_records()
-                       if r["kind"] == "end" and r.get("error")), None)
-        if record is not None:
-            error = record["error"]
-            kind = ERRORS_BY_EXIT_CODE.get(error["exit_code"], RankFailedError)
-            candidates.append((error["peer_lost"], record["time_s"],
-                               kind(error["place"], error["problem"], error["remedy"])))
-        elif ended is not None:
-            candidates.append((False, ended["time_s"], _from_exit(run, attempt, ended)))
-    if candidates:
-        return min(candidates, key=lambda candidate: candidate[:2])[2]
-    reason = _spark_reason(spark_message)
-    if reason.startswith(_OWN_ERROR):  # of a task, before it started its rank
-        return RankFailedError("launch", reason.removeprefix(_OWN_ERROR))
-    return RankFailedError("launch", f"a task of the gang was lost before its rank could say why ({reason})",
-                           f"logs: {run.attempt(attempt)}")
+    message = failure.message if failure is not None else ""
+    own = [(rank.end["time_s"], _recorded(rank, rank.end["error"])) for rank in ranks
+           if rank.end is not None and rank.end["error"] and not rank.end["error"]["peer_lost"]]
+    died = [(end.time_s, _died(ranks[end.rank], end)) for end in exits.values() if ranks[end.rank].end is None]
+    silent = [rank for rank in ranks if rank.end is None and rank.rank not in exits]
+    lost = _java_gone(failure, ranks) or _executor_lost(message, silent)
+    return (
+        (_earliest(own) if lost else _earliest(own + died))  # what Spark lost took ranks along: their deaths are echoes
+        or lost
+        or _tasks_word(message)
+        or _vanished(silent, message, logs)
+        or _earliest([(rank.end["time_s"], _recorded(rank, rank.end["error"])) for rank in ranks
+                      if rank.end is not None and rank.end["error"]])  # only echoes are left
+        or RankFailedError("launch", f"Spark ended the gang ({_reason(message)})", f"logs: {logs}"))
 
 
-def _read_exit(path: Path) -> dict[str, Any] | None:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return content
-    except FileNotFoundError:
+def after_the_end(exits: Mapping[int, Exit], failure: GangFailure) -> str:
+    """What went wrong when all ranks had recorded that they ended well."""
+    first = min((end for end in exits.values() if end.exit_code), key=lambda end: end.time_s, default=None)
+    return _reason(failure.message) if first is None else f"rank {first.rank} on {first.host} {how_it_ended(first.exit_code)}"
+
+
+def frozen(exits: Mapping[int, Exit]) -> list[str]:
+    """The ranks that did not run when they were asked to end."""
+    return [f"rank {end.rank} on {end.host} {_FROZEN[end.state]}" for end in exits.values() if end.state in _FROZEN]
+
+
+def _recorded(rank: RankNews, error: dict[str, Any]) -> SparkringError:
+    kind = ERRORS_BY_EXIT_CODE.get(error["exit_code"], RankFailedError)
+    return kind(error["place"], f"{error['problem']} (told by {rank}, {rank.reached})", error["remedy"])
+
+
+def _died(rank: RankNews, end: Exit) -> SparkringError:
+    lines = end.tail.strip().splitlines()[-TAIL_LINES:]
+    tail = "".join(f"\n  | {line}" for line in lines)
+    return RankFailedError(f"rank {end.rank} on {end.host}", f"{how_it_ended(end.exit_code)} {rank.reached}",
+                           f"its whole output: {end.log}{tail}")
+
+
+def _java_gone(failure: GangFailure | None, ranks: Sequence[RankNews]) -> SparkringError | None:
+    if failure is None or failure.java_end is None:
         return None
+    return ResourceError("Spark", f"the driver's Java process {failure.java_end}, and the ranks ended with it "
+                         f"{max(ranks, key=lambda rank: rank.step).reached}",
+                         "look for the reason in this machine's log; where memory is short, lower or raise spark.driver.memory")
 
 
-def _from_exit(run: RunFolder, attempt: int, ended: dict[str, Any]) -> RankFailedError:
-    code = ended["exit_code"]
-    if code < 0:
-        how = f"was killed by {signal.Signals(-code).name}"
-        how += " (often: out of memory)" if -code == signal.SIGKILL else ""
-    else:
-        how = f"ended with exit code {code}"
-    lines = ended["tail"].strip().splitlines()[-TAIL_LINES:]
-    tail = "\n".join(f"  | {line}" for line in lines)
-    return RankFailedError(f"rank {ended['rank']} on {ended['host']}", how,
-                           f"its whole output: {run.log(attempt, ended['rank'])}" + (f"\n{tail}" if tail else ""))
+def _executor_lost(message: str, silent: Sequence[RankNews]) -> SparkringError | None:
+    reason = _LOST_EXECUTOR.search(message)
+    if reason is None:
+        return None
+    place, reached = (named(silent), silent[0].reached) if silent else ("launch", "with its ranks")
+    return RankFailedError(place, f"lost with its Spark executor {reached}: {reason[1][:MAX_REASON]}",
+                           "see that executor's own log; often memory ran out or its machine was taken away")
 
 
-def _spark_reason(message: str) -> str:
-    """The telling line of a Java stack trace."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if _TELLING.search(line)]
-    return (telling or lines or ["no message"])[-1 if telling else 0][:500]
+def _tasks_word(message: str) -> SparkringError | None:
+    found = _TASKS_WORD.findall(message)
+    return RankFailedError("launch", found[-1]) if found else None
+
+
+def _vanished(silent: Sequence[RankNews], message: str, logs: str) -> SparkringError | None:
+    if not silent:
+        return None
+    return RankFailedError(named(silent), f"gone {silent[0].reached} without a word, and with it the Spark task that watched it "
+                           f"({_reason(message)})", f"logs: {logs}")
+
+
+def _earliest(causes: Sequence[tuple[float, SparkringError]]) -> SparkringError | None:
+    return min(causes, key=lambda cause: cause[0])[1] if causes else None
+
+
+def how_it_ended(exit_code: int) -> str:
+    """An exit code as the rest of a sentence; below 0 it is a signal's."""
+    if exit_code >= 0:
+        return f"ended with exit code {exit_code}"
+    number = -exit_code
+    name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+    return f"was killed by {name}" + (" (often: out of memory)" if number == signal.SIGKILL else "")
+
+
+def _reason(message: str) -> str:
+    """The telling line of Spark's message: that of the innermost error, be it Java's or Python's."""
+    lines = _TELLING.findall(message) or message.strip().splitlines()[:1] or ["no message"]
+    return str(lines[-1]).strip(": ")[:MAX_REASON]

@@ -10,19 +10,25 @@ Source: the barrier execution mode of Spark (SPARK-24374); Horovod on Spark (Ube
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from py4j.protocol import Py4JError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import BarrierTaskContext, InheritableThread
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from pipelines.launch.diagnosis import GangFailure, how_it_ended
 from pipelines.launch.rank_process import GangOrder, run_rank, stop_file
 from pipelines.tables.atomic import write_file
 from pipelines.tables.paths import RunFolder
+
+JAVA_END_S = 1.0  # from a broken connection to Java until its process is seen to have ended
 
 
 class Gang:
@@ -32,7 +38,7 @@ class Gang:
         self._spark, self._order, self._num_ranks = spark, order, num_ranks
         self._group = f"sparkring-gang-{uuid.uuid4().hex[:12]}"
         self._ended = threading.Event()
-        self.failure: str | None = None  # Spark's message
+        self.failure: GangFailure | None = None
         self._thread = InheritableThread(target=self._run, name="gang", session=spark)
         self._thread.daemon = True
 
@@ -58,15 +64,32 @@ class Gang:
         return self._ended.wait(timeout_s / 2)
 
     def _run(self) -> None:
-        context = self._spark.sparkContext
-        try:
+        with ExitStack() as stack:
+            stack.push(self._end)
+            context = self._spark.sparkContext
             context.setJobGroup(self._group, f"sparkring: {self._num_ranks} ranks", interruptOnCancel=True)
             (context.parallelize(range(self._num_ranks), self._num_ranks).barrier()
              .mapPartitions(_task_body(self._order)).collect())
-        except (Py4JError, PySparkException, OSError) as error:
-            self.failure = str(error)
-        finally:
-            self._ended.set()
+
+    def _end(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        """Keeps whatever ended the thread for the one that watches: nobody would see it here."""
+        if isinstance(error, Py4JJavaError | PySparkException):
+            self.failure = GangFailure(str(error))
+        elif error is not None:
+            broken = isinstance(error, Py4JError | OSError)
+            self.failure = GangFailure(f"{type(error).__name__}: {error}", self._java_end() if broken else None)
+        self._ended.set()
+        return True
+
+    def _java_end(self) -> str | None:
+        """How the driver's Java process ended; None while it lives."""
+        process: subprocess.Popen[bytes] | None = getattr(self._spark.sparkContext._gateway, "proc", None)
+        if process is None:  # spark-submit's, not our child
+            return "does not answer any more"
+        try:
+            return how_it_ended(process.wait(JAVA_END_S))
+        except subprocess.TimeoutExpired:
+            return None
 
 
 def _task_body(order: GangOrder) -> Any:

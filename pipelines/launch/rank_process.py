@@ -2,7 +2,7 @@
 
 Runs on: executors, inside a task of the barrier stage.
 Takes:   a ``GangOrder`` (the same for all tasks) and the task's barrier context.
-Gives:   the rank's log, and after a bad end ``rank-NNNNN.exit`` beside it, which says how it ended.
+Gives:   the rank's log, and ``rank-NNNNN.exit`` beside it, which says how the process ended (``read_exits``).
 
 A fresh process: the task's Python worker has threads, signal handlers and imports of its own, and torch must see its
 thread count and the ring its address before either is imported.
@@ -49,6 +49,19 @@ class GangOrder:
     module: str = "pipelines.train.worker"  # what a rank runs: python -m MODULE RUN_FOLDER ATTEMPT
 
 
+@dataclass(frozen=True)
+class Exit:
+    """How a rank's process ended."""
+
+    rank: int
+    host: str
+    exit_code: int  # below 0: of the signal
+    time_s: float  # Unix time
+    state: str  # psutil's word for what it did when it was asked to end; empty where it was not asked
+    tail: str  # of its output
+    log: str  # its whole output
+
+
 def stop_file(run: RunFolder, attempt: int) -> Path:
     """Its appearance asks all ranks of the attempt to end."""
     return run.attempt(attempt) / "stop"
@@ -79,12 +92,12 @@ def run_rank(order: GangOrder, context: Any) -> None:
     interface = order.network_interface or _interface_of(address)
     process = _start(order, run, seat, rank_environment(order, seat, interface))
     try:
-        code = _wait(process, stop_file(run, order.attempt))
+        code, state = _wait(process, stop_file(run, order.attempt))
     finally:
         _end(process)
-    if code != 0:
-        host = infos[context.partitionId()][1]
-        _write_exit(run, order.attempt, seat.rank, host, code)
+    host = infos[context.partitionId()][1]
+    _write_exit(run, order.attempt, seat.rank, host, code, state)
+    if code != 0 and not state:  # where it was asked to end, its task has done what it should, and the others' still may
         raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}")
 
 
@@ -126,15 +139,19 @@ def rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, 
     }
 
 
-def _wait(process: subprocess.Popen[bytes], stop: Path) -> int:
-    """The exit code; a stop file ends the rank. Not bounded here: the driver watches progress and writes that file."""
+def _wait(process: subprocess.Popen[bytes], stop: Path) -> tuple[int, str]:
+    """The exit code; a stop file ends the rank, whose state at that moment comes second.
+
+    Not bounded here: the driver watches progress and writes that file.
+    """
     while True:
         try:
-            return process.wait(timeout=POLL_S)
+            return process.wait(timeout=POLL_S), ""
         except subprocess.TimeoutExpired:
             if stop.exists():
+                state = psutil.Process(process.pid).status()
                 _end(process)
-                return process.wait(timeout=TERMINATE_GRACE_S)
+                return process.wait(timeout=TERMINATE_GRACE_S), state
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -153,13 +170,23 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def _write_exit(run: RunFolder, attempt: int, rank: int, host: str, code: int) -> None:
+def read_exits(run: RunFolder, attempt: int, num_ranks: int) -> dict[int, Exit]:
+    """How the ranks' processes ended, by rank; of those whose Spark task could tell it."""
+    exits = {}
+    for rank in range(num_ranks):
+        path = exit_file(run, attempt, rank)
+        if path.exists():
+            exits[rank] = Exit(**json.loads(path.read_text(encoding="utf-8")), log=str(run.log(attempt, rank)))
+    return exits
+
+
+def _write_exit(run: RunFolder, attempt: int, rank: int, host: str, code: int, state: str = "") -> None:
     with open(run.log(attempt, rank), "rb") as log:
         log.seek(0, os.SEEK_END)
         log.seek(max(0, log.tell() - TAIL_BYTES))
         tail = log.read().decode("utf-8", errors="replace")
     write_file(exit_file(run, attempt, rank), json.dumps(
-        {"rank": rank, "host": host, "exit_code": code, "time_s": time.time(), "tail": tail}))
+        {"rank": rank, "host": host, "exit_code": code, "time_s": time.time(), "state": state, "tail": tail}))
 
 
 def _check_own_name(seat: Seat, address: str) -> None:

@@ -30,13 +30,15 @@ def default_run_id(recipe: Recipe, dataset_version: str) -> str:
     return f"{recipe.name}-{training_hash(recipe, dataset_version)}"
 
 
-def check_run_id(run: RunFolder, recipe: Recipe, dataset_version: str) -> RunState | None:
+def check_run_id(run: RunFolder, recipe: Recipe, dataset_version: str, *, ours: bool = False) -> RunState | None:
     """The state of an earlier execution under this id, if any.
 
+    Args:
+        ours: this process holds the run's claim.
     Raises:
         ConfigError: the id belongs to another recipe or dataset.
     """
-    state = current_state(run)
+    state = current_state(run, ours=ours)
     if state is not None and state.recipe_hash != training_hash(recipe, dataset_version):
         raise ConfigError(SparkringError(f"--run-id {state.run_id}", f"belongs to another recipe or dataset "
                                          f"({state.recipe_name}, dataset {state.dataset_version})",

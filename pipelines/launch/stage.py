@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform as machine
 import socket
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,15 @@ from pyspark.sql import SparkSession
 
 from pipelines.capacity import free_slots, slot_memory_bytes
 from pipelines.config.load import Config
-from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError
+from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError, StalledError
+from pipelines.launch.diagnosis import frozen
 from pipelines.launch.gang import Gang
-from pipelines.launch.rank_process import GangOrder
+from pipelines.launch.news import News
+from pipelines.launch.observer import Guarded, Observer
+from pipelines.launch.rank_process import GangOrder, read_exits
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.launch.runs import check_run_id, claim_run, next_attempt, training_hash
-from pipelines.launch.watch import Observer, watch
+from pipelines.launch.watch import watch
 from pipelines.session import slots
 from pipelines.tables.atomic import storage_errors, write_file
 from pipelines.tables.manifest import Manifest
@@ -45,24 +48,6 @@ class TrainOutcome:
     fresh: bool
 
 
-@dataclass
-class _Placing:
-    """An observer that passes everything on and keeps the host of each rank."""
-
-    observer: Observer
-    hosts: list[str] = field(default_factory=list)
-
-    def layout_chosen(self, choice: Choice) -> None:
-        self.observer.layout_chosen(choice)
-
-    def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
-        self.hosts[:] = [start["host"] for start in starts]
-        self.observer.ranks_met(plan, starts)
-
-    def on_record(self, record: dict[str, Any]) -> None:
-        self.observer.on_record(record)
-
-
 def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, run_id: str, command: str,
           observer: Observer) -> TrainOutcome:
     """Trains unless this run is complete.
@@ -70,9 +55,9 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
     Raises:
         SparkringError: see ``errors.py``; the run's state says the same, and no rank is left behind.
     """
-    run = lake.run(run_id)
+    run, observer = lake.run(run_id), Guarded(observer)
     with claim_run(run, run_id):
-        earlier = check_run_id(run, config.recipe, manifest.version)
+        earlier = check_run_id(run, config.recipe, manifest.version, ours=True)
         if earlier is not None and earlier.status == "completed":
             return TrainOutcome(earlier, fresh=False)
         dataset = lake.dataset(manifest.name, manifest.version)
@@ -90,17 +75,31 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         plan.save(run.plan)
         state = _started(config, manifest, plan, attempt, command)
         state.save(run.state)
-        placing = _Placing(observer)
+        news = News(run, attempt, config.platform.layout.num_ranks)
+        failure: SparkringError | None = None
         try:
-            _run_gang(spark, config, run, attempt, plan, placing)
+            _run_gang(spark, config, run, attempt, plan, news, observer)
         except SparkringError as error:
-            status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-            state.changed(status=status, exit_code=error.exit_code, error=str(error), ended_s=time.time(),
-                          placement=tuple(placing.hosts)).save(run.state)
-            raise
-        state = state.changed(status="completed", exit_code=0, ended_s=time.time(), placement=tuple(placing.hosts))
+            failure = error
+        state = _ended(state, news, failure)
         state.save(run.state)
+        if isinstance(failure, InterruptedRunError) and state.status == "completed":
+            raise InterruptedRunError(failure.place, "the run was asked to stop when its ranks had just completed it",
+                                      "the same command again reports it") from failure
+        if failure is not None and state.status != "completed":
+            raise failure
         return TrainOutcome(state, fresh=True)
+
+
+def _ended(state: RunState, news: News, error: SparkringError | None) -> RunState:
+    """How the run stands now that its gang is gone: what every rank has recorded as completed is complete."""
+    for _ in news.new_records():  # those of the last moment
+        pass
+    state = state.changed(ended_s=time.time(), placement=tuple(start["host"] for start in news.starts() if news.met))
+    if error is None or news.completed:
+        return state.changed(status="completed", exit_code=0)
+    status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
+    return state.changed(status=status, exit_code=error.exit_code, error=str(error))
 
 
 def chosen_layout(config: Config, manifest: Manifest, num_slots: int) -> Choice:
@@ -139,7 +138,7 @@ def check_shards_present(dataset: Path, manifest: Manifest) -> None:
                 raise DataError(str(path), found, f"restore the file, or remove {dataset} and prepare again")
 
 
-def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int, plan: RunPlan,
+def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int, plan: RunPlan, news: News,
               observer: Observer) -> None:
     """Returns when all ranks ended well."""
     layout, launch = config.platform.layout, config.platform.launch
@@ -154,7 +153,13 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
             cycle_time_ms=plan.cycle_time_ms), num_ranks)
         gang.start()
         try:
-            watch(gang, rendezvous, run, attempt, num_ranks, launch, plan, observer)
+            watch(gang, rendezvous, run, attempt, news, launch, plan, observer)
+        except StalledError as error:
+            gang.stop(launch.stop_timeout_s)  # their Spark tasks tell in which state they found the ranks
+            found = frozen(read_exits(run, attempt, num_ranks))
+            if not found:
+                raise
+            raise StalledError(error.place, f"{error.problem}; {', '.join(found)}", error.remedy) from error
         finally:
             gang.stop(launch.stop_timeout_s)
 

@@ -1,84 +1,95 @@
 """The driver's wait for a gang: bounded, responsive, and always with the ranks' progress in view.
 
 Runs on: driver.
-Takes:   a started ``Gang`` and the ranks' record files.
-Gives:   calls to an ``Observer``; returns when every rank ended well.
+Takes:   a started ``Gang`` and the ``News`` of its ranks.
+Gives:   calls to an ``Observer``; returns when every rank has recorded that it ended well.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, Protocol
 
 from pipelines.config.platform import Launch
 from pipelines.errors import StalledError
-from pipelines.launch.diagnosis import first_cause
+from pipelines.launch.diagnosis import after_the_end, first_cause
 from pipelines.launch.gang import Gang
+from pipelines.launch.news import News, RankNews, named
+from pipelines.launch.observer import Observer
+from pipelines.launch.rank_process import read_exits
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.tables.paths import RunFolder
-from pipelines.tables.records import RecordTail
-from pipelines.train.layout import Choice
 from pipelines.train.plan import RunPlan
 
 POLL_S = 0.1
+ECHO_GRACE_S = 2.0  # in which the ranks that lost a peer say so: those that stay silent are the ones to name
 
 
-class Observer(Protocol):
-    """Who wants to see a run go on, such as a progress bar."""
-
-    def layout_chosen(self, choice: Choice) -> None:
-        """``layout: auto`` has become numbers."""
-
-    def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
-        """All ranks have met; what they are going to do, and their start records by rank."""
-
-    def on_record(self, record: dict[str, Any]) -> None:
-        """A record of rank 0."""
-
-
-def watch(gang: Gang, rendezvous: Rendezvous, run: RunFolder, attempt: int, num_ranks: int, bounds: Launch,
+def watch(gang: Gang, rendezvous: Rendezvous, run: RunFolder, attempt: int, news: News, bounds: Launch,
           plan: RunPlan, observer: Observer) -> None:
-    """Waits until the gang has ended.
+    """Waits until the gang has ended; what happens to it after every rank recorded a good end is no failure.
 
     Raises:
-        SparkringError: the first cause of a rank's failure; StalledError when the ranks do not meet or no rank makes
-            a step within the bounds. The caller stops the gang.
+        SparkringError: the first cause of a rank's failure; StalledError when the ranks do not meet or none of them
+            records anything within the bounds. The caller stops the gang.
     """
-    tails = [RecordTail(run.record(attempt, rank)) for rank in range(num_ranks)]
-    starts: dict[int, dict[str, Any]] = {}
-    began = last_news = time.monotonic()
-    ended = False
+    began, met, ended = time.monotonic(), False, False
     while not ended:
         ended = gang.wait(POLL_S)  # asked before reading, so that the last records are seen
-        for rank, tail in enumerate(tails):
-            for record in tail.new_records():
-                last_news = time.monotonic()
-                if record["kind"] == "start":
-                    starts[rank] = record
-                    if len(starts) == num_ranks:
-                        rendezvous.close()
-                        observer.ranks_met(plan, [starts[r] for r in range(num_ranks)])
-                elif rank == 0:
-                    observer.on_record(record)
-        if not ended:
-            _check_bounds(starts, num_ranks, began, last_news, bounds)
+        for record in news.new_records():
+            if record["kind"] == "start" and news.met and not met:
+                met = True
+                rendezvous.close()
+                observer.ranks_met(plan, news.starts())
+            elif record["kind"] != "start" and record["rank"] == 0:
+                observer.on_record(record)
+        if not ended and _out_of_bounds(news, began, bounds):
+            observer.say(f"the run is complete, but its ranks have not left for {bounds.stall_timeout_s:g} s: they are ended")
+            return
+    if not news.completed:
+        _await_echoes(gang, run, attempt, news)
+        raise first_cause(news.ranks, read_exits(run, attempt, len(news.ranks)), gang.failure, str(run.attempt(attempt)))
     if gang.failure is not None:
-        raise first_cause(run, attempt, num_ranks, gang.failure)
+        what = after_the_end(read_exits(run, attempt, len(news.ranks)), gang.failure)
+        observer.say(f"the run is complete; what followed its end failed: {what}")
 
 
-def _check_bounds(starts: dict[int, Any], num_ranks: int, began: float, last_news: float, bounds: Launch) -> None:
-    now = time.monotonic()
-    if len(starts) < num_ranks:
-        if now - began > bounds.start_timeout_s:
-            missing = [rank for rank in range(num_ranks) if rank not in starts]
+def _await_echoes(gang: Gang, run: RunFolder, attempt: int, news: News) -> None:
+    """Gives the ranks that a failure reaches a moment to say so."""
+    until = time.monotonic() + ECHO_GRACE_S
+    while time.monotonic() < until and gang.failure is not None and gang.failure.java_end is None:
+        exits = read_exits(run, attempt, len(news.ranks))
+        if all(rank.end is not None or rank.rank in exits for rank in news.ranks):
+            return
+        time.sleep(POLL_S)
+        for _ in news.new_records():
+            pass
+
+
+def _out_of_bounds(news: News, began: float, bounds: Launch) -> bool:
+    """True when the ranks of a complete run stay for too long.
+
+    Raises:
+        StalledError: they do not meet, or stay silent for too long.
+    """
+    if not news.met:
+        if time.monotonic() - began > bounds.start_timeout_s:
+            missing = [str(rank.rank) for rank in news.ranks if rank.start is None]
+            shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
             raise StalledError("launch.start_timeout_s",
-                               f"after {bounds.start_timeout_s:g} s ranks {_some(missing)} of {num_ranks} have not started",
+                               f"after {bounds.start_timeout_s:g} s ranks {shown} of {len(news.ranks)} have not started",
                                "are all slots free? see the ranks' logs, or raise launch.start_timeout_s")
-    elif now - last_news > bounds.stall_timeout_s:
-        raise StalledError("launch.stall_timeout_s", f"no rank has made a step for {bounds.stall_timeout_s:g} s",
-                           "see the ranks' logs, or raise launch.stall_timeout_s")
+    elif news.silent_s > bounds.stall_timeout_s:
+        if news.completed:
+            return True
+        raise _stalled(news.ranks, bounds.stall_timeout_s)
+    return False
 
 
-def _some(ranks: list[int]) -> str:
-    shown = ", ".join(str(rank) for rank in ranks[:8])
-    return shown + (f" and {len(ranks) - 8} more" if len(ranks) > 8 else "")
+def _stalled(ranks: list[RankNews], bound_s: float) -> StalledError:
+    """Names the ranks that are furthest behind: the others wait for them."""
+    running = [rank for rank in ranks if rank.end is None]
+    behind = min(running, key=lambda rank: (rank.step, rank.heard_s))
+    oldest = [rank for rank in running if (rank.step, rank.phase) == (behind.step, behind.phase)]
+    return StalledError("launch.stall_timeout_s", f"no rank has recorded anything for {bound_s:g} s; the oldest news "
+                        f"is of {named(oldest)}: {behind.reached}, {behind.phase}",
+                        "see the ranks' logs, or raise launch.stall_timeout_s")

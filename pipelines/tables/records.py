@@ -22,6 +22,7 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,9 @@ from typing import Any
 from pipelines.tables.atomic import storage_errors
 
 RECORD_KINDS = ("start", "cut", "step", "timeline", "evaluation", "sample", "end")
+
+
+_TAIL_BYTES = 64 * 1024
 
 
 class RecordWriter:
@@ -78,3 +82,21 @@ class RecordTail:
             return []
         self._offset += len(whole) + 1
         return [json.loads(line) for line in whole.split(b"\n") if line]
+
+
+def end_record(path: Path) -> dict[str, Any] | None:
+    """How the rank of a record file ended; None where it has not said so. Reads from the end: little follows that record."""
+    length = _TAIL_BYTES
+    while path.exists():
+        with open(path, "rb") as file:
+            start = max(0, file.seek(0, os.SEEK_END) - length)
+            file.seek(start)
+            lines = file.read().split(b"\n")[1 if start else 0 : -1]  # whole ones
+        for line in reversed(lines):
+            if b'"kind": "end"' in line:
+                found: dict[str, Any] = json.loads(line)
+                return found
+        if not start or any(b'"kind": "step"' in line for line in lines):  # no step follows an end
+            return None
+        length *= 2
+    return None

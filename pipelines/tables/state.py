@@ -16,6 +16,7 @@ from pipelines.errors import DataError
 from pipelines.tables.atomic import write_file
 from pipelines.tables.claims import is_claimed
 from pipelines.tables.paths import RunFolder
+from pipelines.tables.records import end_record
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,26 @@ class RunState:
             raise DataError(str(path), f"is not a run state ({error})", "move it away, or use another --run-id") from error
 
 
-def current_state(run: RunFolder) -> RunState | None:
+def current_state(run: RunFolder, *, ours: bool = False) -> RunState | None:
     """How a run stands, or None where there is none: what its driver wrote last, held against what is there.
 
-    A run is ``lost`` when it says ``running`` and no process holds its claim: its driver was killed.
+    A run that every rank recorded as completed is ``completed``, whatever its driver met afterwards. A run is ``lost``
+    when it says ``running`` and no process holds its claim: its driver was killed.
+
+    Args:
+        ours: this process holds the run's claim and is not executing it yet.
     """
     state = RunState.load(run.state)
-    if state is None or state.status != "running" or is_claimed(run.claim):
+    if state is None or state.status == "completed" or (not ours and is_claimed(run.claim)):
         return state
     state = RunState.load(run.state)  # once more: it may have ended between our look at it and at its claim
-    if state is None or state.status != "running":
+    if state is None or state.status == "completed":
+        return state
+    ends = [end_record(run.record(state.attempt, rank)) for rank in range(state.num_replicas * state.num_segments)]
+    times_s = [end["time_s"] for end in ends if end is not None and end["status"] == "completed"]
+    if len(times_s) == len(ends):
+        return state.changed(status="completed", exit_code=0, error=None, ended_s=max(times_s))
+    if state.status != "running":
         return state
     return state.changed(status="lost", error=f"driver on {state.environment.get('driver', 'an unknown host')}: ended without "
                          "saying how (it was killed, or its machine went down); the same command again starts the run anew")

@@ -12,12 +12,15 @@ from pipelines.errors import (
     AlreadyRunningError,
     ConfigError,
     DataError,
+    InterruptedRunError,
     RankFailedError,
     ResourceError,
     StalledError,
 )
+from pipelines.interrupts import SIGNALS, arm_interrupts
 from pipelines.launch.runs import claim_run, default_run_id
 from pipelines.launch.stage import train
+from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordTail
 from tests.example_data import example_config, publish_example
@@ -27,7 +30,13 @@ class Seen:
     """An observer that remembers, and may act on a record."""
 
     def __init__(self, act=None):
-        self.starts, self.records, self._act = [], [], act
+        self.starts, self.records, self.said, self._act = [], [], [], act
+
+    def layout_chosen(self, choice):
+        """Nothing is chosen here."""
+
+    def say(self, line):
+        self.said.append(line)
 
     def ranks_met(self, plan, starts):
         self.starts = starts
@@ -44,6 +53,16 @@ def run_stage(spark, folder, observer=None, run_id=None, manifest=None, **overri
     config = example_config(**overrides)
     run_id = run_id or default_run_id(config.recipe, manifest.version)
     return train(spark, config, lake, manifest, run_id, "the command", observer or Seen()), lake, manifest
+
+
+@pytest.fixture
+def armed():
+    """Signals arrive as in a job; afterwards as in a test run."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    arm_interrupts()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def ranks_alive(folder):
@@ -124,15 +143,43 @@ def test_ranks_that_do_not_meet_in_time_are_named_and_ended(spark, tmp_path):
     assert wait_until_gone(tmp_path)
 
 
-def test_a_rank_that_hangs_is_found_by_the_stall_bound(spark, tmp_path):
-    def stop_both(seen, record):
-        if record["kind"] == "step" and record["step"] == 3:
-            for start in seen.starts:
-                os.kill(start["pid"], signal.SIGSTOP)
-    with pytest.raises(StalledError, match="launch.stall_timeout_s: no rank has made a step for 1.5 s"):
-        run_stage(spark, tmp_path, Seen(stop_both), launch__stall_timeout_s=1.5, train__steps=5000,
+def test_a_rank_that_is_frozen_is_found_by_the_stall_bound_and_named(spark, tmp_path):
+    with pytest.raises(StalledError, match="launch.stall_timeout_s: no rank has recorded anything for 1.5 s; the oldest news is "
+                       r"of rank \d on .*: after step \d, training; rank 1 on \S+ was stopped \(SIGSTOP\); see") as caught:
+        run_stage(spark, tmp_path, Seen(kill_rank(1, signal.SIGSTOP)), launch__stall_timeout_s=1.5, train__steps=5000,
                   train__evaluate_every_steps=5000)
+    assert str(caught.value).count("SIGSTOP") == 1
     assert wait_until_gone(tmp_path)
+
+
+def test_a_gang_that_dies_of_anything_is_a_failure(spark, tmp_path, monkeypatch):
+    def broken(order):
+        raise KeyError("a fault that nobody thought of")
+
+    monkeypatch.setattr("pipelines.launch.gang._task_body", broken)
+    with pytest.raises(RankFailedError, match="KeyError: 'a fault that nobody thought of'"):
+        run_stage(spark, tmp_path, run_id="r")
+    assert '"status": "failed"' in Lake.at(tmp_path).run("r").state.read_text()
+
+
+def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, tmp_path, armed):
+    """A real signal, when both ranks have recorded their ends and the driver is still waiting for them to leave."""
+    def interrupt(seen, record):
+        if record["kind"] == "end":
+            other = RecordTail(Lake.at(tmp_path).run("r").record(0, 1))
+            until = time.monotonic() + 30
+            while not any(record["kind"] == "end" for record in other.new_records()):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InterruptedRunError, match="SIGTERM: the run was asked to stop when its ranks had just completed it"):
+        run_stage(spark, tmp_path, Seen(interrupt), run_id="r")
+    arm_interrupts()
+    manifest = Manifest.load(Lake.at(tmp_path).dataset("example", "v1"))
+    again, lake, _ = run_stage(spark, tmp_path, Seen(), run_id="r", manifest=manifest)
+    assert (again.fresh, again.state.status, again.state.exit_code, len(again.state.placement)) == (False, "completed", 0, 2)
+    assert not lake.run("r").attempt(1).exists()
 
 
 def test_a_changed_shard_is_found_by_its_checksum_and_named(spark, tmp_path):

@@ -14,6 +14,7 @@ from pipelines.errors import AlreadyRunningError
 from pipelines.launch.runs import claim_run
 from pipelines.tables.claims import claimed, is_claimed
 from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordWriter, end_record
 from pipelines.tables.state import current_state
 from pipelines.track.load import load_run
 from pipelines.track.summary import find_run, summarize
@@ -77,3 +78,37 @@ def test_asking_who_holds_a_claim_keeps_nobody_from_taking_it(tmp_path):
         threading.Timer(0.2, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
         with claimed(path) as ours:
             assert ours
+
+
+def test_a_run_that_every_rank_recorded_as_completed_is_complete_whatever_its_driver_met(tmp_path):
+    run = Lake.at(tmp_path).run("r")
+    state_of("r", status="running", environment={"driver": "host-a"}).save(run.state)
+    for rank in (0, 1):
+        write_steps(Lake.at(tmp_path), "r", 0, rank, range(1, 400))
+        assert end_record(run.record(0, rank)) is None
+    end(run, 0, "completed")
+    assert current_state(run).status == "lost"
+    end(run, 1, "completed")
+    with claim_run(run, "r"):
+        assert current_state(run).status == "running"  # its driver may be about to say so itself
+        assert current_state(run, ours=True).status == "completed"
+    with RecordWriter(run.record(0, 0), 0, 0) as records:
+        records.write("sample", step=399, prompt="", text="x" * 200_000)
+    found = current_state(run)
+    assert (found.status, found.exit_code, found.error) == ("completed", 0, None)
+    assert found.ended_s == max(end_record(run.record(0, rank))["time_s"] for rank in (0, 1))
+    state_of("r", status="interrupted", exit_code=9).save(run.state)
+    assert current_state(run).status == "completed"
+
+
+def test_a_rank_that_failed_has_not_completed_the_run(tmp_path):
+    run = Lake.at(tmp_path).run("r")
+    state_of("r", status="interrupted", exit_code=9).save(run.state)
+    end(run, 0, "completed")
+    end(run, 1, "failed")
+    assert current_state(run).status == "interrupted"
+
+
+def end(run, rank, status):
+    with RecordWriter(run.record(0, rank), rank, 0) as records:
+        records.write("end", step=20, status=status, error=None)
