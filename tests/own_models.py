@@ -49,11 +49,6 @@ def residual(vocabulary_size: int, sequence_length: int, width: int = 16, depth:
     return LayeredModel([("lookup", Lookup(vocabulary_size, width)), *blocks, ("logits", Logits(vocabulary_size, width))])
 
 
-def with_dropout(vocabulary_size: int, sequence_length: int) -> LayeredModel:
-    return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("drop", nn.Dropout(0.1)),
-                         ("out", nn.Linear(8, vocabulary_size))])
-
-
 class Recurrent(nn.Module):
     """A recurrent layer that drops out between its own layers; takes and returns ``hidden_BTD``."""
 

@@ -19,10 +19,16 @@ from pipelines.tables.claims import claimed
 from pipelines.tables.paths import RunFolder
 from pipelines.tables.state import RunState, current_state
 
+SETTINGS_ADDED_LATER = (("train", "same_on_any_layout"),)  # at their defaults they leave the ids of earlier runs as they were
+
 
 def training_hash(recipe: Recipe, dataset_version: str) -> str:
     """8 hex digits of everything that decides what is learned. The dataset's version stands for the prepare section."""
-    content = {"recipe": recipe.model_dump(mode="json", exclude={"prepare"}), "dataset": dataset_version}
+    settings = recipe.model_dump(mode="json", exclude={"prepare"})
+    for section, key in SETTINGS_ADDED_LATER:
+        if type(getattr(recipe, section)).model_fields[key].default == settings[section][key]:
+            del settings[section][key]
+    content = {"recipe": settings, "dataset": dataset_version}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 

@@ -109,7 +109,7 @@ def chosen_layout(config: Config, manifest: Manifest, num_slots: int) -> Choice:
         ResourceError, ConfigError: see ``train/layout.py``.
     """
     recipe, platform = config.recipe, config.platform
-    facts = model_facts(recipe.model, manifest.vocabulary_size, manifest.sequence_length)
+    facts = model_facts(recipe, manifest.vocabulary_size, manifest.sequence_length)
     return choose_layout(facts, recipe, platform.layout, num_slots, slot_memory_bytes(platform, num_slots),
                          manifest.rows("train"))
 

@@ -12,7 +12,6 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipelines.config.recipe import FactoryModel, GptModel
 from pipelines.errors import ConfigError, SparkringError
@@ -63,11 +62,6 @@ def fill_model(model: LayeredModel, settings: GptModel | FactoryModel, seed: int
     """Gives some layers of a sketch their initial weights, the same whichever layers are filled."""
     if isinstance(settings, GptModel):
         fill_gpt(model, settings, seed, layers)
-
-
-def dropout_layers(model: LayeredModel) -> list[str]:
-    """Names of modules that draw random numbers as they train: what they draw would depend on the layout."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0]
 
 
 def _imported(factory: str) -> Any:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import asdict, dataclass
 from functools import cache
 
-from pipelines.config.recipe import FactoryModel, GptModel
+from pipelines.config.recipe import GptModel, Recipe
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 
 FLOAT_BYTES = 4
@@ -35,7 +35,7 @@ class LayerFacts:
 @dataclass(frozen=True)
 class ModelFacts:
     layers: tuple[LayerFacts, ...]
-    dropout: tuple[str, ...] = ()  # modules that draw random numbers
+    random_layers: tuple[str, ...] = ()  # give another result when they are run again on the same: they draw random numbers
     sketched: bool = True  # a rank fills only its own layers; else it builds the whole model first
 
     @property
@@ -49,14 +49,23 @@ class ModelFacts:
     def from_json(text: str) -> ModelFacts:
         content = json.loads(text)
         layers = tuple(LayerFacts(**layer) for layer in content["layers"])
-        return ModelFacts(layers, tuple(content["dropout"]), content["sketched"])
+        return ModelFacts(layers, tuple(content["random_layers"]), content["sketched"])
 
 
-def model_facts(model: GptModel | FactoryModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
-    """Raises ConfigError when a factory's model cannot be built."""
+def model_facts(recipe: Recipe, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+    """Raises ConfigError when a factory's model cannot be built, or its result would depend on the layout and
+    ``train.same_on_any_layout`` has not been given up."""
+    model = recipe.model
     if isinstance(model, GptModel):
         return gpt_facts(model, vocabulary_size, sequence_length)
-    return _probed(model.model_dump_json(), vocabulary_size, sequence_length)
+    facts = _probed(model.model_dump_json(), vocabulary_size, sequence_length)
+    if facts.random_layers and recipe.train.same_on_any_layout:
+        names = ", ".join(facts.random_layers[:3]) + (", ..." if len(facts.random_layers) > 3 else "")
+        raise ConfigError(SparkringError(
+            "train.same_on_any_layout", f"true, but layers {names} of {model.factory} give another result each time they are "
+            "run on the same (dropout, noise, or state from call to call), so what is learned would depend on the layout",
+            "set their dropout to 0, or give it up with train.same_on_any_layout: false"))
+    return facts
 
 
 def gpt_facts(model: GptModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:

@@ -64,7 +64,7 @@ def plan_run(config: Config, manifest: Manifest, run_id: str, lake: Lake) -> Run
     if steps > MOST_COUNTED:
         raise ConfigError(SparkringError("train.epochs", f"{recipe.train.epochs:,} epochs of {per_epoch:,} steps are more than "
                                          f"the {MOST_COUNTED:,} steps that the tables count", "train fewer epochs"))
-    facts = model_facts(recipe.model, manifest.vocabulary_size, manifest.sequence_length)
+    facts = model_facts(recipe, manifest.vocabulary_size, manifest.sequence_length)
     check_split(facts, recipe, layout)
     way = planned_way(facts, recipe, layout)
     step_s = predicted_step_s(facts, recipe, way)

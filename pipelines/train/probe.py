@@ -3,6 +3,10 @@
 Runs on: driver, as a process of its own.
 Takes:   JSON on standard input: recipe section ``model``, ``vocabulary_size``, ``sequence_length``.
 Gives:   ``ModelFacts`` as the last line of standard output; an error's one line and its exit code otherwise.
+
+Each layer is run twice on the same input with the same weights, forward and backward. One that gives another result the
+second time, or moves a random generator of the process, draws random numbers: what it draws would depend on how samples
+are spread over ranks and micro-batches.
 """
 
 from __future__ import annotations
@@ -18,49 +22,86 @@ from torch import Tensor, nn
 
 from pipelines.config.recipe import Model
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
-from pipelines.models.build import build_model, dropout_layers
+from pipelines.models.build import build_model
 from pipelines.models.gpt import token_loss_sum
 from pipelines.models.layered import LayeredModel
 from pipelines.train.facts import LayerFacts, ModelFacts
+from pipelines.train.random_state import random_states, seed_everything
 
 
-def facts_of(model: LayeredModel, sequence_length: int) -> ModelFacts:
-    """Runs one sample through the model and notes what each layer keeps for its backward.
+def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+    """Runs one sample through the model, layer by layer, and notes what each keeps for its backward and whether it draws.
 
     Raises:
         ConfigError: a layer does not take what the one before it returns, or the last one returns no logits.
     """
     seen: set[nn.Parameter] = set()
-    own_storages = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    value: Any = torch.zeros(1, sequence_length, dtype=torch.int64)
+    held = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    tokens_BT = (torch.arange(sequence_length) % vocabulary_size)[None]
+    value: Any = tokens_BT
     layers: list[LayerFacts] = []
+    random_layers: list[str] = []
     for name, layer in model.layers.items():
         parameters = set(layer.parameters())
-        saved: dict[int, int] = {}
-
-        def note(tensor: Tensor, saved: dict[int, int] = saved) -> Tensor:
-            storage = tensor.untyped_storage()
-            if storage.data_ptr() not in own_storages:
-                saved[storage.data_ptr()] = storage.nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(note, _unchanged):
-            try:
-                value = layer(_leaves(value))
-                if len(layers) == len(model.layers) - 1:
-                    token_loss_sum(value, torch.zeros(1, sequence_length, dtype=torch.int64))
-            except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-                raise ConfigError(SparkringError(
-                    f"model.factory, layer {name}", f"failed on a sample: {str(error).splitlines()[0]}",
-                    "each layer takes what the one before it returns; the first takes tokens [B, T], the last returns "
-                    "logits [B, T, vocabulary_size]")) from error
-        new = sum(p.numel() for p in parameters - seen)
+        try:
+            last = len(layers) == len(model.layers) - 1
+            result, saved_bytes = _saved(layer, _leaves(value), held, targets_BT=tokens_BT if last else None)
+            if _draws(layer, value):
+                random_layers.append(name)
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            raise ConfigError(SparkringError(
+                f"model.factory, layer {name}", f"failed on a sample: {str(error).splitlines()[0]}",
+                "each layer takes what the one before it returns; the first takes tokens [B, T], the last returns "
+                "logits [B, T, vocabulary_size]")) from error
         layers.append(LayerFacts(
-            name, new, sum(p.numel() for p in parameters & seen), sum(saved.values()),
-            sum(t.numel() * t.element_size() for t in _tensors(value)), 6.0 * sum(p.numel() for p in parameters)
+            name, sum(p.numel() for p in parameters - seen), sum(p.numel() for p in parameters & seen), saved_bytes,
+            sum(t.numel() * t.element_size() for t in _tensors(result)), 6.0 * sum(p.numel() for p in parameters)
             * sequence_length))
         seen |= parameters
-    return ModelFacts(tuple(layers), tuple(dropout_layers(model)), sketched=False)
+        value = result
+    return ModelFacts(tuple(layers), tuple(random_layers), sketched=False)
+
+
+def _saved(layer: nn.Module, value: Any, held: set[int], targets_BT: Tensor | None) -> tuple[Any, int]:
+    """What the layer returns, and the bytes it keeps for its backward beside the storages that are ``held`` anyway; of the
+    last layer, which has targets, the loss's too."""
+    saved: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in held:
+            saved[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, _unchanged):
+        result = layer(value)
+        if targets_BT is not None:
+            token_loss_sum(result, targets_BT)
+    return result, sum(saved.values())
+
+
+def _draws(layer: nn.Module, value: Any) -> bool:
+    """Whether the layer's result is another when it is run again."""
+    runs, moved = [], False
+    for seed in (0, 1):
+        before = seed_everything(seed)
+        runs.append(_outputs_and_gradients(layer, _leaves(value)))
+        moved = moved or random_states() != before  # may be drawn and not show: rarely left out layers, weights of zero
+    same = all(torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+               for one, other in zip(*runs, strict=True))
+    return moved or not same
+
+
+def _outputs_and_gradients(layer: nn.Module, value: Any) -> list[Tensor]:
+    """Of one forward and backward, with the same gradients of the outputs each time; the parameters' ``grad`` stays."""
+    outputs = _tensors(layer(value))
+    sources = [t for t in (*_tensors(value), *layer.parameters()) if t.requires_grad]
+    ends = [output for output in outputs if output.requires_grad]
+    if not ends or not sources:
+        return outputs
+    arriving = [torch.cos(torch.arange(end.numel(), dtype=end.dtype)).view_as(end) for end in ends]
+    gradients = torch.autograd.grad(ends, sources, arriving, allow_unused=True)
+    return [*outputs, *(torch.zeros(()) if gradient is None else gradient for gradient in gradients)]
 
 
 def _unchanged(tensor: Tensor) -> Tensor:
@@ -78,10 +119,11 @@ def _leaves(value: Any) -> Any:
 
 def main() -> int:
     order = json.loads(sys.stdin.read())
+    torch.set_num_threads(1)  # sums in one order, so that equal work gives equal bits
     try:
         model = build_model(TypeAdapter(Model).validate_python(order["model"]), order["vocabulary_size"],
                             order["sequence_length"], seed=0)
-        print(facts_of(model, order["sequence_length"]).to_json())
+        print(facts_of(model, order["vocabulary_size"], order["sequence_length"]).to_json())
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

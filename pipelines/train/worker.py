@@ -47,6 +47,7 @@ from pipelines.train.evaluation import Evaluation, evaluate  # noqa: E402
 from pipelines.train.loop import StepInput, TrainingLoop  # noqa: E402
 from pipelines.train.optimizer import build_optimizer  # noqa: E402
 from pipelines.train.plan import RunPlan  # noqa: E402
+from pipelines.train.random_state import seed_everything, seed_of_rank  # noqa: E402
 
 
 def run_worker(run: RunFolder, attempt: int) -> None:
@@ -111,6 +112,7 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
 
     loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), place, records,
                         evaluate=evaluation(config, manifest, dataset, strategy, place, device), save=save, device=device)
+    seed_everything(seed_of_rank(recipe.train.seed, place.rank))  # where a model may draw: the same in every launch
     if not place.needs_samples:
         return loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
     with TrainingFeed(dataset, manifest, recipe.data, platform.reader, seed=recipe.train.seed,

@@ -13,7 +13,7 @@ from pipelines.errors import ConfigError, ResourceError
 from pipelines.parallel.cut import cut_by_cost, part_ranges
 from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordTail
-from pipelines.train.facts import gpt_facts, model_facts
+from pipelines.train.facts import gpt_facts
 from pipelines.train.layout import bubble, check_split, choose_layout, planned_way
 from pipelines.train.memory import rank_bytes
 from pipelines.train.plan import cycle_time_ms
@@ -146,18 +146,11 @@ def test_a_factory_that_cannot_be_trained_is_refused_before_anything_is_launched
         start_run_folder(lake, example_config(model={"factory": factory}), publish_example(lake))
 
 
-def test_a_model_with_dropout_is_refused_when_it_is_split():
-    config = example_config(model={"factory": "tests.own_models:with_dropout"}, layout__num_segments=2)
-    facts = model_facts(config.recipe.model, 32, 16)
-    with pytest.raises(ConfigError, match=r"layout.num_segments: 2: what drop draws would depend on the layout"):
-        check_split(facts, config.recipe, config.platform.layout)
-
-
 def test_what_is_counted_by_hand_for_the_gpt_is_what_a_probe_of_it_finds():
     from pipelines.models.gpt import build_gpt
 
     model = example_config(model__num_layers=3, model__num_heads=4, model__width=64).recipe.model
-    counted, probed = gpt_facts(model, 512, 64), facts_of(build_gpt(model, 512, 64, seed=0), 64)
+    counted, probed = gpt_facts(model, 512, 64), facts_of(build_gpt(model, 512, 64, seed=0), 512, 64)
     for by_hand, found in zip(counted.layers, probed.layers, strict=True):
         assert (by_hand.name, by_hand.parameters, by_hand.tied_parameters, by_hand.output_bytes_per_sample) == (
             found.name, found.parameters, found.tied_parameters, found.output_bytes_per_sample)
