@@ -19,13 +19,9 @@ from typing import Any
 from benchmarks.commands import output_of
 from benchmarks.datasets import publish_random
 from benchmarks.results import Figure
-from pipelines.config import Config
-from pipelines.launch.runs import default_run_id
+from benchmarks.steady import steady_steps, tokens_per_s
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
-from pipelines.train.plan import plan_run
-from tests.rank_processes import run_workers
 
 PEER = Path(__file__).parent / "peers" / "pipelining.py"
 COMMAND = "python -m benchmarks split"
@@ -42,24 +38,9 @@ LARGE = {"num_layers": 12, "num_heads": 16, "width": 1024, "tied_embeddings": Fa
 def our_steps(lake: Lake, manifest: Manifest, name: str, layout: dict[str, Any], model: dict[str, Any], samples: int,
               steps: int = STEPS) -> list[list[dict[str, Any]]]:
     """The steady steps' records of each rank."""
-    config = Config.from_json(json.dumps({
-        "recipe": {"name": name, "prepare": {"inputs": [{"path": "-"}], "sequence_length": SEQUENCE_LENGTH},
-                   "data": {"num_lanes": 8}, "model": model, "schedule": {"warmup_steps": 2},
-                   "train": {"global_batch_samples": samples, "steps": steps, "evaluate_every_steps": steps,
-                             "sample_tokens": 0}},
-        "platform": {"layout": {"micro_batch_samples": MICRO_BATCH_SAMPLES, **layout}, "reader": {"kind": "arrow"}}}))
-    run_id = default_run_id(config.recipe, manifest.version)
-    run = lake.run(run_id)
-    run.attempt(0).mkdir(parents=True)
-    run.config.write_text(config.to_json())
-    plan_run(config, manifest, run_id, lake).save(run.plan)
-    ranks = config.platform.layout.num_ranks
-    run_workers(run.path, ranks, num_segments=config.platform.layout.num_segments, timeout_s=500)
-    return [[r for r in RecordTail(run.record(0, rank)).new_records() if r["kind"] == "step"][WARMUP:] for rank in range(ranks)]
-
-
-def tokens_per_s(steps: list[dict[str, Any]]) -> float:
-    return sum(step["global_tokens"] for step in steps) / sum(step["seconds"] for step in steps)
+    return steady_steps(lake, manifest, name, model=model, warmup=WARMUP,
+                        train={"global_batch_samples": samples, "steps": steps},
+                        platform={"layout": {"micro_batch_samples": MICRO_BATCH_SAMPLES, **layout}, "reader": {"kind": "arrow"}})
 
 
 def peer_tokens_per_s(dataset: Path, num_ranks: int) -> float:

@@ -2,7 +2,8 @@
 
 Runs on: driver (ranks are started without Spark: what is measured is the steady state).
 Takes:   nothing.
-Gives:   ``measure``: figures against DDP, against two independent processes, and of one rank against a bare loop.
+Gives:   ``measure``: figures against DDP, both eager and both compiled; against two independent processes, which have the
+         same settings of the allocator as our ranks and so are the limit; of one rank against a bare loop.
 
 Ours is the whole product: feed from shards, records of every step, clipping, schedule. The peers' loop holds its data
 in memory and records nothing.
@@ -11,67 +12,68 @@ in memory and records nothing.
 from __future__ import annotations
 
 import json
+import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.datasets import publish_random
+from benchmarks.peak import flops_per_token, matmul_flops
 from benchmarks.results import Figure
-from pipelines.config import Config
-from pipelines.launch.runs import default_run_id
+from benchmarks.steady import steady_steps, tokens_per_s
+from pipelines.launch.rank_process import ALLOCATOR
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
-from pipelines.train.plan import plan_run
-from tests.rank_processes import run_workers
 
 PEER = Path(__file__).parent / "peers" / "ddp.py"
 MODEL = {"num_layers": 6, "num_heads": 8, "width": 256}
 VOCABULARY_SIZE, SEQUENCE_LENGTH, BATCH_PER_RANK = 4096, 256, 8
 STEPS, WARMUP, ROUNDS = 16, 4, 3
+KINDS = ("ours", "ddp", "independent", "ours compiled", "ddp compiled", "ours alone", "alone")
 
 
-def our_tokens_per_s(lake: Lake, manifest: Manifest, num_replicas: int, precision: str, reader: str, name: str) -> float:
+def our_tokens_per_s(lake: Lake, manifest: Manifest, name: str, *, num_replicas: int, precision: str, reader: str = "arrow",
+                     gradient_wire: str = "fp32", compiled: bool = False) -> float:
     """Of the whole job, in its steady steps: by the clock between the records, so that nothing is left out."""
-    config = Config.from_json(json.dumps({
-        "recipe": {"name": name, "prepare": {"inputs": [{"path": "-"}], "sequence_length": SEQUENCE_LENGTH},
-                   "data": {"num_lanes": 8}, "model": MODEL, "schedule": {"warmup_steps": 2},
-                   "train": {"global_batch_samples": BATCH_PER_RANK * num_replicas, "steps": STEPS, "precision": precision,
-                             "evaluate_every_steps": STEPS, "sample_tokens": 0}},
-        "platform": {"layout": {"num_replicas": num_replicas, "micro_batch_samples": BATCH_PER_RANK},
-                     "reader": {"kind": reader}}}))
-    run_id = default_run_id(config.recipe, manifest.version)
-    run = lake.run(run_id)
-    run.attempt(0).mkdir(parents=True)
-    run.config.write_text(config.to_json())
-    plan_run(config, manifest, run_id, lake).save(run.plan)
-    run_workers(run.path, num_replicas)
-    steps = [r for r in RecordTail(run.record(0, 0)).new_records() if r["kind"] == "step"]
-    waited = sum(step["data_wait_s"] for step in steps[WARMUP:])
-    seconds = sum(step["seconds"] for step in steps[WARMUP:])
-    print(f"  data wait with {reader}: {waited / seconds:.2%}")
-    return sum(step["global_tokens"] for step in steps[WARMUP:]) / seconds
+    steps = steady_steps(
+        lake, manifest, name, model=MODEL, warmup=WARMUP,
+        train={"global_batch_samples": BATCH_PER_RANK * num_replicas, "steps": STEPS, "precision": precision,
+               "gradient_wire": gradient_wire},
+        platform={"layout": {"num_replicas": num_replicas, "micro_batch_samples": BATCH_PER_RANK, "compile": compiled},
+                  "reader": {"kind": reader}})[0]
+    waited = sum(step["data_wait_s"] for step in steps) / sum(step["seconds"] for step in steps)
+    print(f"  data wait with {reader}: {waited:.2%}")
+    return tokens_per_s(steps)
 
 
-def peer_tokens_per_s(dataset: Path, precision: str, kind: str) -> float:
-    """Sum over the processes of ``ddp`` (torchrun, 2 ranks), ``independent`` (2 processes) or ``alone`` (1)."""
-    settings = json.dumps({"model": MODEL, "vocabulary_size": VOCABULARY_SIZE, "batch_per_rank": BATCH_PER_RANK,
-                           "steps": STEPS, "warmup": WARMUP, "precision": precision})
-    script = [str(PEER), str(dataset), settings]
+def peer_tokens_per_s(dataset: Path, kind: str, **settings: Any) -> float:
+    """Sum over the processes of ``ddp`` (torchrun, 2 ranks), ``independent`` (2 processes) or ``alone`` (1).
+
+    Args:
+        settings: further ones of ``peers/ddp.py``: precision, compiled, hook.
+    """
+    settings = {"model": MODEL, "vocabulary_size": VOCABULARY_SIZE, "batch_per_rank": BATCH_PER_RANK, "steps": STEPS,
+                "warmup": WARMUP, **settings}
+    script, environment = [str(PEER), str(dataset), json.dumps(settings)], dict(os.environ)
     if kind == "ddp":
         commands = [[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]]
     else:
         commands = [[sys.executable, *script]] * (2 if kind == "independent" else 1)
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for command in commands]
-    outputs = [process.communicate(timeout=600)[0] for process in processes]
-    return sum(float(rate) for output in outputs for rate in re.findall(r'"tokens_per_s": ([0-9.]+)', output))
+        environment |= ALLOCATOR  # a limit has what ours has
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+                 for command in commands]
+    outputs = [process.communicate(timeout=900)[0] for process in processes]
+    rates = [float(rate) for output in outputs for rate in re.findall(r'"tokens_per_s": ([0-9.]+)', output)]
+    if len(rates) != (1 if kind == "alone" else 2):
+        raise RuntimeError(f"peer {kind} {settings}: a process did not end well")
+    return sum(rates)
 
 
 def measure(precisions: tuple[str, ...] = ("fp32", "bf16")) -> list[Figure]:
-    command = "python -m benchmarks training"
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.at(folder)
@@ -79,20 +81,39 @@ def measure(precisions: tuple[str, ...] = ("fp32", "bf16")) -> list[Figure]:
         manifest = publish_random(dataset, rows=4096, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
                                   rows_per_shard=2048)
         for precision in precisions:
-            seen: dict[str, list[float]] = {kind: [] for kind in ("ours", "ddp", "independent", "ours alone", "alone")}
-            for i in range(ROUNDS):
-                reader = ("petastorm", "arrow")[i % 2]
-                seen["ours"].append(our_tokens_per_s(lake, manifest, 2, precision, reader, f"two-{precision}-{i}"))
-                for kind in ("ddp", "independent", "alone"):
-                    seen[kind].append(peer_tokens_per_s(dataset, precision, kind))
-                seen["ours alone"].append(our_tokens_per_s(lake, manifest, 1, precision, reader, f"one-{precision}-{i}"))
-                print(f"round {i + 1} of {ROUNDS}, {precision}: " + ", ".join(f"{k} {v[-1]:,.0f}" for k, v in seen.items()))
-            middle = {kind: statistics.median(values) for kind, values in seen.items()}
-            note = f"{precision}, 2 ranks x 1 thread, medians of {ROUNDS} alternated rounds"
-            figures += [
-                Figure(f"train {precision} vs torchrun DDP", middle["ours"], middle["ddp"], "tokens/s", 1.0, command, note=note),
-                Figure(f"train {precision} vs two independent processes", middle["ours"], middle["independent"], "tokens/s",
-                       0.95, command, note=note),
-                Figure(f"loop {precision} vs bare loop, one rank", middle["ours alone"], middle["alone"], "tokens/s", 0.98,
-                       command, note=note)]
+            rates = _alternated(lake, manifest, dataset, precision)
+            figures += _figures(precision, rates, matmul_flops(precision, processes=2))
     return figures
+
+
+def _alternated(lake: Lake, manifest: Manifest, dataset: Path, precision: str) -> dict[str, float]:
+    """Median tokens per second of each kind."""
+    seen: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    for i in range(ROUNDS):
+        reader = ("petastorm", "arrow")[i % 2]
+        for kind in KINDS:
+            if kind.startswith("ours"):
+                rate = our_tokens_per_s(lake, manifest, f"{kind.replace(' ', '-')}-{precision}-{i}", precision=precision,
+                                        num_replicas=1 if "alone" in kind else 2, reader=reader, compiled="compiled" in kind)
+            else:
+                rate = peer_tokens_per_s(dataset, kind.split()[0], precision=precision, compiled="compiled" in kind)
+            seen[kind].append(rate)
+        print(f"round {i + 1} of {ROUNDS}, {precision}: " + ", ".join(f"{k} {v[-1]:,.0f}" for k, v in seen.items()))
+    return {kind: statistics.median(rates) for kind, rates in seen.items()}
+
+
+def _figures(precision: str, rates: dict[str, float], peak_flops: float) -> list[Figure]:
+    note = f"{precision}, 2 ranks x 1 thread, medians of {ROUNDS} alternated rounds; peak {peak_flops / 1e9:,.0f} GFLOP/s"
+    flops = flops_per_token(MODEL, VOCABULARY_SIZE, SEQUENCE_LENGTH)
+    print(f"  {precision}: MFU of " + ", ".join(
+        f"{kind} {rate * flops / (peak_flops / (2 if 'alone' in kind else 1)):.3f}" for kind, rate in rates.items()))
+
+    def figure(name: str, ours: str, peer: str, target: float) -> Figure:
+        cores = 1 if "alone" in ours else 2
+        return Figure(name, rates[ours], rates[peer], "tokens/s", target, "python -m benchmarks training", note=note,
+                      mfu=rates[ours] * flops / (peak_flops * cores / 2))
+
+    return [figure(f"train {precision} vs torchrun DDP", "ours", "ddp", 1.0),
+            figure(f"train {precision} vs torchrun DDP, both compiled", "ours compiled", "ddp compiled", 1.0),
+            figure(f"train {precision} vs two independent processes", "ours", "independent", 0.95),
+            figure(f"loop {precision} vs bare loop, one rank", "ours alone", "alone", 0.98)]

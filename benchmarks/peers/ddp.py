@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
+from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
@@ -33,6 +34,10 @@ def main() -> None:
     rows = torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64))
     model = build_gpt(GptModel(**settings["model"]), settings["vocabulary_size"], rows.shape[1] - 1, seed=1)
     forward = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
+    if settings.get("hook"):
+        forward.register_comm_hook(None, default_hooks.bf16_compress_hook)
+    if settings.get("compiled"):
+        forward = torch.compile(forward)
     decay = [p for p in model.parameters() if p.dim() >= 2]
     rest = [p for p in model.parameters() if p.dim() < 2]
     optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.1}, {"params": rest, "weight_decay": 0.0}],

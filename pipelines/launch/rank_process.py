@@ -31,6 +31,9 @@ from pipelines.train import rank_variables
 POLL_S = 0.05
 TAIL_BYTES = 4096
 TERMINATE_GRACE_S = 2.0
+# glibc gives large blocks back to the system and faults them in again in every step: 5 % of a step in fp32, 8 % in bf16
+# (GPT of 6 M parameters on one core). A rank's peak is its steady state, so it keeps what it has.
+ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(64 * 1024**2)}
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,7 @@ def rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, 
         "HOROVOD_GLOO_RENDEZVOUS_PORT": str(order.rendezvous_ports[seat.segment_index]),
         "HOROVOD_GLOO_TIMEOUT_SECONDS": str(max(1, round(order.meet_timeout_s))),
         "HOROVOD_CYCLE_TIME": str(order.cycle_time_ms),
-        # glibc gives large blocks back to the system and faults them in again in every step: 5 % of a step in fp32, 8 % in
-        # bf16 (GPT of 6 M parameters on one core). A rank's peak is its steady state, so it keeps what it has.
-        "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_TOP_PAD_": str(64 * 1024**2),
+        **ALLOCATOR,
         # gradients come in buckets of the right size already; joining them would only copy them
         "HOROVOD_FUSION_THRESHOLD": "0",
     }

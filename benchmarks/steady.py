@@ -1,0 +1,49 @@
+"""Ranks of ours, started without Spark, and what their steady steps took.
+
+Runs on: driver.
+Takes:   a published dataset; model, training and platform settings.
+Gives:   ``steady_steps``: each rank's step records behind the warm-up; ``tokens_per_s`` of them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pipelines.config import Config
+from pipelines.launch.runs import default_run_id
+from pipelines.tables.manifest import Manifest
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordTail
+from pipelines.train.plan import plan_run
+from tests.rank_processes import run_workers
+
+TIMEOUT_S = 500
+
+
+def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, Any], train: dict[str, Any],
+                 platform: dict[str, Any], warmup: int) -> list[list[dict[str, Any]]]:
+    """Step records of each rank.
+
+    Args:
+        name: of the recipe, one per measurement. train: with ``steps``; nothing is evaluated before the last one.
+    """
+    config = Config.from_json(json.dumps({
+        "recipe": {"name": name, "prepare": {"inputs": [{"path": "-"}], "sequence_length": manifest.sequence_length},
+                   "data": {"num_lanes": 8}, "model": model, "schedule": {"warmup_steps": 2},
+                   "train": {"evaluate_every_steps": train["steps"], "sample_tokens": 0, **train}},
+        "platform": platform}))
+    run_id = default_run_id(config.recipe, manifest.version)
+    run = lake.run(run_id)
+    run.attempt(0).mkdir(parents=True)
+    run.config.write_text(config.to_json())
+    plan_run(config, manifest, run_id, lake).save(run.plan)
+    layout = config.platform.layout
+    run_workers(run.path, layout.num_ranks, num_segments=layout.num_segments, timeout_s=TIMEOUT_S)
+    return [[record for record in RecordTail(run.record(0, rank)).new_records() if record["kind"] == "step"][warmup:]
+            for rank in range(layout.num_ranks)]
+
+
+def tokens_per_s(steps: list[dict[str, Any]]) -> float:
+    """Of the whole job, by one rank's steps."""
+    return sum(step["global_tokens"] for step in steps) / sum(step["seconds"] for step in steps)
