@@ -23,6 +23,11 @@ from pipelines.config.recipe import GptModel
 from pipelines.models.gpt import build_gpt
 
 
+def bf16_on_the_wire(group, bucket):
+    """torch's bf16 hook: by its own name DDP takes it with NCCL only, though gloo sums bfloat16."""
+    return default_hooks.bf16_compress_hook(group, bucket)
+
+
 def main() -> None:
     dataset, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
@@ -35,7 +40,7 @@ def main() -> None:
     model = build_gpt(GptModel(**settings["model"]), settings["vocabulary_size"], rows.shape[1] - 1, seed=1)
     forward = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
     if settings.get("hook"):
-        forward.register_comm_hook(None, default_hooks.bf16_compress_hook)
+        forward.register_comm_hook(None, bf16_on_the_wire)
     if settings.get("compiled"):
         forward = torch.compile(forward)
     decay = [p for p in model.parameters() if p.dim() >= 2]
