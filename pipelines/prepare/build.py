@@ -28,6 +28,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.recipe import Prepare, Recipe
 from pipelines.errors import DataError, SparkringError, StorageError
+from pipelines.prepare.bigram import bigram_baseline
 from pipelines.prepare.encoders import EncoderKind
 from pipelines.prepare.inputs import is_url
 from pipelines.prepare.learning import Inputs, make_tokenizer
@@ -140,13 +141,17 @@ def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settin
     for folder in (*staging.glob("attempt-*"), staging / "pieces"):
         shutil.rmtree(folder, ignore_errors=True)
     counts["duplicates"] = counts["rejected_duplicate"]
+    train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
+    bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)
+    counts["bigram_train_tokens"], counts["bigram_validation_tokens"] = bigram.train_tokens, bigram.validation_tokens
     manifest = Manifest(
         name=recipe.name, version=identity.version, sequence_length=settings.sequence_length,
         vocabulary_size=settings.vocabulary_size, end_of_text_id=settings.end_of_text_id,
         tokenizer_sha256=settings.tokenizer_sha256, input_fingerprint=identity.fingerprint,
         recipe_hash=identity.recipe_hash, splits=splits, counts=dict(sorted(counts.items())),
         baselines={"uniform": math.log(settings.vocabulary_size),
-                   "unigram": unigram_loss(tokens_V["train"], tokens_V["validation"])},
+                   "unigram": unigram_loss(tokens_V["train"], tokens_V["validation"]),
+                   "bigram": bigram.loss},
         source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
     manifest.save(staging)
     return manifest

@@ -56,7 +56,7 @@ class Manifest:
     recipe_hash: str  # of the recipe's prepare section
     splits: dict[str, tuple[Shard, ...]]  # "train" and "validation"
     counts: dict[str, int]  # input_records, rejected_<reason>..., documents, train_tokens, validation_tokens, ...
-    baselines: dict[str, float]  # validation loss in nats per token: "uniform", "unigram"
+    baselines: dict[str, float]  # validation loss in nats per token: "uniform", "unigram", "bigram" (of a sample)
     source: dict[str, Any] = field(default_factory=dict)  # inputs as the recipe gave them
     format_version: int = FORMAT_VERSION
 

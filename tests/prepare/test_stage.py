@@ -66,7 +66,8 @@ def test_every_document_comes_back_with_every_kind_of_tokenizer(
     assert manifest == Manifest.load(lake.dataset("test", manifest.version))
     assert manifest.tokenizer_sha256 == file_sha256(lake.dataset("test", manifest.version) / "tokenizer.json")
     assert np.isclose(manifest.baselines["uniform"], np.log(manifest.vocabulary_size))
-    assert manifest.baselines["unigram"] < manifest.baselines["uniform"]
+    assert manifest.baselines["bigram"] < manifest.baselines["unigram"] < manifest.baselines["uniform"]
+    assert manifest.counts["bigram_train_tokens"] == manifest.counts["train_tokens"]  # few enough to count them all
     assert not list(lake.datasets("test").glob(".*"))
     assert {path.suffix for path in lake.dataset("test", manifest.version).iterdir()} == {".parquet", ".json"}
 
