@@ -38,7 +38,7 @@ class RankNews:
         elif record["kind"] == "evaluation":
             self.phase = "training"
         elif record["kind"] == "progress":
-            self.phase = record["phase"]
+            self.phase = record.get("phase", self.phase)
         elif record["kind"] == "end":
             self.end, self.phase = record, "ended"
 

@@ -1,7 +1,7 @@
 """Border 2: what a line of a rank's metric file holds.
 
 Runs on: ranks (write), driver and executors (read).
-Takes:   facts of one start, step, evaluation, sample or end.
+Takes:   facts of one start, step, evaluation, sign of progress, sample or end.
 Gives:   one JSON object per line, appended and flushed, so that a killed rank loses at most its last line;
          a last line without its newline is not yet a record.
 
@@ -16,6 +16,7 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
     timeline    step began_s work[[kind part micro_batch begin_s end_s]]                        (of a split model)
     evaluation  step split loss samples tokens seconds                                          (rank 0 only)
     sample      step prompt text                                                                (rank 0 only)
+    progress    phase step                          (during what makes no steps, such as "evaluating", "saving", "compiling")
     end         step status error                                 status: completed | failed | interrupted
 """
 
@@ -30,7 +31,7 @@ from typing import Any
 
 from pipelines.tables.atomic import storage_errors
 
-RECORD_KINDS = ("start", "cut", "step", "timeline", "evaluation", "sample", "end")
+RECORD_KINDS = ("start", "cut", "step", "timeline", "evaluation", "progress", "sample", "end")
 
 
 _TAIL_BYTES = 64 * 1024

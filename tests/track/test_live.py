@@ -63,6 +63,25 @@ def test_a_fault_in_the_loading_is_said_once_and_does_not_stop_it(lake: Lake, ca
     assert ["line 4" in record.getMessage() for record in caplog.records] == [True]
 
 
+def test_a_fault_that_nobody_thought_of_does_not_stop_it_either(
+        lake: Lake, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    state_of("run-1").save(lake.run("run-1").state)
+    write_steps(lake, "run-1", 0, 0, range(1, 3))
+    loads: list[str] = []
+
+    def load_from_the_second_time_on(lake: Lake, run_id: str) -> None:
+        loads.append(run_id)
+        if len(loads) == 1:
+            raise KeyError("a fault")
+        load_run(lake, run_id)
+
+    monkeypatch.setattr("pipelines.track.live.load_run", load_from_the_second_time_on)
+    with caplog.at_level(logging.WARNING), LiveLoader(lake, "run-1", interval_s=0.02) as loader:
+        wait_for(lambda: loader.error is None and rows(lake) == 2)
+    assert [record.getMessage() for record in caplog.records] == [
+        "metrics of run run-1 are not in the tables yet: KeyError('a fault')"]
+
+
 def test_a_spark_reader_never_fails_and_sees_each_row_once_while_files_grow(spark: SparkSession, lake: Lake) -> None:
     state_of("run-1", status="interrupted").save(lake.run("run-1").state)
     for rank in (0, 1):
