@@ -10,6 +10,7 @@ The stream is ``end, text 1, end, text 2, end, ...`` (``end`` = end-of-text). Wi
 
 from __future__ import annotations
 
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -23,11 +24,11 @@ class Windows(NamedTuple):
 
 
 class WindowPacker:
-    """Cuts one stream of tokens into windows."""
+    """Cuts one stream of tokens into windows; copies each token once, however long a text is."""
 
     def __init__(self, sequence_length: int, end_of_text_id: int) -> None:
         self._length, self._end = sequence_length, np.array([end_of_text_id], dtype=np.int32)
-        self._waiting: list[np.ndarray] = [self._end]
+        self._waiting: deque[np.ndarray] = deque([self._end])
         self.waiting_tokens = 1
 
     def add(self, tokens: np.ndarray) -> None:
@@ -41,29 +42,42 @@ class WindowPacker:
 
     def take(self, rows: int) -> Windows:
         """The next ``rows`` windows, all full; at most ``full_windows``."""
-        stream = self._stream()
         predicted = rows * self._length
+        stream = self._front(predicted + 1)
         tokens_RT = np.empty((rows, self._length + 1), dtype=np.int32)
         tokens_RT[:, :-1] = stream[:predicted].reshape(rows, self._length)
-        tokens_RT[:, -1] = stream[self._length:predicted + 1:self._length]
-        self._keep(stream[predicted:])
+        tokens_RT[:, -1] = stream[self._length::self._length]
+        self._drop(predicted)
         return Windows(tokens_RT, np.full(rows, self._length + 1, dtype=np.int32))
 
     def take_tail(self) -> Windows:
         """What is left after the last full window: one row, or none. Ends the stream."""
-        stream = self._stream()
+        stream = self._front(self.waiting_tokens)
         rows = 1 if len(stream) > 1 else 0  # a lone token was predicted by the window before
         tokens_RT = np.full((rows, self._length + 1), self._end[0], dtype=np.int32)
         if rows:
             tokens_RT[0, :len(stream)] = stream
-        self._keep(stream[:0])
+        self._drop(len(stream))
         return Windows(tokens_RT, np.full(rows, len(stream), dtype=np.int32))
 
-    def _stream(self) -> np.ndarray:
-        return np.concatenate(self._waiting)
+    def _front(self, count: int) -> np.ndarray:
+        """A copy of the next ``count`` tokens."""
+        parts, missing = [self._end[:0]], count
+        for part in self._waiting:
+            if missing <= 0:
+                break
+            parts.append(part[:missing])
+            missing -= len(part)
+        return np.concatenate(parts)
 
-    def _keep(self, stream: np.ndarray) -> None:
-        self._waiting, self.waiting_tokens = [stream], len(stream)
+    def _drop(self, count: int) -> None:
+        """Forgets the next ``count`` tokens."""
+        self.waiting_tokens -= count
+        while count > 0:
+            part = self._waiting.popleft()
+            if len(part) > count:
+                self._waiting.appendleft(part[count:])
+            count -= len(part)
 
 
 def predicted_tokens(windows: Windows) -> np.ndarray:

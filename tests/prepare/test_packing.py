@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +40,23 @@ def test_a_window_starts_with_the_last_token_of_its_neighbour(texts: list[list[i
     assert (tokens_RT[1:, 0] == tokens_RT[:-1, -1]).all()
     assert (length_R[:-1] == length + 1).all() and ((length_R >= 2) & (length_R <= length + 1)).all()
     assert all((row[real:] == END).all() for row, real in zip(tokens_RT, length_R, strict=True))
+
+
+def test_a_long_document_is_copied_once_whatever_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied = []
+
+    def counting(parts: list[np.ndarray]) -> np.ndarray:
+        whole = concatenate(parts)
+        copied.append(len(whole))
+        return whole
+
+    concatenate = np.concatenate
+    monkeypatch.setattr(np, "concatenate", counting)
+    packer, document = WindowPacker(256, END), np.ones(4 * 1024**2, dtype=np.int32)
+    packer.add(document)
+    while packer.full_windows >= 512:
+        packer.take(512)
+    assert len(document) * 0.9 < sum(copied) < len(document) * 1.1
 
 
 def test_an_empty_stream_has_no_window() -> None:
