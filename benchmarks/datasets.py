@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models
 
-from pipelines.tables.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256
+from pipelines.tables.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
 
 
 def publish_random(folder: Path, *, rows: int, sequence_length: int, vocabulary_size: int, rows_per_shard: int,
@@ -35,7 +35,7 @@ def publish_random(folder: Path, *, rows: int, sequence_length: int, vocabulary_
             pq.write_table(pa.Table.from_arrays(
                 [pa.ListArray.from_arrays(offsets, pa.array(tokens.ravel())), pa.array(np.full(count, width, np.int32))],
                 schema=SHARD_SCHEMA), path, row_group_size=rows_per_row_group, compression="zstd")
-            groups = tuple(min(rows_per_row_group, count - at) for at in range(0, count, rows_per_row_group))
+            groups = row_group_runs(min(rows_per_row_group, count - at) for at in range(0, count, rows_per_row_group))
             shards.append(Shard(path.name, groups, path.stat().st_size, file_sha256(path)))
         splits[split] = tuple(shards)
     Tokenizer(models.WordLevel({str(i): i for i in range(vocabulary_size)}, unk_token="0")).save(str(folder / TOKENIZER_NAME))

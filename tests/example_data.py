@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.config import Config, Recipe
 from pipelines.launch.runs import default_run_id
-from pipelines.tables.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256
+from pipelines.tables.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
 from pipelines.tables.paths import Lake, RunFolder
 from pipelines.train.plan import plan_run
 
@@ -73,7 +73,7 @@ def _write_shard(folder: Path, name: str, tokens: np.ndarray, lengths: np.ndarra
     table = pa.Table.from_arrays([pa.ListArray.from_arrays(offsets, pa.array(tokens.astype(np.int32).ravel())),
                                   pa.array(lengths.astype(np.int32))], schema=SHARD_SCHEMA)
     pq.write_table(table, folder / name, row_group_size=rows_per_row_group)
-    groups = tuple(min(rows_per_row_group, rows - first) for first in range(0, rows, rows_per_row_group))
+    groups = row_group_runs(min(rows_per_row_group, rows - first) for first in range(0, rows, rows_per_row_group))
     return Shard(name, groups, (folder / name).stat().st_size, file_sha256(folder / name))
 
 

@@ -95,7 +95,7 @@ class TrainingFeed:
         self._shards = ShardFiles(folder, manifest.shards(split), manifest.sequence_length)
         if not manifest.rows(split):
             raise DataError(str(folder), f"has no {split} rows", "give more input")
-        self._order = LaneOrder(self._shards.row_group_rows, num_lanes=data.num_lanes, shuffle=data.shuffle, seed=seed,
+        self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=data.num_lanes, shuffle=data.shuffle, seed=seed,
                                 window_row_groups=data.window_row_groups, global_batch_samples=global_batch_samples)
         self._lanes = lanes_of_replica(data.num_lanes, replica_index, num_replicas)
         self._reader = open_reader(reader.kind, self._shards)
@@ -203,8 +203,8 @@ class EvaluationFeed:
         self._reader = open_reader(reader.kind, self._shards)
         self._micro_batch_samples, self._replica_index = micro_batch_samples, replica_index
         # One unshuffled lane per replica is one contiguous range of rows per replica; its only window is all of it.
-        self._order = LaneOrder(self._shards.row_group_rows, num_lanes=num_replicas, global_batch_samples=num_replicas,
-                                window_row_groups=max(1, len(self._shards.row_groups)), shuffle=False, seed=0)
+        self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=num_replicas, global_batch_samples=num_replicas,
+                                window_row_groups=max(1, self._shards.num_row_groups), shuffle=False, seed=0)
 
     def __len__(self) -> int:
         """This replica's number of micro-batches, known without reading."""

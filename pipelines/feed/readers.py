@@ -81,7 +81,7 @@ def _read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[in
     waiting = iter(numbers)
     with closing(reader):
         while request := list(islice(waiting, ROW_GROUPS_PER_REQUEST)):
-            distinct = [shards.row_groups[number] for number, _ in groupby(request)]
+            distinct = [shards.row_group(number) for number, _ in groupby(request)]
             with closing(reader.read(distinct, COLUMNS)) as tables:
                 for number, equal in groupby(request):
                     samples = shards.samples_of(number, next(tables))

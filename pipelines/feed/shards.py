@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
-from pipelines.tables.manifest import SHARD_SCHEMA, Shard, file_sha256
+from pipelines.tables.manifest import SHARD_SCHEMA, Shard, file_sha256, row_group_runs
 
 COLUMNS: list[str] = SHARD_SCHEMA.names
 REMEDY = "restore the file, or delete the dataset version and prepare again"
@@ -61,10 +61,33 @@ class ShardFiles:
     def __init__(self, folder: Path, shards: tuple[Shard, ...], sequence_length: int) -> None:
         self.folder, self.row_tokens = folder, sequence_length + 1
         self._shards = shards
-        self.row_groups = [RowGroup(i, j) for i, shard in enumerate(shards) for j in range(len(shard.row_groups))]
-        self.row_group_rows = [rows for shard in shards for rows in shard.row_groups]
-        self._first_ids = np.cumsum([0, *self.row_group_rows])
-        self._even_offsets = np.arange(max(self.row_group_rows, default=0) + 1) * self.row_tokens  # of rows of one length
+        self._first_row_groups_S = np.cumsum([0, *(shard.num_row_groups for shard in shards)])
+        runs = [run for shard in shards for run in shard.row_groups]
+        self._run_rows_U = np.array([run.rows for run in runs], dtype=np.int64)
+        self._run_lengths_U = np.array([run.length for run in runs], dtype=np.int64)
+        self._run_first_groups_U = np.cumsum(self._run_lengths_U) - self._run_lengths_U
+        self._run_first_ids_U = np.cumsum(self._run_lengths_U * self._run_rows_U) - self._run_lengths_U * self._run_rows_U
+        self._even_offsets = np.arange(max(self._run_rows_U, default=0) + 1) * self.row_tokens  # of rows of one length
+
+    @property
+    def num_row_groups(self) -> int:
+        return int(self._first_row_groups_S[-1])
+
+    def row_group_rows(self) -> NDArray[np.int32]:
+        """The rows of each row group of the split, in file order: made anew, since ranks need them once."""
+        return np.repeat(self._run_rows_U.astype(np.int32), self._run_lengths_U)
+
+    def row_group(self, number: int) -> RowGroup:
+        """Where row group ``number`` of the split is."""
+        shard_index = int(np.searchsorted(self._first_row_groups_S, number, side="right")) - 1
+        return RowGroup(shard_index, number - int(self._first_row_groups_S[shard_index]))
+
+    def sample_ids(self, number: int) -> range:
+        """The samples of row group ``number`` of the split."""
+        run = int(np.searchsorted(self._run_first_groups_U, number, side="right")) - 1
+        rows = int(self._run_rows_U[run])
+        first = int(self._run_first_ids_U[run]) + (number - int(self._run_first_groups_U[run])) * rows
+        return range(first, first + rows)
 
     def path(self, shard_index: int) -> Path:
         return self.folder / self._shards[shard_index].path
@@ -90,7 +113,8 @@ class ShardFiles:
         Raises:
             DataError: a row has not exactly ``sequence_length + 1`` tokens, or more real tokens than that.
         """
-        rows = self.row_group_rows[number]
+        sample_ids = self.sample_ids(number)
+        rows = len(sample_ids)
         tokens, lengths = (_one_chunk(table.column(name)) for name in COLUMNS)
         even = len(tokens) == rows and (tokens.offsets.to_numpy() == self._even_offsets[: rows + 1]).all()
         if not even or tokens.null_count or tokens.values.null_count:
@@ -99,10 +123,10 @@ class ShardFiles:
         if lengths.null_count or lengths_B.min() < SHORTEST_SAMPLE_TOKENS or lengths_B.max() > self.row_tokens:
             raise self._fault(number, f"has a length outside {SHORTEST_SAMPLE_TOKENS}..{self.row_tokens}")
         tokens_BT = tokens.values.to_numpy().reshape(rows, self.row_tokens)
-        return Samples(tokens_BT, lengths_B, np.arange(self._first_ids[number], self._first_ids[number + 1]))
+        return Samples(tokens_BT, lengths_B, np.arange(sample_ids.start, sample_ids.stop))
 
     def _fault(self, number: int, problem: str) -> DataError:
-        shard_index, row_group_index = self.row_groups[number]
+        shard_index, row_group_index = self.row_group(number)
         return DataError(str(self.path(shard_index)), f"row group {row_group_index} {problem}", REMEDY)
 
 
@@ -136,10 +160,10 @@ def _check_shard(path: Path, shard: Shard, size: int) -> None:
         if found is None or not _same_type(found, field.type):
             raise DataError(str(path), f"column {field.name} is {found or 'missing'}, not {field.type}",
                             "prepare the dataset again")
-    row_groups = tuple(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    row_groups = row_group_runs(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     if row_groups != shard.row_groups:
-        raise DataError(str(path), f"has {len(row_groups)} row groups with {sum(row_groups)} rows, the manifest says "
-                        f"{len(shard.row_groups)} with {shard.rows}", REMEDY)
+        raise DataError(str(path), f"has {metadata.num_row_groups} row groups with {metadata.num_rows} rows, the manifest "
+                        f"says {shard.num_row_groups} with {shard.rows}", REMEDY)
 
 
 def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:

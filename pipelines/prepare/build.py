@@ -40,7 +40,7 @@ from pipelines.prepare.remote import first_cause, remote_documents, unreadable
 from pipelines.prepare.shards import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
 from pipelines.prepare.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
 from pipelines.tables.atomic import storage_errors
-from pipelines.tables.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256
+from pipelines.tables.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
 from pipelines.tables.paths import Lake
 
 SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
@@ -171,7 +171,7 @@ def _name_shards(outcomes: list[dict[str, Any]], split: str,
         name = f"{split}-{len(shards):05d}.parquet"
         written.rename(staging / name)
         tokens_V += np.load(written.with_suffix(".npy"), allow_pickle=False)
-        shards.append(Shard(name, tuple(facts["row_groups"]), facts["bytes"], facts["sha256"]))
+        shards.append(Shard(name, row_group_runs(facts["row_groups"]), facts["bytes"], facts["sha256"]))
     return tuple(shards), tokens_V
 
 

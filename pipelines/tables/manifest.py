@@ -4,6 +4,10 @@ Runs on: driver and ranks.
 Takes:   ``manifest.json`` in a dataset folder.
 Gives:   ``Manifest``: shards with their rows, row groups and checksums, and what the tokens mean.
 
+Row groups are written as runs, ``[length, rows of each]``, because all of a shard but the last have the same size: a
+dataset of millions of them takes a few numbers per shard, in the file and in every rank. A bare number, as manifests
+had before, is a run of one.
+
 A row of a shard is ``tokens: list<int32>`` of exactly ``sequence_length + 1`` values and ``length: int32``, the number
 of real tokens at its front (2 .. sequence_length + 1); the rest is end-of-text filling that no loss may count.
 """
@@ -12,9 +16,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -28,18 +35,40 @@ SHARD_SCHEMA = pa.schema([pa.field("tokens", pa.list_(pa.int32()), nullable=Fals
                           pa.field("length", pa.int32(), nullable=False)])
 
 
+class RowGroupRun(NamedTuple):
+    """Neighbouring row groups of one size."""
+
+    length: int
+    rows: int  # of each
+
+
+def row_group_runs(entries: Iterable[int | Sequence[int]]) -> tuple[RowGroupRun, ...]:
+    """The longest runs of row groups in file order; each entry is the rows of one, or a run."""
+    pairs = ((1, entry) if isinstance(entry, int) else tuple(entry) for entry in entries)
+    return tuple(RowGroupRun(sum(length for length, _ in run), rows) for rows, run in groupby(pairs, key=itemgetter(1)))
+
+
 @dataclass(frozen=True)
 class Shard:
     """One Parquet file of a dataset."""
 
     path: str  # relative to the dataset folder
-    row_groups: tuple[int, ...]  # rows of each row group, in file order
+    row_groups: tuple[RowGroupRun, ...]  # in file order
     bytes: int
     sha256: str
 
     @property
     def rows(self) -> int:
-        return sum(self.row_groups)
+        return sum(run.length * run.rows for run in self.row_groups)
+
+    @property
+    def num_row_groups(self) -> int:
+        return sum(run.length for run in self.row_groups)
+
+    @staticmethod
+    def of_json(content: dict[str, Any]) -> Shard:
+        """Raises KeyError, TypeError or ValueError where the content is not a shard's."""
+        return Shard(**{**content, "row_groups": row_group_runs(content["row_groups"])})
 
 
 @dataclass(frozen=True)
@@ -78,9 +107,7 @@ class Manifest:
             if content["format_version"] != FORMAT_VERSION:
                 raise DataError(str(path), f"format_version {content['format_version']} is not {FORMAT_VERSION}",
                                 "prepare the dataset again")
-            content["splits"] = {
-                split: tuple(Shard(**{**shard, "row_groups": tuple(shard["row_groups"])}) for shard in shards)
-                for split, shards in content["splits"].items()}
+            content["splits"] = {split: tuple(map(Shard.of_json, shards)) for split, shards in content["splits"].items()}
             return Manifest(**content)
         except FileNotFoundError as error:
             raise DataError(str(path), "is missing", "run the prepare job first") from error

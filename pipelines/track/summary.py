@@ -133,7 +133,7 @@ def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
                      if name.startswith(prefix)},
         "baselines": manifest.baselines,
         "splits": {split: {"shards": len(shards), "rows": manifest.rows(split), "row_groups": sum(
-            len(shard.row_groups) for shard in shards), "bytes": sum(shard.bytes for shard in shards)}
+            shard.num_row_groups for shard in shards), "bytes": sum(shard.bytes for shard in shards)}
             for split, shards in manifest.splits.items()},
         "sequence_length": manifest.sequence_length,
         "vocabulary_size": manifest.vocabulary_size,

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.tables.manifest import SHARD_SCHEMA, Manifest, Shard, file_sha256
+from pipelines.tables.manifest import SHARD_SCHEMA, Manifest, Shard, file_sha256, row_group_runs
 
 SEQUENCE_LENGTH = 6
 END_OF_TEXT = 999_999
@@ -37,7 +37,7 @@ def write_shard(path: Path, table: pa.Table, row_groups: list[int]) -> Shard:
 
 def described(path: Path, row_groups: list[int]) -> Shard:
     """What a manifest says of a file as it is."""
-    return Shard(path.name, tuple(row_groups), path.stat().st_size, file_sha256(path))
+    return Shard(path.name, row_group_runs(row_groups), path.stat().st_size, file_sha256(path))
 
 
 def manifest_of(shards: list[Shard], sequence_length: int = SEQUENCE_LENGTH) -> Manifest:

@@ -15,6 +15,7 @@ import pytest
 from pipelines.errors import ConfigError, DataError
 from pipelines.feed.readers import open_reader, read_in_order
 from pipelines.feed.shards import RowGroup, ShardFiles
+from pipelines.tables.manifest import row_group_runs
 from tests.feed.shard_files import (
     SEQUENCE_LENGTH,
     described,
@@ -36,7 +37,7 @@ def shard_files(folder, manifest):
 
 def read_all(kind, folder, manifest, order=None):
     shards = shard_files(folder, manifest)
-    numbers = range(len(shards.row_groups)) if order is None else order
+    numbers = range(shards.num_row_groups) if order is None else order
     with closing(read_in_order(open_reader(kind, shards), shards, numbers)) as samples:
         return list(samples)
 
@@ -212,7 +213,7 @@ class TestAShardThatIs:
 
     def test_of_other_row_groups_than_the_manifest_says(self, tmp_path, kind):
         manifest = publish(tmp_path, [4, 3])
-        shard = replace(manifest.splits["train"][0], row_groups=(3, 4))
+        shard = replace(manifest.splits["train"][0], row_groups=row_group_runs([3, 4]))
         assert "the manifest says 2 with 7" in refusal(kind, tmp_path, manifest_of([shard]))
 
 

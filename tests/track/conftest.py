@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipelines.tables.manifest import Manifest, Shard
+from pipelines.tables.manifest import Manifest, Shard, row_group_runs
 from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordWriter
 from pipelines.tables.state import RunState
@@ -77,10 +77,10 @@ def write_run(lake: Lake) -> WriteRun:
 
 
 def write_manifest(lake: Lake) -> None:
-    shards = (Shard("train-00000.parquet", (512, 100), 5000, "0" * 64),
-              Shard("train-00001.parquet", (300,), 2000, "1" * 64))
+    shards = (Shard("train-00000.parquet", row_group_runs([512, 100]), 5000, "0" * 64),
+              Shard("train-00001.parquet", row_group_runs([300]), 2000, "1" * 64))
     Manifest("gpt-demo", "v1", 16, 300, 0, "t" * 64, "f" * 16, "r" * 16,
-             {"train": shards, "validation": (Shard("validation-00000.parquet", (40,), 900, "2" * 64),)},
+             {"train": shards, "validation": (Shard("validation-00000.parquet", row_group_runs([40]), 900, "2" * 64),)},
              {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1,
               "train_tokens": 9000},
              {"uniform": 9.0, "unigram": 8.5}).save(lake.dataset("gpt-demo", "v1"))
