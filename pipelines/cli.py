@@ -81,9 +81,15 @@ def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: Se
 
 
 @app.command()
-def doctor(platform: PlatformOption, set_: SetOption = None) -> None:
+def doctor(platform: PlatformOption | None = None, set_: SetOption = None) -> None:
     """Check this machine: Java, Python, Spark, Horovod's build, ports, disk, memory."""
-    checks = check_all(load_platform(platform, set_))
+    checked = load_platform(platform, set_)
+    if platform is None:
+        layout = checked.layout
+        ranks = "layout auto" if layout.automatic else f"{layout.num_replicas} replicas x {layout.num_segments} segments"
+        say(f"no --platform given; assumed: Spark {checked.spark.master}, {ranks} on {layout.device}, "
+            f"storage.root {checked.storage.root}")
+    checks = check_all(checked)
     for check in checks:
         say(f"{check.status:4}  {check.name}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
     if any(check.status == "FAIL" for check in checks):

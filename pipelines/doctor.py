@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import psutil
 
+from pipelines.capacity import known_slots
 from pipelines.config import Platform
 from pipelines.errors import ResourceError
 from pipelines.java import find_java
@@ -104,16 +105,26 @@ def check_horovod(platform: Platform) -> list[Check]:
     elif not found["gloo"]:
         horovod = Check("Horovod", "FAIL", f"{said}, without gloo", REINSTALL)
     else:
-        horovod = Check("Horovod", "OK", f"{said}, with gloo{' and NCCL' if found['nccl'] else ''}")
+        horovod = Check("Horovod", "OK", f"{said}; gradients travel by "
+                        f"{'NCCL (and by Gloo on CPUs)' if found['nccl'] else 'Gloo'}{_why(nccl=found['nccl'])}")
     if platform.layout.device == "cpu":
         return [horovod]
     if not found["cuda"]:
         return [horovod, Check("GPU", "FAIL", "layout.device: cuda, but torch sees no GPU",
                                "set layout.device to cpu, or install a driver and a CUDA build of torch")]
     if not found["nccl"]:
-        return [horovod, Check("GPU", "WARN", "Horovod was built without NCCL: gradients pass through the CPU",
-                               f"install NCCL and the CUDA toolkit, then {REINSTALL}")]
+        return [horovod, Check("GPU", "WARN", f"gradients pass through the CPU, without NCCL{_why(nccl=False)}",
+                               f"mend that, then {REINSTALL}")]
     return [horovod, Check("GPU", "OK", "torch sees it, Horovod has NCCL")]
+
+
+def _why(*, nccl: bool) -> str:
+    """``: reason`` for the transport that Horovod has, as set-up left it (setup/horovod.sh); "" where it built another one."""
+    try:
+        transport, _, reason = Path(sys.prefix, "horovod-transport").read_text(encoding="utf-8").strip().partition(": ")
+    except OSError:
+        return ""
+    return f": {reason}" if transport == ("nccl" if nccl else "gloo") else ""
 
 
 def check_network(platform: Platform) -> list[Check]:
@@ -176,10 +187,12 @@ def check_storage(platform: Platform) -> Check:
 
 def check_memory(platform: Platform) -> Check:
     available = psutil.virtual_memory().available
-    ranks = _num_ranks(platform)
-    needed = SPARK_BYTES + ranks * RANK_BYTES
     if not _is_local(platform):
         return Check("memory", "OK", f"{available / GIB:.1f} GiB available to the driver; ranks run on the cluster")
+    if platform.layout.automatic:
+        return Check("memory", "OK", f"{available / GIB:.1f} GiB available; auto chooses a layout that fits")
+    ranks = platform.layout.num_ranks
+    needed = SPARK_BYTES + ranks * RANK_BYTES
     said = f"{available / GIB:.1f} GiB available, about {needed / GIB:.0f} needed by Spark and {ranks} ranks"
     if available < needed:
         return Check("memory", "WARN", said, "end other programs, or lower layout.num_replicas")
@@ -188,7 +201,11 @@ def check_memory(platform: Platform) -> Check:
 
 def check_slots(platform: Platform) -> Check:
     """Slots of ``local[N]`` and cores of the machine against the ranks; a cluster's are counted when a run starts."""
-    ranks, cores = _num_ranks(platform), psutil.cpu_count() or 1
+    if platform.layout.automatic:
+        room = known_slots(platform)
+        return Check("slots", "OK", "auto: the layout is chosen when a run starts, from the cluster's slots" if room is None else
+                     f"auto: a layout of at most {room} ranks will be chosen; --dry-run of a job shows which")
+    ranks, cores = platform.layout.num_ranks, psutil.cpu_count() or 1
     if not _is_local(platform):
         return Check("slots", "OK", f"{ranks} ranks; the cluster's slots are counted when a run starts")
     in_brackets = re.match(r"local\[(\d+|\*)", platform.spark.master or "")
@@ -202,10 +219,6 @@ def check_slots(platform: Platform) -> Check:
         return Check("slots", "WARN", said,
                      "lower layout.num_replicas or layout.threads_per_rank: ranks wait for each other")
     return Check("slots", "OK", said)
-
-
-def _num_ranks(platform: Platform) -> int:
-    return platform.layout.num_replicas * platform.layout.num_segments
 
 
 def _is_local(platform: Platform) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import doctor
+from pipelines import capacity, cli, doctor
+from pipelines.cli import main
 from pipelines.config import Platform
 from pipelines.doctor import GIB, Check
 
@@ -105,6 +106,32 @@ def test_a_gpu_is_looked_for_where_the_platform_asks_for_one(
     assert by_name(doctor.check_horovod(platform(layout={"device": "cuda"})))["GPU"].status == status
 
 
+def test_the_transport_is_told_with_the_reason_that_set_up_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    built = {"version": "0.28.1", "built": "2.13.0", "torch": "2.13.0", "gloo": True, "nccl": False, "cuda": False}
+    monkeypatch.setattr(doctor, "_probe", lambda code: (built, ""))
+    monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
+    (alone,) = doctor.check_horovod(platform())
+    assert alone.found.endswith("gradients travel by Gloo")  # Horovod that something else than our set-up installed
+    (tmp_path / "horovod-transport").write_text("gloo: torch is a CPU build\n", encoding="utf-8")
+    (explained,) = doctor.check_horovod(platform())
+    assert explained.found.endswith("gradients travel by Gloo: torch is a CPU build")
+    built["nccl"] = True  # another Horovod was installed since: its own word counts
+    (replaced,) = doctor.check_horovod(platform())
+    assert replaced.found.endswith("gradients travel by NCCL (and by Gloo on CPUs)")
+    (tmp_path / "horovod-transport").write_text("nccl: NCCL 2.29.7, CUDA 13.0\n", encoding="utf-8")
+    (with_nccl,) = doctor.check_horovod(platform())
+    assert with_nccl.found.endswith("gradients travel by NCCL (and by Gloo on CPUs): NCCL 2.29.7, CUDA 13.0")
+
+
+def test_a_gpu_without_nccl_is_told_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    built = {"version": "0.28.1", "built": "2.13.0", "torch": "2.13.0", "gloo": True, "nccl": False, "cuda": True}
+    monkeypatch.setattr(doctor, "_probe", lambda code: (built, ""))
+    monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
+    (tmp_path / "horovod-transport").write_text("gloo: there is no CUDA toolkit (nvcc)\n", encoding="utf-8")
+    gpu = by_name(doctor.check_horovod(platform(layout={"device": "cuda"})))["GPU"]
+    assert gpu.status == "WARN" and "there is no CUDA toolkit" in gpu.found and doctor.REINSTALL in gpu.fix
+
+
 def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "PROBE_TIMEOUT_S", 0.2)
     assert "does not load within" in doctor._probe("import time; time.sleep(60)")[1]
@@ -165,3 +192,29 @@ def test_fewer_slots_than_ranks_fails_and_fewer_cores_than_threads_is_warned_of(
     monkeypatch.setattr(doctor.psutil, "cpu_count", lambda: 4)
     layout = {"num_replicas": ranks, "threads_per_rank": threads}
     assert doctor.check_slots(platform(spark={"master": master}, layout=layout)).status == status
+
+
+@pytest.mark.parametrize(("master", "found"), [
+    ("local[3]", "auto: a layout of at most 3 ranks will be chosen"),
+    ("local[64]", "auto: a layout of at most 4 ranks will be chosen"),  # as many as there are cores
+    ("spark://h:1", "auto: the layout is chosen when a run starts, from the cluster's slots"),
+])
+def test_an_automatic_layout_is_told_as_what_it_can_become(master: str, found: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(doctor.psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(capacity.os, "cpu_count", lambda: 4)
+    automatic = platform(spark={"master": master}, layout="auto")
+    slots, memory = doctor.check_slots(automatic), doctor.check_memory(automatic)
+    assert slots.status == "OK" and slots.found.startswith(found)
+    assert "0 ranks" not in slots.found + memory.found
+
+
+def test_the_command_alone_assumes_a_platform_and_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             capfd: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "check_all", lambda checked: [doctor.check_storage(checked), doctor.check_slots(checked)])
+    assert main(["doctor"]) == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert "no --platform given; assumed: Spark local[4], 2 replicas x 1 segments on cpu, storage.root ./lake" in said
+    assert main(["doctor", "--set", "layout=auto", "--set", "spark.master=local[2]"]) == 0
+    said = " ".join(capfd.readouterr().err.split())
+    assert "assumed: Spark local[2], layout auto on cpu" in said and "layout of at most 2 ranks" in said

@@ -73,14 +73,14 @@ def load_config(recipe_path: str | Path, platform_path: str | Path, overrides: l
     return Config(_expand_paths(recipe), platform)
 
 
-def load_platform(platform_path: str | Path, overrides: list[str] | None = None) -> Platform:
-    """The platform alone, for commands that train nothing.
+def load_platform(platform_path: str | Path | None, overrides: list[str] | None = None) -> Platform:
+    """The platform alone, for commands that train nothing; without a file, its defaults.
 
     Raises:
         ConfigError: with one fault per line.
     """
     faults: list[SparkringError] = []
-    file = SettingsFile.read(Path(platform_path), "--platform", faults)
+    file = SettingsFile(Path()) if platform_path is None else SettingsFile.read(Path(platform_path), "--platform", faults)
     for override in overrides or []:
         apply_override([(SettingsFile(Path()), Recipe.model_fields), (file, Platform.model_fields)], override, faults)
     platform = _typed(Platform, file, faults)

@@ -44,7 +44,7 @@ TABLE = {
     "train": row(5, "config tables feed models parallel", "torch numpy psutil pydantic"),
     "launch": row(6, "config tables session capacity train.worker train.plan train.rank_variables train.layout train.facts",
                   "pyspark py4j horovod.runner psutil"),
-    "doctor": row(6, "config tables java", "psutil"),
+    "doctor": row(6, "config tables java capacity", "psutil"),
     "flow": row(7, "config tables session capacity interrupts prepare launch track train.plan train.layout", "pyspark"),
     "console": row(8, "config flow train.plan train.layout", "rich"),
     "cli": row(9, "config interrupts doctor flow console", "typer click rich"),
