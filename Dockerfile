@@ -21,8 +21,9 @@ RUN python3.11 -m venv /opt/sparkring \
     && /opt/sparkring/bin/python -m pip install --no-cache-dir --no-deps -r requirements.lock \
     && (/opt/sparkring/bin/python -c 'import torch' \
         || /opt/sparkring/bin/python -m pip install --no-cache-dir -c requirements.lock "$(grep '^torch==' requirements.lock)")
-COPY setup/horovod.sh setup/cxx17 setup/
-RUN /opt/sparkring/bin/python -m pip install --no-cache-dir --no-deps "$(setup/horovod.sh /opt/sparkring)"
+COPY setup/horovod.sh setup/build_horovod.sh setup/cxx17 setup/
+RUN if ! wheel=$(setup/horovod.sh /opt/sparkring); then tail -n 50 /root/.cache/sparkring/*.log; exit 1; fi \
+    && /opt/sparkring/bin/python -m pip install --no-cache-dir --no-deps "$wheel"
 COPY pyproject.toml ./
 COPY pipelines pipelines
 RUN /opt/sparkring/bin/python -m pip install --no-cache-dir --no-deps --no-build-isolation .

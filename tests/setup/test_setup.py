@@ -83,7 +83,7 @@ def test_an_old_java_counts_as_missing(clone: Path, bare_path: Path):
 
 def test_a_finished_set_up_does_nothing_again_until_the_lock_file_changes(clone: Path, bare_path: Path):
     keys = run(["bash", "-c", """
-        printf '%s\\n' "$PWD" | cat - requirements.lock setup/setup.sh setup/horovod.sh setup/cxx17 | sha256sum
+        printf '%s\\n' "$PWD" | cat - requirements.lock setup/*.sh setup/cxx17 setup/find-spark-home | sha256sum
         sha256sum <pyproject.toml"""], clone, PATH=bare_path).stdout.splitlines()
     (clone / ".venv/bin").mkdir(parents=True)
     (clone / ".venv/bin/python").symlink_to(sys.executable)
@@ -108,12 +108,15 @@ def test_the_compiler_wrapper_raises_the_standard_and_keeps_every_other_argument
 
 
 def test_a_horovod_in_the_cache_is_taken_without_a_build(tmp_path: Path, bare_path: Path):
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin/python").symlink_to(sys.executable)
     key = f"horovod-{horovod_version()}-{sysconfig.get_config_var('SOABI')}-torch{torch.__version__}-gloo"
     wheel = tmp_path / "cache/sparkring" / key / "horovod-0-any.whl"
     wheel.parent.mkdir(parents=True)
     wheel.write_bytes(b"")
-    ended = run([ROOT / "setup/horovod.sh", sys.prefix], tmp_path, PATH=bare_path, HOME=tmp_path,
-                XDG_CACHE_HOME=tmp_path / "cache", HOROVOD_CUDA_HOME="/nowhere")
+    ended = run([ROOT / "setup/horovod.sh", environment], tmp_path, PATH=bare_path, HOME=tmp_path,
+                PYTHONPATH=sysconfig.get_path("purelib"), XDG_CACHE_HOME=tmp_path / "cache", HOROVOD_CUDA_HOME="/nowhere")
     assert ended.stdout.strip() == str(wheel), ended.stderr
 
 
