@@ -41,6 +41,7 @@ REFUSED = {
     "spark.dynamicAllocation.enabled": "a gang of ranks needs a fixed number of slots",
     "spark.speculation": "a second copy of a rank would disturb the first",
 }
+PACKAGES = (".zip", ".egg", ".jar", ".whl")  # --py-files that executors import from: Spark's own endings, and a wheel's
 CONNECT_TIMEOUT_S = 5.0
 JVM_STOP_TIMEOUT_S = 10.0
 
@@ -206,6 +207,7 @@ def _start_session(gateway: Any, platform: Platform, master: str | None, app_nam
         conf.set(key, value)
     _refuse_unfit(conf)
     interrupt = signal.getsignal(signal.SIGINT)
+    SparkContext.PACKAGE_EXTENSIONS = PACKAGES
     try:
         context = SparkContext(conf=conf, gateway=gateway)
     except (Py4JJavaError, PySparkException) as error:

@@ -14,6 +14,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
 from pipelines.session import spark_session
+from tests.readme import block
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -31,18 +32,19 @@ def spark() -> Iterator[SparkSession]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package as README builds it for a cluster, from a copy of the sources."""
     sources = tmp_path_factory.mktemp("sources")
+    build, _ = block("On a cluster", 0).commands
     shutil.copytree(ROOT / "pipelines", sources / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, sources / name)
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "dist", "."], cwd=sources,
-                   check=True, capture_output=True, timeout=120)
+    (sources / ".venv").symlink_to(sys.prefix)
+    subprocess.run(build.split(), cwd=sources, check=True, capture_output=True, timeout=120)
     (built,) = (sources / "dist").iterdir()
     return built
 
 
 @pytest.fixture(scope="session")
 def python_without_us(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with every package of this environment except the project itself.
+    """A Python with every package of this environment except the project itself, and ``spark-submit`` as set-up leaves it.
 
     A folder named in a ``.pth`` file is searched for modules, but its own ``.pth`` files, by which an editable install
     is found, are not read.
@@ -51,4 +53,6 @@ def python_without_us(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
     packages = sysconfig.get_path("purelib")
     (folder / "lib/python3.11/site-packages/packages.pth").write_text(packages, encoding="utf-8")
+    for script in (Path(sys.prefix, "bin/spark-submit"), Path(sys.prefix, "bin/find_spark_home.py"), ROOT / "setup/find-spark-home"):
+        shutil.copy(script, folder / "bin")
     return folder / "bin/python"

@@ -2,26 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pyspark
 import pytest
+import yaml
 
-from tests.jobs.test_jobs import PLATFORM, RECIPE, ROOT, command
+from tests.conftest import ROOT
+from tests.readme import block
+from tests.test_readme import SMALL
 
+FROM_THE_WHEEL = """
+import pipelines
+if ".whl" not in pipelines.__file__:
+    raise ImportError(f"pipelines is from {pipelines.__file__}")
+"""
 SPARK_HOME = Path(pyspark.__file__).parent
 LOOPBACK = "127.0.0.1"
 
 
+def not_activated(**more):
+    """This environment without what would lead to the checkout's Python or packages."""
+    path = [folder for folder in os.environ["PATH"].split(os.pathsep) if not folder.startswith(sys.prefix)]
+    kept = {name: value for name, value in os.environ.items()
+            if not name.startswith(("PYTHON", "SPARK_", "PYSPARK_", "VIRTUAL_ENV"))}
+    return {**kept, "PATH": os.pathsep.join(path), "SPARK_LOCAL_IP": LOOPBACK, **more}
+
+
 def start_daemon(folder, name, *arguments):
     log = folder / f"{name}.log"
-    env = {**os.environ, "SPARK_HOME": str(SPARK_HOME), "SPARK_LOCAL_IP": LOOPBACK, "SPARK_NO_DAEMONIZE": "1"}
+    env = not_activated(SPARK_HOME=str(SPARK_HOME), SPARK_NO_DAEMONIZE="1")
     process = subprocess.Popen([str(SPARK_HOME / "bin" / "spark-class"), *arguments], env=env, cwd=folder,
                                stdout=log.open("wb"), stderr=subprocess.STDOUT)
     return process, log
@@ -63,19 +82,38 @@ def cluster(tmp_path):
             process.wait(timeout=30)
 
 
-def test_spark_submit_trains_on_a_standalone_cluster_of_two_workers(cluster, tmp_path):
-    (tmp_path / "texts").mkdir()
+def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel(cluster, tmp_path, wheel, python_without_us):
+    """In a folder that is no clone, in an environment that is not active and in which the project is not installed."""
+    place = tmp_path / "elsewhere"
+    (place / "texts").mkdir(parents=True)
     for i in range(30):
-        (tmp_path / "texts" / f"{i}.txt").write_text(f"text {i} of the cluster, once more {i * 3}. " * 8)
-    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("PLACE", f"'{tmp_path / 'texts'}'"))
-    platform = PLATFORM.replace('"local[3]"', "null").replace("conf: {", "conf: {spark.executor.memory: 512m, ")
-    (tmp_path / "platform.yaml").write_text(platform)
-    submit = [str(SPARK_HOME / "bin" / "spark-submit"), "--master", cluster, *command("pipeline", tmp_path)[1:]]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "SPARK_HOME": str(SPARK_HOME), "SPARK_LOCAL_IP": LOOPBACK,
-           "PYSPARK_PYTHON": command("pipeline", tmp_path)[0], "PYSPARK_DRIVER_PYTHON": command("pipeline", tmp_path)[0]}
-    done = subprocess.run(submit, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=280)
+        (place / "texts" / f"{i}.txt").write_text(f"text {i} of the cluster, once more {i * 3}. " * 8)
+    shutil.copytree(ROOT / "jobs", place / "jobs")
+    shutil.copytree(ROOT / "conf", place / "conf")
+    (place / "dist").mkdir()
+    shutil.copy(wheel, place / "dist")
+    (place / ".venv").symlink_to(python_without_us.parents[1])
+    own_model = block("Layouts: replicas and segments", 1).text
+    in_recipe = yaml.safe_load(block("Layouts: replicas and segments", 2).text)["model"]
+    (place / "my_models.py").write_text(f"{own_model}\n{FROM_THE_WHEEL}")
+    alone = subprocess.run([".venv/bin/python", "jobs/pipeline.py"], cwd=place, env=not_activated(), capture_output=True,
+                           text=True, timeout=60)
+    assert "No module named 'pipelines'" in alone.stderr  # so what runs below is the wheel's
+
+    _, submit = block("On a cluster", 0).commands
+    submit = submit.replace("spark://HOST:7077", cluster).replace(".whl", ".whl,my_models.py")
+    small = [*SMALL, f"model={json.dumps(in_recipe | {'width': 16, 'depth': 2})}", "storage.root=lake", "layout.num_replicas=2",
+             "spark.conf.spark.executor.memory=512m"]
+    done = subprocess.run([*submit.split(), *(word for each in small for word in ("--set", each))], cwd=place,
+                          env=not_activated(), capture_output=True, text=True, timeout=280)
     said = done.stdout + done.stderr  # spark-submit hands on the job's standard error as standard output
     assert done.returncode == 0, said[-5000:]
     assert "2 ranks on" in said
-    rows = pq.read_table(tmp_path / "lake/tables/rank_steps").to_pylist()
-    assert sorted((row["step"], row["rank"]) for row in rows) == [(s, r) for s in range(1, 13) for r in (0, 1)]
+    rows = pq.read_table(place / "lake/tables/rank_steps").to_pylist()
+    assert sorted((row["step"], row["rank"]) for row in rows) == [(s, r) for s in range(1, 5) for r in (0, 1)]
+    (run,) = (place / "lake/runs").iterdir()
+    assert "<html" in (run / "report.html").read_text()
+    load = f"import sys; from pipelines.models.export import load_model; load_model(sys.argv[1], factory={in_recipe['factory']!r})"
+    loaded = subprocess.run([".venv/bin/python", "-c", load, f"lake/models/{run.name}/best"], cwd=place, text=True,
+                            env=not_activated(PYTHONPATH=str(wheel)), capture_output=True, timeout=60)
+    assert loaded.returncode == 0, loaded.stderr
