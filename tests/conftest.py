@@ -53,6 +53,7 @@ def python_without_us(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
     packages = sysconfig.get_path("purelib")
     (folder / "lib/python3.11/site-packages/packages.pth").write_text(packages, encoding="utf-8")
-    for script in (Path(sys.prefix, "bin/spark-submit"), Path(sys.prefix, "bin/find_spark_home.py"), ROOT / "setup/find-spark-home"):
+    installed = Path(sys.prefix, "bin")
+    for script in (installed / "spark-submit", installed / "find_spark_home.py", ROOT / "setup/find-spark-home"):
         shutil.copy(script, folder / "bin")
     return folder / "bin/python"

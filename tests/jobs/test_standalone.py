@@ -113,7 +113,8 @@ def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel(cluster, tmp_
     assert sorted((row["step"], row["rank"]) for row in rows) == [(s, r) for s in range(1, 5) for r in (0, 1)]
     (run,) = (place / "lake/runs").iterdir()
     assert "<html" in (run / "report.html").read_text()
-    load = f"import sys; from pipelines.models.export import load_model; load_model(sys.argv[1], factory={in_recipe['factory']!r})"
-    loaded = subprocess.run([".venv/bin/python", "-c", load, f"lake/models/{run.name}/best"], cwd=place, text=True,
+    load = "import sys; from pipelines.models.export import load_model; load_model(sys.argv[1], factory=sys.argv[2])"
+    arguments = [f"lake/models/{run.name}/best", in_recipe["factory"]]
+    loaded = subprocess.run([".venv/bin/python", "-c", load, *arguments], cwd=place, text=True,
                             env=not_activated(PYTHONPATH=str(wheel)), capture_output=True, timeout=60)
     assert loaded.returncode == 0, loaded.stderr
