@@ -20,7 +20,7 @@ import numpy as np
 
 from pipelines.errors import StalledError
 from pipelines.feed.lanes import Integers
-from pipelines.feed.shards import NO_SAMPLE, Samples
+from pipelines.feed.shards import NO_SAMPLE, Samples, reason_of
 
 CLOSE_TIMEOUT_S = 10.0  # a read in progress is waited for, no longer than this
 
@@ -100,14 +100,14 @@ class ReadAhead:
         """Training thread: the next steps, waiting for the first; None when the thread ended before it.
 
         Raises:
-            DataError, or whatever else ended the thread.
+            SparkringError: whatever ended the thread, see ``reason_of``.
         """
         with self._changed:
             # The thread's end, good or bad, wakes this wait. A read that hangs is bounded by launch.stall_timeout_s.
             self._changed.wait_for(lambda: self._complete > self._next_step or self._ended or self._closed)
             if self._complete <= self._next_step:
                 if self._error is not None:
-                    raise self._error
+                    raise reason_of(self._error, self._place) from self._error
                 return None
             steps = min(at_most, self._complete - self._next_step, self._ring.steps_to_end(self._next_step))
         taken = self._ring.take(self._next_step, steps)

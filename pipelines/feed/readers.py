@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError, SparkringError
-from pipelines.feed.shards import COLUMNS, RowGroup, Samples, ShardFiles, reading_errors
+from pipelines.feed.shards import COLUMNS, RowGroup, Samples, ShardFiles, reading_errors, reason_of
 
 MAX_OPEN_SHARDS = 64
 # A petastorm reader takes a while to make, and looks into all its files first: enough row groups to forget the one, few
@@ -63,18 +63,28 @@ def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int
     """The samples of each row group (numbered in the split) in the order asked; equal neighbours are read once.
 
     A thread decodes the next row group while the caller works on the current one. Closing the iterator ends it.
+
+    Raises:
+        SparkringError: whatever ended the thread, see ``reason_of``.
     """
     rest = _read_in_order(reader, shards, numbers)
     end = object()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="row-groups") as thread:
         coming: Future[Any] = thread.submit(next, rest, end)
         try:
-            while (samples := coming.result()) is not end:
+            while (samples := _result(coming, shards)) is not end:
                 coming = thread.submit(next, rest, end)
                 yield samples
         finally:
             wait([coming])  # a generator that is running cannot be closed
             rest.close()
+
+
+def _result(coming: Future[Any], shards: ShardFiles) -> Any:
+    error = coming.exception()
+    if error is not None:
+        raise reason_of(error, str(shards.folder)) from error
+    return coming.result()
 
 
 def _read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Samples, None, None]:

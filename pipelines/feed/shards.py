@@ -8,6 +8,7 @@ Gives:   the paths of checked shards; the rows of a row group as arrays. What is
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -19,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipelines.errors import DataError
+from pipelines.errors import DataError, RankFailedError, ResourceError, SparkringError
 from pipelines.tables.manifest import SHARD_SCHEMA, Shard, file_sha256, row_group_runs
 
 COLUMNS: list[str] = SHARD_SCHEMA.names
@@ -137,9 +138,24 @@ def reading_errors(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataError(str(path), "is missing", REMEDY) from error
+    except MemoryError:  # Arrow's is an ArrowException too, and no fault of the file
+        raise
     except (OSError, pa.ArrowException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DataError(str(path), f"cannot be read: {reason}", REMEDY) from error
+
+
+def reason_of(error: BaseException, place: str) -> SparkringError:
+    """What ended a thread of the feed, for the training thread to raise; what the thread itself explained stays as it is."""
+    if isinstance(error, SparkringError):
+        return error
+    if isinstance(error, MemoryError):
+        return ResourceError(place, f"there is no memory to read more ({str(error) or 'MemoryError'})",
+                             "lower reader.read_ahead_bytes or data.window_row_groups, or give the ranks more memory")
+    at = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(at[-1].filename).name}, line {at[-1].lineno}" if at else ""
+    return RankFailedError(place, f"a reading thread died of {type(error).__name__}: {error}{where}",
+                           "see the rank's log for the trace")
 
 
 # The files that this process has checked: each once, however many feeds and passes read it.

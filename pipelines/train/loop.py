@@ -74,7 +74,10 @@ class TrainingLoop:
 
     def _train_step(self, step: int, stream: Iterator[StepInput]) -> None:
         began = time.perf_counter()
-        step_input = next(stream)
+        step_input = next(stream, None)
+        if step_input is None:
+            raise RankFailedError(f"step {step}, rank {self.place.rank}", "there are no more samples",
+                                  "are the dataset's files the same on all hosts?")
         outcome = self.strategy.run_step(step_input.micro_batches)
         if not outcome.finite:
             self._refuse(step, outcome)
