@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -42,6 +45,33 @@ class Logits(nn.Module):
 
     def forward(self, both: tuple[Tensor, Tensor]) -> Tensor:
         return self.project(both[0])
+
+
+class LookupBesideTokens(nn.Module):
+    """Tokens to hidden values; the tokens travel on beside them."""
+
+    def __init__(self, vocabulary_size: int, width: int) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary_size, width)
+
+    def forward(self, tokens_BT: Tensor) -> tuple[Tensor, Tensor]:
+        return self.table(tokens_BT), tokens_BT
+
+
+class Sometimes(nn.Module):
+    """One matrix that takes part only for samples that begin with a rare token, and one that never does."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.always, self.rarely, self.never = (nn.Linear(width, width) for _ in range(3))
+
+    def forward(self, both: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        hidden_BTD, tokens_BT = both
+        hidden_BTD = hidden_BTD + torch.tanh(self.always(hidden_BTD))
+        rare_B = tokens_BT[:, 0] < 3
+        if rare_B.any():
+            hidden_BTD = hidden_BTD + self.rarely(hidden_BTD) * rare_B[:, None, None]
+        return hidden_BTD, tokens_BT
 
 
 def residual(vocabulary_size: int, sequence_length: int, width: int = 16, depth: int = 6) -> LayeredModel:
@@ -93,3 +123,22 @@ def large_tensors(vocabulary_size: int, sequence_length: int, width: int = 1000)
     """Four matrices of a million values each, cheap to train on a few tokens."""
     return LayeredModel([("table", nn.Embedding(vocabulary_size, width)),
                          *((f"square_{i}", Square(width)) for i in range(4)), ("logits", nn.Linear(width, vocabulary_size))])
+
+
+def taking_part_sometimes(vocabulary_size: int, sequence_length: int, width: int = 16) -> LayeredModel:
+    return LayeredModel([("lookup", LookupBesideTokens(vocabulary_size, width)),
+                         *((f"sometimes_{i}", Sometimes(width)) for i in range(4)), ("logits", Logits(vocabulary_size, width))])
+
+
+def drawn_from_numpy(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    """Its last layer draws from random numbers that nobody seeds."""
+    model = LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("square", Square(8)), ("out", nn.Linear(8, vocabulary_size))])
+    with torch.no_grad():
+        model.get_parameter("out.weight").copy_(torch.from_numpy(np.random.default_rng().normal(size=(vocabulary_size, 8))))
+    return model
+
+
+def as_wide_as_the_rank(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    """Another structure on every rank."""
+    width = 8 + int(os.environ["HOROVOD_RANK"])
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("out", nn.Linear(width, vocabulary_size))])

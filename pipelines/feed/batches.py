@@ -15,6 +15,7 @@ TAKEN_BYTES (or a step, if that is more); and, while a row group is decoded, a f
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -175,8 +176,8 @@ class TrainingFeed:
                 if not read_ahead.wait_for_room((window.first_ordinal + window.rows - 1) // per_lane):
                     return
                 self._put_window(window, row_group_samples)
-        if until is not None:
-            read_ahead.announce(until)
+        # the last steps asked for; or all there will ever be, where none of these lanes has a row: nothing but padding
+        read_ahead.announce(sys.maxsize if until is None else until)
 
     def _put_window(self, window: Window, row_group_samples: Iterator[Samples]) -> None:
         """Puts each sample of a window where its step has it, but for those of steps already done."""

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from pipelines.errors import ConfigError, SparkringError
 from pipelines.parallel.comms import WIRE_DTYPES, Place, Ring
 from pipelines.parallel.steps import Totals
 
@@ -44,11 +45,20 @@ class GradientBucket:
     def fill(self) -> None:
         """Copies the parameters' gradients in and makes ``grad`` a view of the bucket, where the sum will appear."""
         for parameter, view in zip(self.parameters, self._views, strict=True):
-            if parameter.grad is None:  # took no part in this step
-                view.zero_()
-            else:
-                view.copy_(parameter.grad)
+            view.copy_(gradient_of(parameter))
             parameter.grad = view
+
+
+def gradient_of(parameter: nn.Parameter) -> Tensor:
+    """The gradient of a parameter, zero if it took no part: what the optimizer sees on any layout.
+
+    Left out of the step instead, it would depend on who asks: no sample of this micro-batch, of this replica, or of the
+    whole batch needed the parameter. The gradient of the batch's mean loss is zero either way, as it is for the row of an
+    embedding whose token did not occur. What must not be updated at all does not require a gradient.
+    """
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 def cut_into_buckets(parameters: Iterable[nn.Parameter], bucket_bytes: int) -> list[GradientBucket]:
@@ -99,6 +109,10 @@ class GradientAverage:
     def _on_gradient(self, parameter: Tensor) -> None:
         """Starts the sums of buckets that are complete; in bucket order, which is the same on every replica."""
         self._missing[self._bucket_of[parameter]] -= 1
+        if self._missing[self._bucket_of[parameter]] < 0:  # its sum is under way, and would lack this
+            raise ConfigError(SparkringError(
+                "communication.overlap", "true: backward adds to a gradient more than once in a micro-batch (a layer with "
+                "re-entrant checkpointing, or with a backward of its own)", "set communication.overlap: false"))
         for index, missing in enumerate(self._missing):
             if missing:
                 break
@@ -115,17 +129,19 @@ class GradientAverage:
             self._finishes[index] = self._ring.start_narrow_sum(bucket.flat, self._wire, bucket.name)
 
     def finish(self) -> None:
-        """Waits for every bucket; those not yet started are started first."""
+        """Waits for every bucket; those not yet started are started first. Every gradient is there afterwards."""
         for index in range(len(self.buckets)):
             self._start(index)
         for index in range(len(self.buckets)):
             self._finishes.pop(index)()
+        for parameter in self._trained:
+            gradient_of(parameter)
 
     def gradients(self) -> list[Tensor]:
         """All gradients in as few tensors as there are: the buckets, or with one replica the parameters' own."""
         if self.buckets:
             return [bucket.flat for bucket in self.buckets]
-        return [parameter.grad for parameter in self._trained if parameter.grad is not None]
+        return [gradient_of(parameter) for parameter in self._trained]
 
     def scale(self, factor: float) -> None:
         """Multiplies every gradient, in place."""

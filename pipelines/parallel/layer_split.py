@@ -37,7 +37,7 @@ from torch.distributed.pipelining import (
 
 from pipelines.errors import RankFailedError
 from pipelines.models.layered import LayeredModel, evaluation_mode
-from pipelines.parallel.averaging import GradientAverage, StepFacts, squared_norm
+from pipelines.parallel.averaging import GradientAverage, StepFacts, gradient_of, squared_norm
 from pipelines.parallel.comms import Ring
 from pipelines.parallel.cut import part_ranges, parts_of_segment
 from pipelines.parallel.segments import SegmentGroup, peer_errors
@@ -145,11 +145,9 @@ class LayerSplit:
         finish_facts = self._ring.start_sum(facts.values, "step.facts")
         self._average.finish()
         for parameter, segments in self._tied.items():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-            self._group.sum_between(parameter.grad, segments)
+            self._group.sum_between(gradient_of(parameter), segments)
         finish_facts()
-        facts.add_squared_norm(squared_norm(p.grad for p in self._counted if p.grad is not None))
+        facts.add_squared_norm(squared_norm(map(gradient_of, self._counted)))
         self._group.sum(facts.values)
         facts.read()
         averaging_s = time.perf_counter() - pipelined

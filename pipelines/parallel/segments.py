@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipelines.errors import RankFailedError
+from pipelines.errors import RankFailedError, SparkringError
 from pipelines.parallel.comms import PeerLostError, Place
 
 _PEER_GONE = ("gloo", "Timed out", "Connection", "NCCL")  # in the message of a transport's error, not of a layer's
@@ -108,7 +108,7 @@ def peer_errors() -> Iterator[None]:
     except RuntimeError as error:
         cause: BaseException | None = error  # torch's schedules wrap what happens in a backward, a ring's lost peer too
         while cause is not None:
-            if isinstance(cause, PeerLostError):
+            if isinstance(cause, SparkringError):
                 raise cause from None
             cause = cause.__cause__
         text = str(error)

@@ -5,7 +5,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import psutil
@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
-from pipelines.errors import ConfigError, DataError
+from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceError
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed
-from pipelines.feed.shards import NO_SAMPLE
+from pipelines.feed.shards import NO_SAMPLE, ShardFiles
 from tests.feed.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
 
 KINDS = ["arrow", "petastorm"]
@@ -85,17 +85,17 @@ def test_every_row_weighs_exactly_one_in_every_epoch(tmp_path, kind, shards):
     dataset = tmp_path, publish(tmp_path, *shards)
     rows = sum(map(sum, shards))
     for num_replicas in (1, 4):
-        weights = {}
+        weights, steps = {}, [0] * num_replicas
         for replica_index in range(num_replicas):
             with feed_of(dataset, kind=kind, replica_index=replica_index, num_replicas=num_replicas) as feed:
-                for step in feed:
-                    if step.epoch == 2:
-                        break
+                for step in islice(feed, 2 * feed.steps_per_epoch):
+                    steps[replica_index] = step.step + 1
                     assert step.samples == sum(int(micro_batch.weights_B.sum()) for micro_batch in step.micro_batches)
                     for micro_batch in step.micro_batches:
                         ids, of_ids = micro_batch.sample_ids_B.tolist(), micro_batch.weights_B.tolist()
                         for row, weight in zip(ids, of_ids, strict=True):
                             weights[step.epoch, row] = weights.get((step.epoch, row), 0) + weight
+        assert steps == [2 * feed.steps_per_epoch] * num_replicas  # a replica without rows goes on as long as the others
         assert {place: weight for place, weight in weights.items() if weight} == {
             (epoch, row): 1 for epoch in (0, 1) for row in range(rows)}
 
@@ -217,10 +217,35 @@ def test_an_error_in_the_thread_is_raised_where_steps_are_taken(tmp_path, kind):
     assert threads() == []
 
 
-def test_a_fault_of_our_own_in_the_thread_is_raised_too(prime, monkeypatch):
-    monkeypatch.setattr(TrainingFeed, "_put_window", lambda *_: 1 / 0)
-    with feed_of(prime) as feed, pytest.raises(ZeroDivisionError):
-        next(feed)
+FAULTS = [(ZeroDivisionError("by zero"), RankFailedError, r"a reading thread died of ZeroDivisionError: by zero in \w+\.py, line \d+"),
+          (OverflowError("too large"), RankFailedError, "a reading thread died of OverflowError: too large"),
+          (MemoryError(), ResourceError, "there is no memory to read more .*lower reader.read_ahead_bytes"),
+          (pa.ArrowMemoryError("malloc of size 1 failed"), ResourceError, "no memory .*malloc of size 1 failed"),
+          (SystemExit(3), RankFailedError, "a reading thread died of SystemExit: 3")]
+
+
+@pytest.mark.parametrize(("error", "kind_of_error", "message"), FAULTS, ids=lambda case: type(case).__name__)
+@pytest.mark.parametrize("at", ["scatter", "decode"])
+def test_whatever_ends_a_thread_ends_the_feed_with_its_reason(prime, monkeypatch, at, error, kind_of_error, message):
+    calls = iter(range(100))
+
+    def fail_on_the_second(*_):
+        if next(calls):
+            raise error
+
+    place = (TrainingFeed, "_put_window") if at == "scatter" else (ShardFiles, "samples_of")
+    original = getattr(*place)
+    monkeypatch.setattr(*place, lambda *arguments: (fail_on_the_second(), original(*arguments))[1])
+    with feed_of(prime, num_lanes=1, batch=4, window=1) as feed:
+        for _ in range(2):  # asked again, it says so again
+            with pytest.raises(kind_of_error, match=message):
+                for _ in feed:
+                    pass
+    if at == "decode":
+        folder, manifest = prime
+        with pytest.raises(kind_of_error, match=message):
+            list(EvaluationFeed(folder, manifest, Reader(kind="arrow"), split="train", micro_batch_samples=4))
+    assert threads() == []
 
 
 @pytest.mark.parametrize("num_replicas", [1, 4])

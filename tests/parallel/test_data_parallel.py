@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from pipelines.parallel.averaging import cut_into_buckets, squared_norm
+from pipelines.errors import ConfigError
+from pipelines.parallel.averaging import GradientAverage, cut_into_buckets, squared_norm
+from pipelines.parallel.comms import Place, Ring
 from tests.rank_processes import run_ranks
 
 STEP = """
@@ -101,3 +103,47 @@ def test_the_norm_of_narrow_and_of_wide_values_is_added_up_in_enough_precision()
     assert squared_norm([narrow]).item() == pytest.approx(3000 * narrow[0].item() ** 2, rel=1e-6)
     assert squared_norm([wide * 1e100]).item() == pytest.approx(3000e-200, rel=1e-12)
     assert squared_norm([]).item() == 0.0
+
+
+class SilentRing:
+    """A ring of two whose sums do nothing."""
+
+    place = Place(0, 2, 1)
+
+    def start_sum(self, values, name):
+        return lambda: None
+
+
+def average_of(parameters, ring, **options):
+    return GradientAverage(dict.fromkeys(parameters, 1), ring, bucket_bytes=1 << 20, gradient_wire="fp32", **options)
+
+
+@pytest.mark.parametrize("ring", [Ring(Place(0, 1, 1)), SilentRing()], ids=["one replica", "two replicas"])
+def test_a_parameter_that_took_no_part_has_a_gradient_of_zero(ring):
+    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(2, 2))
+    average = average_of([used, unused], ring, overlap=True)
+    for _ in range(2):
+        average.begin(num_micro_batches=1)
+        (2 * used).sum().backward()
+        average.finish()
+        assert used.grad.tolist() == [2, 2, 2]
+        assert unused.grad.tolist() == [[0, 0], [0, 0]]
+
+
+def test_a_gradient_that_comes_after_its_sum_was_started_is_refused():
+    used, other = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(3))
+
+    def backwards():
+        (2 * used).sum().backward()
+        (3 * used).sum().backward()  # the second one in the same micro-batch
+
+    average = average_of([used], SilentRing(), overlap=True)
+    average.begin(num_micro_batches=1)
+    with pytest.raises(ConfigError, match=r"backward adds to a gradient more than once.*set communication.overlap: false"):
+        backwards()
+    average = average_of([other], SilentRing(), overlap=False)
+    average.begin(num_micro_batches=1)
+    used = other
+    backwards()
+    average.finish()
+    assert other.grad.tolist() == [5, 5, 5]

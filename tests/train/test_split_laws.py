@@ -21,10 +21,10 @@ LAYOUTS = [  # replicas, segments, schedule, samples of a micro-batch
     (2, 2, "gpipe", 3), (2, 2, "1f1b", 2), (2, 2, "interleaved_1f1b", 2), (2, 1, "1f1b", 3), (4, 1, "1f1b", 2)]
 
 
-def trained(folder, model, num_replicas, num_segments, **overrides):
-    """Rank 0's records, all ranks' records, final weights."""
+def trained(folder, model, num_replicas, num_segments, *, rows=(37, 9), **overrides):
+    """All ranks' records, final weights. ``rows``: of train and of validation."""
     lake = Lake.at(folder)
-    manifest = publish_example(lake)
+    manifest = publish_example(lake, train_rows=rows[0], validation_rows=rows[1])
     config = example_config(layout__num_replicas=num_replicas, layout__num_segments=num_segments, model=model, **overrides)
     run = start_run_folder(lake, config, manifest)
     run_workers(run.path, num_replicas * num_segments, num_segments=num_segments)
@@ -34,6 +34,19 @@ def trained(folder, model, num_replicas, num_segments, **overrides):
 
 def of_kind(records, kind):
     return [record for record in records if record["kind"] == kind]
+
+
+def assert_same_training(one, other):
+    """The layout law, of two results of ``trained``."""
+    (records, weights), (expected, expected_weights) = one, other
+    for field, tolerance in (("loss", 1e-5), ("gradient_norm", 1e-4)):
+        assert [step[field] for step in of_kind(records[0], "step")] == pytest.approx(
+            [step[field] for step in of_kind(expected[0], "step")], rel=tolerance), field
+    assert [e["loss"] for e in of_kind(records[0], "evaluation")] == pytest.approx(
+        [e["loss"] for e in of_kind(expected[0], "evaluation")], rel=1e-5)
+    assert weights.keys() == expected_weights.keys()
+    for parameter, value in weights.items():
+        assert (value - expected_weights[parameter]).abs().max().item() <= 1e-6, parameter
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +60,7 @@ def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_pa
     num_replicas, num_segments, schedule, size = layout
     records, weights = trained(tmp_path, MODELS[name], num_replicas, num_segments, layout__schedule=schedule,
                                layout__micro_batch_samples=size)
-    expected, expected_weights = alone[name]
-    for field, tolerance in (("loss", 1e-5), ("gradient_norm", 1e-4)):
-        assert [step[field] for step in of_kind(records[0], "step")] == pytest.approx(
-            [step[field] for step in of_kind(expected[0], "step")], rel=tolerance), field
-    assert [e["loss"] for e in of_kind(records[0], "evaluation")] == pytest.approx(
-        [e["loss"] for e in of_kind(expected[0], "evaluation")], rel=1e-5)
-    assert weights.keys() == expected_weights.keys()
-    for parameter, value in weights.items():
-        assert (value - expected_weights[parameter]).abs().max().item() <= 1e-6, parameter
+    assert_same_training((records, weights), alone[name])
     # every rank tells of every step; the tokens whose loss the ranks computed are the global ones
     steps = [of_kind(each, "step") for each in records]
     for rank in range(num_replicas * num_segments):  # ranks in the middle need no samples and read none
@@ -84,6 +89,33 @@ def test_norms_and_clipped_steps_do_not_depend_on_the_layout_where_millions_of_v
     for field in ("gradient_norm", "loss"):
         assert [step[field] for step in of_kind(records[0], "step")] == pytest.approx(
             [step[field] for step in of_kind(large_alone[0][0], "step")], rel=1e-6), field
+
+
+SOMETIMES = {"factory": "tests.own_models:taking_part_sometimes"}
+
+
+@pytest.fixture(scope="module")
+def sometimes_alone(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("1x1"), SOMETIMES, 1, 1, optimizer__weight_decay=1.0)
+
+
+@pytest.mark.parametrize("layout", [(4, 1, "1f1b"), (1, 2, "zero_bubble"), (2, 2, "interleaved_1f1b")],
+                         ids=lambda layout: "{}x{}-{}".format(*layout))
+def test_a_parameter_that_takes_part_rarely_or_never_is_updated_alike_on_every_layout(tmp_path, sometimes_alone, layout):
+    num_replicas, num_segments, schedule = layout
+    assert_same_training(trained(tmp_path, SOMETIMES, num_replicas, num_segments, layout__micro_batch_samples=1,
+                                 layout__schedule=schedule, optimizer__weight_decay=1.0), sometimes_alone)
+
+
+@pytest.mark.parametrize(("train_rows", "layout"), [(1, (4, 1)), (3, (4, 1)), (1, (2, 2))])
+def test_replicas_without_rows_train_and_evaluate_with_the_others(tmp_path, train_rows, layout):
+    rows = (train_rows, 1)  # the only validation row is not the first replica's either
+    few = {"model": MODELS["tied gpt"], "rows": rows, "train__steps": 4, "train__evaluate_every_steps": 2}
+    expected = trained(tmp_path / "1x1", num_replicas=1, num_segments=1, **few)
+    found = trained(tmp_path / "many", num_replicas=layout[0], num_segments=layout[1], **few)
+    assert_same_training(found, expected)
+    assert [step["global_samples"] for step in of_kind(found[0][0], "step")] == [train_rows] * 4
+    assert [e["samples"] for e in of_kind(found[0][0], "evaluation")] == [1, 1]
 
 
 @pytest.mark.parametrize(("num_replicas", "num_segments"), [(1, 1), (2, 1), (1, 4), (2, 2)])
