@@ -94,3 +94,10 @@ ERRORS_BY_EXIT_CODE: dict[int, type[SparkringError]] = {
     for kind in (DataError, AlreadyRunningError, ResourceError, RankFailedError, StalledError,
                  StorageError, InterruptedRunError, CheckpointError)
 }
+
+
+def error_of(exit_code: int, place: str, problem: str, remedy: str) -> SparkringError:
+    """An error that another process told of, as it was there; a rank's failure where its code is none of ours."""
+    if exit_code == ConfigError.exit_code:
+        return ConfigError(SparkringError(place, problem, remedy))
+    return ERRORS_BY_EXIT_CODE.get(exit_code, RankFailedError)(place, problem, remedy)

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from pipelines.errors import ERRORS_BY_EXIT_CODE, RankFailedError, ResourceError, SparkringError
+from pipelines.errors import RankFailedError, ResourceError, SparkringError, error_of
 from pipelines.launch.news import RankNews, named
 from pipelines.launch.rank_process import Exit
 
@@ -75,8 +75,7 @@ def frozen(exits: Mapping[int, Exit]) -> list[str]:
 
 
 def _recorded(rank: RankNews, error: dict[str, Any]) -> SparkringError:
-    kind = ERRORS_BY_EXIT_CODE.get(error["exit_code"], RankFailedError)
-    return kind(error["place"], f"{error['problem']} (told by {rank}, {rank.reached})", error["remedy"])
+    return error_of(error["exit_code"], error["place"], f"{error['problem']} (told by {rank}, {rank.reached})", error["remedy"])
 
 
 def _died(rank: RankNews, end: Exit) -> SparkringError:

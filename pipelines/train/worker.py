@@ -36,6 +36,7 @@ from pipelines.parallel.comms import PeerLostError, Place, Ring  # noqa: E402
 from pipelines.parallel.cut import part_ranges, parts_of_segment  # noqa: E402
 from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
 from pipelines.parallel.layer_split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
+from pipelines.parallel.same_start import check_same_start
 from pipelines.parallel.segments import SegmentGroup  # noqa: E402
 from pipelines.parallel.stages import shapes_between  # noqa: E402
 from pipelines.parallel.steps import MicroBatch, Strategy  # noqa: E402
@@ -136,6 +137,7 @@ def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Stra
 def data_parallel(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, device: torch.device) -> DataParallel:
     recipe, platform = config.recipe, config.platform
     fill_model(model, recipe.model, recipe.train.seed, model.layers)
+    check_same_start(model, ring, None)
     model.to(device)
     return DataParallel(
         model, language_loss(model, recipe.train.precision, device, compiled=platform.layout.compile), ring,
@@ -158,6 +160,7 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
     shapes = shapes_between(model, loss.inputs_and_targets(*example)[0], recipe.train.precision)
     own = parts_of_segment(len(counts), ring.place.segment_index, layout.num_segments)
     fill_model(model, recipe.model, recipe.train.seed, {names[i] for part in own for i in ranges[part]})
+    check_same_start(model, ring, group)
     return LayerSplit(
         model, loss, SplitPlan(layout.schedule, counts, micro_batches=-(-share // size), micro_batch_samples=size),
         shapes, ring, group, device=device, precision=recipe.train.precision,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.errors import DataError, RankFailedError, ResourceError
+from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceError
 from pipelines.launch.diagnosis import GangFailure, after_the_end, first_cause, frozen
 from pipelines.launch.news import RankNews
 from pipelines.launch.rank_process import Exit
@@ -120,3 +120,9 @@ def test_what_befell_a_run_behind_its_end_is_told_in_a_line(exits, told):
 
 def test_a_rank_that_was_found_stopped_is_named():
     assert frozen(ended(0, -15, state="sleeping") | ended(1, -9, state="stopped")) == ["rank 1 on host-1 was stopped (SIGSTOP)"]
+
+
+def test_a_fault_of_the_configuration_that_only_ranks_can_see_is_one():
+    error = first_cause([rank(0, end=failed(1.0, exit_code=2, place="model"))], {}, None, "/logs")
+    assert isinstance(error, ConfigError)
+    assert str(error).startswith("model: is bad (told by rank 0 on host-0")

@@ -1,0 +1,75 @@
+"""All ranks begin with the same model: what they hold of it is compared before the first step.
+
+Runs on: ranks, all at the same time.
+Takes:   a model whose layers are filled, or some of them (the others are on the meta device); ring and segments.
+Gives:   nothing, or the same ``ConfigError`` on every rank.
+
+A factory that draws from numpy's random numbers, or reads a file that differs between hosts, makes another model on every
+rank. Averaged gradients would hide that: every copy learns, and none is the model that is reported and saved.
+
+Worked example: 1 replica of 2 segments, a GPT with tied embeddings. Rank 0 holds ``embedding`` and ``block_0``, rank 1
+``block_1`` and ``head``, which shares ``embedding.token.weight``: of all names, that one is compared.
+"""
+
+from __future__ import annotations
+
+import socket
+import zlib
+
+import torch
+from torch import Tensor
+
+from pipelines.errors import ConfigError, SparkringError
+from pipelines.models.layered import LayeredModel
+from pipelines.parallel.comms import Ring
+from pipelines.parallel.segments import SegmentGroup
+
+REMEDY = ("its factory must build the same on every rank: draw initial values from torch's random numbers, which are seeded "
+          "with train.seed, and read only files that are equal on all hosts")
+_HOST_BYTES = 64
+
+
+def check_same_start(model: LayeredModel, ring: Ring, group: SegmentGroup | None) -> None:
+    """Compares names and shapes, then the values of every parameter and buffer that more than one rank holds.
+
+    Raises:
+        ConfigError: two ranks differ; it names both, their hosts, and the first value that differs.
+    """
+    named = [*model.named_parameters(), *model.named_buffers()]
+    structure = repr([(name, tuple(value.shape), value.dtype) for name, value in named]).encode()
+    for what, own in (("its layers", [_checksum(structure)]), *([("", [_value_checksum(v) for _, v in named])] if named else [])):
+        told_RN = _told_by_all(own, ring, group)
+        for at, told_R in enumerate(told_RN.T):
+            holders = told_R.nonzero().flatten().tolist()
+            others = [rank for rank in holders if told_R[rank] != told_R[holders[0]]]
+            if others:
+                raise _refusal(what or named[at][0], holders[0], others[0], ring, group)
+
+
+def _checksum(content: bytes) -> int:
+    return zlib.crc32(content) + 1  # 0 stands for what a rank does not hold
+
+
+def _value_checksum(value: Tensor) -> int:
+    if value.is_meta:
+        return 0
+    return zlib.crc32(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()) + 1
+
+
+def _told_by_all(own: list[int], ring: Ring, group: SegmentGroup | None) -> Tensor:
+    """One row per rank, int64: a sum in which every rank fills its own."""
+    told_RN = torch.zeros(ring.place.num_ranks, len(own), dtype=torch.float64)  # exact up to 2^53
+    told_RN[ring.place.rank] = torch.tensor(own, dtype=torch.float64)
+    ring.sum(told_RN, f"same.start.{len(own)}")
+    if group is not None:
+        group.sum(told_RN)
+    return told_RN.long()
+
+
+def _refusal(what: str, rank: int, other: int, ring: Ring, group: SegmentGroup | None) -> ConfigError:
+    """Hosts are told only now; all ranks have found the same difference."""
+    name = socket.gethostname().encode()[:_HOST_BYTES]
+    told_RN = _told_by_all(list(name.ljust(_HOST_BYTES, b" ")), ring, group)
+    hosts = [bytes(row).decode(errors="replace").strip() for row in told_RN.tolist()]
+    return ConfigError(SparkringError("model", f"{what} on rank {other} ({hosts[other]}) is not what rank {rank} "
+                                      f"({hosts[rank]}) has before the first step", REMEDY))
