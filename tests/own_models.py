@@ -140,5 +140,5 @@ def drawn_from_numpy(vocabulary_size: int, sequence_length: int) -> LayeredModel
 
 def as_wide_as_the_rank(vocabulary_size: int, sequence_length: int) -> LayeredModel:
     """Another structure on every rank."""
-    width = 8 + int(os.environ["HOROVOD_RANK"])
+    width = 8 + int(os.environ.get("HOROVOD_RANK", "0"))
     return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("out", nn.Linear(width, vocabulary_size))])
