@@ -132,7 +132,8 @@ def taking_part_sometimes(vocabulary_size: int, sequence_length: int, width: int
 
 def drawn_from_numpy(vocabulary_size: int, sequence_length: int) -> LayeredModel:
     """Its last layer draws from random numbers that nobody seeds."""
-    model = LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("square", Square(8)), ("out", nn.Linear(8, vocabulary_size))])
+    model = LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("square", Square(8)),
+                          ("out", nn.Linear(8, vocabulary_size))])
     with torch.no_grad():
         model.get_parameter("out.weight").copy_(torch.from_numpy(np.random.default_rng().normal(size=(vocabulary_size, 8))))
     return model

@@ -53,7 +53,7 @@ def _checksum(content: bytes) -> int:
 def _value_checksum(value: Tensor) -> int:
     if value.is_meta:
         return 0
-    return zlib.crc32(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()) + 1
+    return zlib.crc32(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data) + 1
 
 
 def _told_by_all(own: list[int], ring: Ring, group: SegmentGroup | None) -> Tensor:

@@ -36,7 +36,7 @@ from pipelines.parallel.comms import PeerLostError, Place, Ring  # noqa: E402
 from pipelines.parallel.cut import part_ranges, parts_of_segment  # noqa: E402
 from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
 from pipelines.parallel.layer_split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
-from pipelines.parallel.same_start import check_same_start
+from pipelines.parallel.same_start import check_same_start  # noqa: E402
 from pipelines.parallel.segments import SegmentGroup  # noqa: E402
 from pipelines.parallel.stages import shapes_between  # noqa: E402
 from pipelines.parallel.steps import MicroBatch, Strategy  # noqa: E402

@@ -217,7 +217,7 @@ def test_an_error_in_the_thread_is_raised_where_steps_are_taken(tmp_path, kind):
     assert threads() == []
 
 
-FAULTS = [(ZeroDivisionError("by zero"), RankFailedError, r"a reading thread died of ZeroDivisionError: by zero in \w+\.py, line \d+"),
+FAULTS = [(ZeroDivisionError("by 0"), RankFailedError, r"a reading thread died of ZeroDivisionError: by 0 in \w+\.py, line \d+"),
           (OverflowError("too large"), RankFailedError, "a reading thread died of OverflowError: too large"),
           (MemoryError(), ResourceError, "there is no memory to read more .*lower reader.read_ahead_bytes"),
           (pa.ArrowMemoryError("malloc of size 1 failed"), ResourceError, "no memory .*malloc of size 1 failed"),
