@@ -95,6 +95,19 @@ def recurrent_with_dropout(vocabulary_size: int, sequence_length: int, width: in
                          ("second", Recurrent(width)), ("logits", nn.Linear(width, vocabulary_size))])
 
 
+class PassingRows(nn.Module):
+    """How many rows of zeros it adds depends on the values."""
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        added = nn.functional.pad(hidden_BTD, (0, 0, 0, 0, 0, int((hidden_BTD[..., 0] > 0).sum())))
+        return added[: len(hidden_BTD)]
+
+
+def with_data_dependent_shapes(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("passing", PassingRows()),
+                         ("logits", nn.Linear(8, vocabulary_size))])
+
+
 def not_layered(vocabulary_size: int, sequence_length: int) -> nn.Module:
     return nn.Sequential(nn.Embedding(vocabulary_size, 8), nn.Linear(8, vocabulary_size))
 

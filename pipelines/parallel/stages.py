@@ -7,6 +7,7 @@ Gives:   ``TimedStage``, which notes its work in a ``Timeline``; the shapes of w
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensorMode,
+)
 from torch.distributed.pipelining import PipelineStage
 
-from pipelines.models.layered import LayeredModel, runnable
+from pipelines.errors import ConfigError, SparkringError
+from pipelines.models.layered import LayeredModel
 from pipelines.parallel.steps import Work
 
 
@@ -72,14 +80,45 @@ class TimedStage(PipelineStage):
 
 
 def shapes_between(model: LayeredModel, inputs: Tensor, precision: str) -> list[list[Tensor]]:
-    """What enters each layer, and what leaves the last: run once without gradients, one layer after the other."""
+    """What enters each layer, and what leaves the last, as tensors without memory.
+
+    Found with torch's fake tensors, which know only shape, type and device: no memory and no work is spent, and a model that
+    is only sketched needs no weights.
+
+    Raises:
+        ConfigError: a layer's shapes depend on the data, so that ranks cannot know beforehand what to receive.
+    """
     found: list[list[Tensor]] = []
-    value: Any = inputs
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
-        for layer in model.layers.values():
+    fake = FakeTensorMode(allow_non_fake_inputs=True)  # of a constant that a layer holds as a plain attribute
+    value: Any = fake.from_tensor(inputs)
+    with fake, torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        for name, layer in model.layers.items():
             found.append(list(value) if isinstance(value, tuple) else [value])
-            value = runnable(layer)(value)
-    return [*found, list(value) if isinstance(value, tuple) else [value]]
+            try:
+                value = _faked(layer, fake)(value)
+            except (DataDependentOutputException, DynamicOutputShapeException) as error:
+                raise _not_known(name, f"its shapes depend on the data ({error})") from error
+            except RuntimeError as error:
+                raise _not_known(name, f"torch cannot tell its shapes without data ({str(error).splitlines()[0]})") from error
+    found.append(list(value) if isinstance(value, tuple) else [value])
+    return [[torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device="meta") for t in tensors] for tensors in found]
+
+
+def _faked(layer: nn.Module, fake: FakeTensorMode) -> nn.Module:
+    """A copy whose tensors are fake, on the CPU, whether the layer has weights or is only sketched.
+
+    ``torch.func.functional_call`` would not do: it leaves its tensors behind in a GRU.
+    """
+    known: dict[int, Any] = {id(p): nn.Parameter(torch.empty_like(p, device="cpu"), requires_grad=p.requires_grad)
+                             for p in layer.parameters()}
+    known |= {id(buffer): torch.empty_like(buffer, device="cpu") for buffer in layer.buffers()}
+    with FakeCopyMode(fake):
+        return copy.deepcopy(layer, known)
+
+
+def _not_known(layer: str, problem: str) -> ConfigError:
+    return ConfigError(SparkringError(f"model.factory, layer {layer}", f"{problem}, and ranks of a split model have to know "
+                                      "beforehand what they receive", "set layout.num_segments: 1"))
 
 
 def as_boundary(example: Tensor, device: torch.device, *, first: bool) -> Tensor:

@@ -36,6 +36,7 @@ class LayerFacts:
 class ModelFacts:
     layers: tuple[LayerFacts, ...]
     random_layers: tuple[str, ...] = ()  # give another result when they are run again on the same: they draw random numbers
+    unsplittable: str | None = None  # why its layers cannot be on several ranks
     sketched: bool = True  # a rank fills only its own layers; else it builds the whole model first
 
     @property
@@ -49,7 +50,7 @@ class ModelFacts:
     def from_json(text: str) -> ModelFacts:
         content = json.loads(text)
         layers = tuple(LayerFacts(**layer) for layer in content["layers"])
-        return ModelFacts(layers, tuple(content["random_layers"]), content["sketched"])
+        return ModelFacts(layers, tuple(content["random_layers"]), content["unsplittable"], content["sketched"])
 
 
 def model_facts(recipe: Recipe, vocabulary_size: int, sequence_length: int) -> ModelFacts:

@@ -188,6 +188,8 @@ def check_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> None:
     elif isinstance(layout.cut, tuple) and (len(layout.cut) != num_parts or sum(layout.cut) != num_layers):
         faults.append(SparkringError("layout.cut", f"{list(layout.cut)} is not {num_parts} counts that add up to {num_layers} "
                                      f"layers ({_names(facts)})", f"for example {cut_by_cost([1.0] * num_layers, num_parts)}"))
+    if facts.unsplittable:
+        faults.append(SparkringError("layout.num_segments", f"{layout.num_segments}: {facts.unsplittable}"))
     if not faults and not schedule_accepts(way := planned_way(facts, recipe, layout)):
         share = recipe.train.global_batch_samples // layout.num_replicas
         good = [size for size in range(1, share + 1) if schedule_accepts(

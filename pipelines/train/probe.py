@@ -25,6 +25,7 @@ from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.models.build import build_model
 from pipelines.models.gpt import token_loss_sum
 from pipelines.models.layered import LayeredModel
+from pipelines.parallel.stages import shapes_between
 from pipelines.train.facts import LayerFacts, ModelFacts
 from pipelines.train.random_state import random_states, seed_everything
 
@@ -59,7 +60,15 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
             * sequence_length))
         seen |= parameters
         value = result
-    return ModelFacts(tuple(layers), tuple(random_layers), sketched=False)
+    return ModelFacts(tuple(layers), tuple(random_layers), _unsplittable(model, tokens_BT), sketched=False)
+
+
+def _unsplittable(model: LayeredModel, tokens_BT: Tensor) -> str | None:
+    try:
+        shapes_between(model, tokens_BT, "fp32")
+    except ConfigError as error:
+        return str(error)
+    return None
 
 
 def _saved(layer: nn.Module, value: Any, held: set[int], targets_BT: Tensor | None) -> tuple[Any, int]:

@@ -16,7 +16,7 @@ from pipelines.tables.records import RecordTail
 from pipelines.train.facts import gpt_facts
 from pipelines.train.layout import bubble, check_split, choose_layout, planned_way
 from pipelines.train.memory import rank_bytes
-from pipelines.train.plan import cycle_time_ms
+from pipelines.train.plan import cycle_time_ms, plan_run
 from pipelines.train.probe import facts_of
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
@@ -144,6 +144,15 @@ def test_a_factory_that_cannot_be_trained_is_refused_before_anything_is_launched
     lake = Lake.at(tmp_path)
     with pytest.raises(ConfigError, match=message):
         start_run_folder(lake, example_config(model={"factory": factory}), publish_example(lake))
+
+
+def test_a_model_whose_shapes_depend_on_the_data_is_refused_before_launch_where_it_is_split(tmp_path):
+    lake = Lake.at(tmp_path)
+    manifest = publish_example(lake)
+    config = example_config(model={"factory": "tests.own_models:with_data_dependent_shapes"}, layout__num_segments=2)
+    with pytest.raises(ConfigError, match=r"num_segments: 2: model.factory, layer passing: its shapes depend on the data"):
+        start_run_folder(lake, config, manifest)
+    assert plan_run(config.with_layout(Layout(num_replicas=1)), manifest, "whole", lake).steps == 10
 
 
 def test_what_is_counted_by_hand_for_the_gpt_is_what_a_probe_of_it_finds():
