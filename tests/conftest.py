@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +23,10 @@ ROOT = Path(__file__).resolve().parents[1]
 @pytest.fixture(scope="session")
 def spark() -> Iterator[SparkSession]:
     """One local session for the whole suite; missing Java fails the tests, it does not skip them."""
+    temporary = tempfile.gettempdir()  # also a file system of another scheme: viewfs://tests/...
     platform = Platform.model_validate({"spark": {
-        "master": "local[2]", "conf": {"spark.sql.shuffle.partitions": 2, "spark.default.parallelism": 2}}})
+        "master": "local[2]", "conf": {"spark.sql.shuffle.partitions": 2, "spark.default.parallelism": 2,
+                                       f"spark.hadoop.fs.viewfs.mounttable.tests.link.{temporary}": f"file://{temporary}"}}})
     with spark_session(platform, "sparkring-tests") as session:
         yield session
 

@@ -39,7 +39,8 @@ class Section(BaseModel):
 class InputSource(Section):
     """One input of prepare.
 
-    ``path`` is a file, a folder (read recursively), a glob, or any URL that the Spark session can read.
+    ``path`` is a file, a folder (read recursively), a glob, or any URL that the Spark session can read. Text and JSON
+    lines may be compressed with gzip, bzip2 or Zstandard; the files' content says so.
     ``${PYTHON_STDLIB}`` stands for the folder of the running Python's standard library.
     """
 

@@ -1,7 +1,7 @@
 """What the recipe's inputs are on disk, and the version that they and the recipe make.
 
 Runs on: driver, without Spark.
-Takes:   ``prepare.inputs``: files, folders and globs on a file system that every machine sees.
+Takes:   ``prepare.inputs``: files, folders and globs (``file:`` URLs too) on a file system that every machine sees.
 Gives:   the files in a fixed order; a fingerprint of their content; ``DataError`` naming the input that has none.
 
 Names that start with a dot are hidden and not read from folders. A leading underscore hides nothing in text folders
@@ -17,12 +17,14 @@ import fnmatch
 import glob
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -96,8 +98,17 @@ def _one_line(error: BaseException) -> str:
 
 
 def is_url(path: str) -> bool:
-    """Whether Spark reads it (a scheme is given) rather than the local file system."""
-    return "://" in path
+    """Whether Spark reads it (a scheme other than ``file`` is given) rather than the local file system."""
+    return "://" in local_path(path)
+
+
+def local_path(path: str) -> str:
+    """A ``file:`` URL as the path that it names; any other path or URL as it is."""
+    match = re.fullmatch(r"file:(?://(?:localhost)?)?(/.*)", path, re.DOTALL)
+    if match is None:
+        return path
+    plain = match[1]
+    return plain if os.path.lexists(plain) else unquote(plain)
 
 
 def list_files(inputs: tuple[InputSource, ...], lake_root: Path) -> list[InputFile]:
@@ -111,7 +122,7 @@ def list_files(inputs: tuple[InputSource, ...], lake_root: Path) -> list[InputFi
 
 
 def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputFile]:
-    place, path = f"prepare.inputs.{index}.path", source.path
+    place, path = f"prepare.inputs.{index}.path", local_path(source.path)
     if os.path.lexists(path):  # a real name wins over a glob that it looks like
         roots = [path]
     elif glob.has_magic(path):

@@ -5,6 +5,7 @@ Takes:   the listed files, or URLs that the Spark session reads.
 Gives:   DataFrame ``documents`` (``DOCUMENT_DDL``): one row per input record, refused ones too.
 
 A piece is a whole text file, a byte range of a file that is cut at a delimiter, or a row group of a Parquet file.
+Compressed text is read as its content; a file of it is one piece, because it cannot be read from its middle.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,11 +22,13 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
+from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, Decompressed, codec_of_file
 from pipelines.prepare.inputs import InputFile, as_listed, shown
 from pipelines.prepare.records import (
     JSON_LINE_FACTOR,
     Record,
     cut,
+    cut_stream,
     json_record,
     oversized_record,
     text_record,
@@ -71,12 +74,22 @@ def cut_into_pieces(files: list[InputFile], inputs: tuple[InputSource, ...]) -> 
 def _pieces_of(file: InputFile, source: InputSource) -> Iterator[Piece]:
     if source.format == "parquet":
         yield from _row_groups(file, source.column)
-    elif source.format == "text" and source.delimiter is None:
-        yield _piece(file, 0, file.bytes, file.bytes)
+    elif file.bytes <= PIECE_BYTES or _is_one_document(source) or _is_compressed(file):
+        likely = USUAL_RATIO if file.name.endswith(ENDINGS) else 1
+        yield _piece(file, 0, file.bytes, file.bytes * likely)
     else:
         for start in range(0, file.bytes, PIECE_BYTES):
             end = min(start + PIECE_BYTES, file.bytes)
             yield _piece(file, start, end, end - start)
+
+
+def _is_one_document(source: InputSource) -> bool:
+    return source.format == "text" and source.delimiter is None
+
+
+def _is_compressed(file: InputFile) -> bool:
+    with (as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened):
+        return codec_of_file(opened) is not None
 
 
 def _piece(file: InputFile, start: int, end: int, size_bytes: int) -> Piece:
@@ -122,31 +135,42 @@ def read_piece(piece: Piece, prepare: Prepare) -> Iterator[Record]:
     with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns):
         if source.format == "parquet":
             yield from _read_row_group(piece, name, source.column, limit)
-        elif source.format == "text" and source.delimiter is None:
-            yield _read_whole(piece, name, limit)
         else:
-            yield from _read_range(piece, name, source, limit)
+            with open(piece.path, "rb") as file:
+                yield from read_text(file, piece.start, piece.end, piece.file_bytes, name, source, limit)
 
 
-def _read_whole(piece: Piece, name: str, limit: int) -> Record:
-    if piece.bytes > limit:
-        return oversized_record(name, 0, piece.bytes, limit)
-    with open(piece.path, "rb") as file:
-        return text_record(name, 0, file.read(limit + 1), limit)
+def read_text(file: BinaryIO, start: int, end: int, size_bytes: int, name: str, source: InputSource,
+              limit: int) -> Iterator[Record]:
+    """The records of text or JSON lines that begin in ``[start, end)`` of an open file of ``size_bytes``.
 
-
-def _read_range(piece: Piece, name: str, source: InputSource, limit: int) -> Iterator[Record]:
+    Raises:
+        OSError: a compressed file is cut off or damaged.
+    """
+    codec = codec_of_file(file) if end - start == size_bytes else None
+    if _is_one_document(source):
+        yield _read_whole(file, codec, size_bytes, name, limit)
+        return
     json_lines = source.format == "jsonl"
     delimiter = b"\n" if json_lines else (source.delimiter or "\n").encode()
     raw_limit = limit * JSON_LINE_FACTOR if json_lines else limit
-    with open(piece.path, "rb") as file:
-        for offset, raw, size in cut(file, piece.start, piece.end, delimiter, raw_limit):
-            if raw is None:
-                yield oversized_record(name, offset, size, limit)
-            elif json_lines:
-                yield json_record(name, offset, raw, source.column, limit)
-            else:
-                yield text_record(name, offset, raw, limit)
+    cuts = (cut(file, start, end, delimiter, raw_limit) if codec is None
+            else cut_stream(Decompressed(file, codec, size_bytes), delimiter, raw_limit))
+    for offset, raw, size in cuts:
+        if raw is None:
+            yield oversized_record(name, offset, size, limit)
+        elif json_lines:
+            yield json_record(name, offset, raw, source.column, limit)
+        else:
+            yield text_record(name, offset, raw, limit)
+
+
+def _read_whole(file: BinaryIO, codec: str | None, size_bytes: int, name: str, limit: int) -> Record:
+    if codec is not None:  # of what is too long, the first byte too much is enough to know
+        return text_record(name, 0, Decompressed(file, codec, size_bytes).read(limit + 1), limit)
+    if size_bytes > limit:
+        return oversized_record(name, 0, size_bytes, limit)
+    return text_record(name, 0, file.read(limit + 1), limit)
 
 
 def _read_row_group(piece: Piece, name: str, column: str, limit: int) -> Iterator[Record]:

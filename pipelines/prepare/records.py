@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 REASONS = ("duplicate", "empty", "malformed", "oversized", "undecodable", "unencodable")
 BLOCK_BYTES = 1024**2
@@ -27,7 +27,7 @@ class Record(NamedTuple):
     """One input record. ``content`` is UTF-8, or None where ``reason`` says why not."""
 
     source: str
-    position: int  # byte offset in a file, row index in a Parquet file
+    position: int  # byte offset in a file (in the content of a compressed one), row index in a Parquet file
     content: bytes | None
     reason: str | None
     detail: str | None
@@ -110,6 +110,37 @@ def cut(file: BinaryIO, start: int, end: int, delimiter: bytes,
         size = found_at - at
         yield before + at, block[at:found_at] if size <= max_bytes else None, size
         at = found_at + len(delimiter)
+
+
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def cut_stream(stream: Readable, delimiter: bytes, max_bytes: int) -> Iterator[tuple[int, bytes | None, int]]:
+    """The pieces of a stream that cannot be read at a place of its own; like ``cut`` of the whole.
+
+    Memory: one piece of at most ``max_bytes``, and one block.
+    """
+    offset, dropped, kept, search_from = 0, 0, bytearray(), 0
+    while more := stream.read(BLOCK_BYTES):
+        kept += more
+        begin = 0
+        while (found_at := kept.find(delimiter, search_from)) >= 0:
+            size = dropped + found_at - begin
+            yield offset, bytes(kept[begin:found_at]) if size <= max_bytes else None, size
+            offset += size + len(delimiter)
+            dropped, begin = 0, found_at + len(delimiter)
+            search_from = begin
+        del kept[:begin]
+        if dropped + len(kept) > max_bytes + len(delimiter):  # too long to keep: only what a delimiter may straddle
+            surplus = len(kept) - len(delimiter) + 1
+            dropped += surplus
+            del kept[:surplus]
+        search_from = max(len(kept) - len(delimiter) + 1, 0)
+    if size := dropped + len(kept):
+        yield offset, bytes(kept) if size <= max_bytes else None, size
 
 
 def _first_begin(block: bytes, start: int, delimiter: bytes) -> int:

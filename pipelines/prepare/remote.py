@@ -1,7 +1,7 @@
 """Inputs given as URLs, listed and read by Spark's own sources.
 
 Runs on: driver; executors through Spark.
-Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ``file://``, ...).
+Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) other than ``file:``.
 Gives:   ``documents`` as ``reading.local_documents`` does, and what makes their fingerprint.
 
 Spark's file sources never read names that start with a dot or an underscore, in any format. The position of a record of

@@ -31,6 +31,11 @@ def make_recipe(*inputs: str | Path | dict[str, Any], name: str = "test", **prep
     return Recipe.model_validate({"name": name, "prepare": {"inputs": sections, **settings}, "train": {"steps": 1000}})
 
 
+def remote_url(path: str | Path) -> str:
+    """A file or folder in the temporary folder as a URL that only Spark reads."""
+    return f"viewfs://tests{path}"
+
+
 def make_text(seed: int, words: int = 60) -> str:
     """Text that differs for every seed."""
     random = np.random.default_rng(seed)

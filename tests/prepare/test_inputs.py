@@ -108,9 +108,19 @@ def test_above_the_bound_modification_time_stands_for_content(tmp_path: Path, mo
     assert fingerprint(list_files((InputSource(path=str(tmp_path / "texts")),), Path("/nowhere"))) != before
 
 
+def test_a_file_url_is_the_local_path_that_it_names(tmp_path: Path, lake: Lake) -> None:
+    folder = tmp_path / "ein Täxt"
+    write_texts(folder, 3)
+    version = version_of(folder, lake)
+    for url in (folder.as_uri(), f"file://{folder}", f"file:{folder}", f"file://localhost{folder}"):
+        assert plan_prepare(make_recipe(url), lake).version == version
+    (folder / "a%20b.txt").write_text("x")
+    assert names(InputSource(path=f"file://{folder}/a%20b.txt")) == ["a%20b.txt"]
+
+
 def test_a_plan_writes_nothing_and_knows_no_version_of_urls(tmp_path: Path, lake: Lake) -> None:
     write_texts(tmp_path / "texts", 1)
-    assert plan_prepare(make_recipe((tmp_path / "texts").as_uri()), lake).version is None
+    assert plan_prepare(make_recipe("s3a://bucket/texts"), lake).version is None
     plan = plan_prepare(make_recipe(tmp_path / "texts"), lake)
     assert (plan.exists, plan.num_files, lake.root.exists()) == (False, 1, False)
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.prepare import records
-from pipelines.prepare.records import cut, json_record, text_record, value_record
+from pipelines.prepare.records import cut, cut_stream, json_record, text_record, value_record
 
 
 @given(content=st.text(alphabet="ab\n", max_size=30), block=st.integers(1, 7), limit=st.integers(0, 20),
@@ -29,6 +29,7 @@ def test_ranges_that_tile_a_file_give_each_piece_once(content: str, block: int, 
             assert [length for _, _, length in found] == [len(piece) for piece in whole]
             assert [piece for _, piece, _ in found] == [piece if len(piece) <= limit else None for piece in whole]
             assert all(raw[at:at + len(piece)] == piece for (at, _, _), piece in zip(found, whole, strict=True))
+            assert list(cut_stream(io.BytesIO(raw), mark, limit)) == found
     finally:
         records.BLOCK_BYTES = blocks
 

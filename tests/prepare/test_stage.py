@@ -21,7 +21,7 @@ from pipelines.prepare.tokenizer import train_bpe
 from pipelines.tables.manifest import Manifest, file_sha256, row_group_runs
 from pipelines.tables.paths import Lake
 from pipelines.tables.schemas import TABLE_DDL
-from tests.prepare.conftest import documents, make_recipe, make_text, streams, write_texts
+from tests.prepare.conftest import documents, make_recipe, make_text, remote_url, streams, write_texts
 
 Report = Callable[[str], None]
 TEXTS = [make_text(seed) for seed in range(30)]
@@ -111,7 +111,7 @@ def test_each_format_is_read_from_a_url(
     source = write_inputs(tmp_path / "in")[kind]
     for path in (tmp_path / "in" / "texts").iterdir():  # Spark's own sources never read a leading underscore
         path.rename(path.with_name(path.name[1:]))
-    source = {**source, "path": Path(source["path"]).as_uri()}
+    source = {**source, "path": remote_url(source["path"])}
     tokenizer = {"kind": "bpe", "vocabulary_size": 300, "sample_bytes": 500}
     recipe = make_recipe(source, max_document_bytes=1000, tokenizer=tokenizer)
     manifest = prepare(spark, recipe, lake, silent)
@@ -126,7 +126,7 @@ def test_each_format_is_read_from_a_url(
 def test_several_inputs_are_one_dataset_and_duplicates_across_them_are_dropped(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
     inputs = write_inputs(tmp_path / "in")
-    inputs["cut"]["path"] = Path(inputs["cut"]["path"]).as_uri()
+    inputs["cut"]["path"] = remote_url(inputs["cut"]["path"])
     manifest = prepare(spark, make_recipe(*inputs.values(), max_document_bytes=1000), lake, silent)
     assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(TEXTS)
     assert manifest.counts["duplicates"] == 4 * 31 - 30
@@ -260,7 +260,7 @@ def test_a_corrupt_parquet_file_is_named(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, footer: bool, url: bool) -> None:
     source = corrupt_parquet(tmp_path / "bad.parquet", footer)
     if url:
-        source["path"] = Path(source["path"]).as_uri()
+        source["path"] = remote_url(source["path"])
     with pytest.raises(DataError, match=r"prepare\.inputs.*bad\.parquet") as error:
         prepare(spark, make_recipe(source), lake, silent)
     assert "\n" not in str(error.value)
@@ -271,7 +271,7 @@ def test_a_corrupt_parquet_file_is_named(
 def test_schema_drift_names_the_column(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report,
                                        table: dict[str, list[Any]], url: bool) -> None:
     pq.write_table(pa.table(table), tmp_path / "x.parquet")
-    path = (tmp_path / "x.parquet").as_uri() if url else str(tmp_path / "x.parquet")
+    path = remote_url(tmp_path / "x.parquet") if url else str(tmp_path / "x.parquet")
     with pytest.raises(DataError, match=r"prepare\.inputs\.0\.column: .*x\.parquet"):
         prepare(spark, make_recipe({"path": path, "format": "parquet"}), lake, silent)
 
@@ -279,7 +279,7 @@ def test_schema_drift_names_the_column(spark: SparkSession, lake: Lake, tmp_path
 def test_a_missing_url_is_named_without_a_java_trace(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
     with pytest.raises(DataError, match=r"prepare\.inputs\.0\.path: .*nothing") as error:
-        prepare(spark, make_recipe((tmp_path / "nothing").as_uri()), lake, silent)
+        prepare(spark, make_recipe(remote_url(tmp_path / "nothing")), lake, silent)
     assert "\n" not in str(error.value)
 
 
