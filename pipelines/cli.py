@@ -22,6 +22,7 @@ from pipelines.doctor import check_all
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.flow import STAGES, Flow, own_run, plan_flow, plan_report, report_run
 from pipelines.interrupts import arm_interrupts
+from pipelines.printable import printable, printable_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Train PyTorch models on a Spark cluster with Horovod, from raw data to metrics tables.")
@@ -75,7 +76,7 @@ def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: Se
         return
     summary = report_run(storage, run_id)
     if json_:
-        print(json.dumps(summary, indent=2, ensure_ascii=False))
+        print(printable_json(json.dumps(summary, indent=2, ensure_ascii=False)))
     else:
         print_summary(summary)
 
@@ -133,5 +134,5 @@ def main(arguments: list[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else EXIT_OK
     except SparkringError as error:
         print("\n".join(f"error: {line}" if i == 0 or isinstance(error, ConfigError) else line
-                        for i, line in enumerate(str(error).splitlines())), file=sys.stderr, flush=True)
+                        for i, line in enumerate(printable(str(error)).split("\n"))), file=sys.stderr, flush=True)
         return error.exit_code

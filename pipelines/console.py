@@ -18,6 +18,7 @@ from rich.text import Text
 
 from pipelines.config import Config
 from pipelines.flow import FlowPlan
+from pipelines.printable import printable
 from pipelines.train.layout import Choice
 from pipelines.train.plan import RunPlan
 
@@ -31,8 +32,8 @@ stdout = Console(highlight=False, soft_wrap=True)
 
 
 def say(line: str) -> None:
-    """One line of progress; square brackets are text, not markup."""
-    stderr.print(Text(line))
+    """One line of progress; square brackets are text, not markup, and no text moves the cursor."""
+    stderr.print(Text(printable(line)))
 
 
 class TrainingProgress:
@@ -131,9 +132,9 @@ def choice_lines(choice: Choice) -> list[str]:
 def print_facts(title: str, facts: dict[str, str]) -> None:
     """A two-column list on standard output; values are never cut, so that a path can be copied."""
     width = max(map(len, facts))
-    stdout.print(Text(title, style="bold"))
+    stdout.print(Text(printable(title), style="bold"))
     for name, value in facts.items():
-        stdout.print(Text(f"  {name:{width}}  {value}"))
+        stdout.print(Text(printable(f"  {name:{width}}  {value}")))
 
 
 def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
@@ -166,9 +167,10 @@ def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
 def print_summary(summary: dict[str, Any]) -> None:
     """What a run came to: did it learn, how fast, where the time went, what it writes, where everything lies."""
     print_facts(f"run {summary['run_id']}: {summary['status']}", summary_facts(summary))
-    if summary["sample"]:
+    sample = summary["sample"]
+    if sample is not None and sample["text"] is not None:
         stdout.print(Text("\ngenerated:"))
-        for line in summary["sample"]["text"].splitlines()[:SAMPLE_LINES]:
+        for line in printable(sample["text"]).split("\n")[:SAMPLE_LINES]:
             stdout.print(Text(f"  | {line}"))
 
 
@@ -181,7 +183,7 @@ def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     early = ", stopped early: no better evaluation" if summary["steps"]["stopped_early"] else ""
     facts["steps"] = f"{summary['steps']['done'] or 0:,} of {summary['steps']['planned']:,}{early}"
     for name, key in (("training loss", "train_last"), ("validation loss", "validation_last"),
-                      ("  a unigram model's", "unigram"), ("  guessing uniformly", "uniform")):
+                      ("  a bigram model's", "bigram"), ("  a unigram model's", "unigram"), ("  guessing uniformly", "uniform")):
         if loss[key] is not None:
             facts[name] = f"{loss[key]:.4f}"
     if summary["throughput"]["tokens_per_s"]:
@@ -189,6 +191,9 @@ def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     if share:
         facts["time"] = ", ".join(f"{share[part]:.1%} {part.replace('_', ' ')}"
                                   for part in ("compute", "communication", "data_wait"))
+    sample = summary["sample"]
+    if sample is not None and sample["text"] is None:
+        facts["generated text"] = f"none: {sample['reason'] or 'no reason was given'}"
     facts["report"] = paths["report"]
     facts["tables"] = str(Path(paths["tables"]["runs"]).parent)
     for which, path in paths["models"].items():

@@ -32,6 +32,7 @@ TABLE = {
     "errors": row(0),
     "java": row(0),
     "interrupts": row(0),
+    "printable": row(0),
     "config": row(0, "", "pydantic yaml"),
     "tables": row(1, "config", "pyarrow"),
     "session": row(1, "config java", "pyspark py4j"),
@@ -39,15 +40,15 @@ TABLE = {
     "feed": row(2, "config tables", "pyarrow petastorm numpy torch"),
     "models": row(2, "config tables", "torch safetensors tokenizers pydantic"),
     "prepare": row(3, "config tables", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken fsspec"),
-    "track": row(3, "config tables", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
+    "track": row(3, "config tables printable", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
     "parallel": row(4, "config models.layered", "torch horovod.torch horovod.common.exceptions"),
     "train": row(5, "config tables feed models parallel", "torch numpy psutil pydantic"),
     "launch": row(6, "config tables session capacity train.worker train.plan train.rank_variables train.layout train.facts",
                   "pyspark py4j horovod.runner psutil"),
     "doctor": row(6, "config tables java capacity", "psutil"),
     "flow": row(7, "config tables session capacity interrupts prepare launch track train.plan train.layout", "pyspark"),
-    "console": row(8, "config flow train.plan train.layout", "rich"),
-    "cli": row(9, "config interrupts doctor flow console", "typer click rich"),
+    "console": row(8, "config printable flow train.plan train.layout", "rich"),
+    "cli": row(9, "config interrupts printable doctor flow console", "typer click rich"),
 }
 JOBS = row(10, "cli config session flow")
 

@@ -9,6 +9,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordWriter
 from tests.track.conftest import START_S, WriteRun
 
 
@@ -33,3 +34,24 @@ def test_a_report_needs_no_recipe(lake: Lake, platform: str, write_run: WriteRun
         assert main(["report", "--platform", platform, "--run-id", stranger]) == 3
     assert "did you mean 'older'" in capsys.readouterr().err
     assert not (lake.runs() / "oldr").exists()
+
+
+def test_no_text_of_a_model_or_an_error_steers_the_terminal(lake: Lake, platform: str, write_run: WriteRun,
+                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(num_steps=3, text=" \x1b[2Jgone\x9b\r\n", error="rank 0: \x1b]0;title\x07")
+    assert main(["report", "--platform", platform]) == 0
+    assert main(["report", "--platform", platform, "--json"]) == 0
+    assert main(["report", "--platform", platform, "--run-id", "\x1b[2J"]) == 3
+    shown = "".join(capsys.readouterr())
+    assert not {"\x1b", "\x9b", "\r", "\x07"} & set(shown)
+    assert r"\x1b[2Jgone\x9b\r" in shown and r"rank 0: \x1b]0;title\x07" in shown and r"run \x1b[2J" in shown
+
+
+def test_a_missing_sample_is_explained(lake: Lake, platform: str, write_run: WriteRun,
+                                       capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(num_steps=3)
+    with RecordWriter(lake.run("run-1").record(0, 0), 0, 0) as records:
+        records.write("sample", step=3, prompt="a", text=None, reason="the model takes 16 tokens only")
+    assert main(["report", "--platform", platform]) == 0
+    shown = capsys.readouterr().out
+    assert "none: the model takes 16 tokens only" in shown and "generated:" not in shown
