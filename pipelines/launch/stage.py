@@ -7,13 +7,10 @@ Gives:   ``TrainOutcome``; every start and end of the run is in its ``state.json
 
 from __future__ import annotations
 
-import platform as machine
 import socket
 import time
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -21,6 +18,7 @@ from pipelines.capacity import free_slots, slot_memory_bytes
 from pipelines.config.load import Config
 from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError, StalledError
 from pipelines.launch.diagnosis import frozen
+from pipelines.launch.environment import environment
 from pipelines.launch.gang import Gang
 from pipelines.launch.news import News
 from pipelines.launch.observer import Guarded, Observer
@@ -36,8 +34,6 @@ from pipelines.tables.state import RunState
 from pipelines.train.facts import model_facts
 from pipelines.train.layout import Choice, choose_layout
 from pipelines.train.plan import RunPlan, plan_run
-
-REPORTED_PACKAGES = ("pyspark", "horovod", "torch", "petastorm", "pyarrow", "numpy", "sparkring")
 
 
 @dataclass(frozen=True)
@@ -183,15 +179,3 @@ def _started(config: Config, manifest: Manifest, plan: RunPlan, attempt: int, co
         num_segments=layout.num_segments, device=layout.device, precision=config.recipe.train.precision,
         planned_steps=plan.steps, parameters=plan.parameters, attempt=attempt,
         attempt_start_steps=(0,) * (attempt + 1), started_s=time.time(), command=command, environment=environment())
-
-
-def environment() -> dict[str, Any]:
-    """Machine and versions, without importing what the driver does not use."""
-    versions = {}
-    for package in REPORTED_PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # petastorm is optional
-            continue
-    return {"python": machine.python_version(), "system": machine.platform(), "processor": machine.machine(),
-            "driver": socket.gethostname(), **versions}
