@@ -26,7 +26,7 @@ from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
 from pipelines.session import spark_session
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
-from pipelines.track import LiveLoader, find_run, load_run, summarize, write_report
+from pipelines.track import LiveLoader, find_run, load_run, write_report
 from pipelines.train.layout import Choice
 from pipelines.train.plan import RunPlan, plan_run
 
@@ -178,5 +178,4 @@ def report_run(storage: Storage, run_id: str | None) -> dict[str, Any]:
     lake = Lake.at(storage.root)
     run_id = find_run(lake, run_id).run_id
     load_run(lake, run_id)  # what a driver that was killed had left to load
-    write_report(lake, run_id)
-    return summarize(lake, run_id)
+    return write_report(lake, run_id)

@@ -22,9 +22,10 @@ CHARACTER_PX = 6.6  # about the width of a digit at TEXT_PX
 
 @dataclass(frozen=True)
 class Series:
-    """One curve: ``css`` is its class; ``dots`` draws its points as well (for few points)."""
+    """One curve: ``css`` is its class, ``name`` what it is called; ``dots`` draws its points as well (for few points)."""
 
     css: str
+    name: str
     x: Sequence[float]
     y: Sequence[float]
     dots: bool = False
@@ -32,7 +33,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Band:
-    """The area between two curves over the same x."""
+    """The area between two curves over the same x: the lowest and highest of what the curve of that class averages."""
 
     css: str
     x: Sequence[float]
@@ -50,7 +51,8 @@ class Chart:
     levels: list[tuple[str, float]] = field(default_factory=list)
     marks: list[float] = field(default_factory=list)
     from_zero: bool = False
-    format_y: Format = lambda value: f"{value:g}"
+    format_y: Format = lambda value: f"{value:g}"  # at the axis
+    format_value: Format = lambda value: f"{value:.4g}"  # where a single value is read
 
 
 def line_chart(chart: Chart, width: int, height: int) -> Markup:
@@ -73,7 +75,8 @@ def line_chart(chart: Chart, width: int, height: int) -> Markup:
     def py(y: float) -> float:
         return bottom - (y - low) / ((high - low) or 1.0) * (bottom - top)
 
-    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(chart.title)}">']
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(chart.title)}" data-left="{left:.1f}" '
+             f'data-right="{right}" data-low="{x_low:g}" data-high="{x_high:g}">']
     for tick, label in zip(y_ticks, labels, strict=True):
         parts.append(f'<path class="grid" d="M{left:.1f} {py(tick):.1f}H{right}"/>'
                      f'<text class="tick" text-anchor="end" x="{left - 6:.1f}" y="{py(tick) + 4:.1f}">{label}</text>')
@@ -85,7 +88,7 @@ def line_chart(chart: Chart, width: int, height: int) -> Markup:
     parts += [_band(band, px, py) for band in chart.bands]
     parts += _levels(chart.levels, left, right, py)
     parts += [_line(line, px, py) for line in chart.lines]
-    parts.append("</svg>")
+    parts.append(f'<path class="cursor" d="M0 {top}V{bottom}"/></svg>')
     return Markup("".join(parts))  # noqa: S704 - numbers, and texts that were escaped
 
 
@@ -147,11 +150,6 @@ def si(value: float) -> str:
         if abs(value) >= limit:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"
-
-
-def buckets(x: np.ndarray, count: int) -> list[np.ndarray]:
-    """Index ranges that cut a curve into at most ``count`` neighbours-together pieces."""
-    return [piece for piece in np.array_split(np.arange(len(x)), min(count, max(1, len(x)))) if len(piece)]
 
 
 def smoothed(y: np.ndarray, window: int) -> np.ndarray:

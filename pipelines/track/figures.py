@@ -1,78 +1,135 @@
-"""Figures of a run from its rows: final loss, tokens, steady throughput.
+"""Figures of a run from its rows, however many: final loss, tokens, steady throughput, curves, each rank's share.
 
 Runs on: driver.
-Takes:   rows of ``steps`` and ``evaluations``.
-Gives:   numbers that the table ``runs``, the summary and the report share.
+Takes:   rows of ``steps``, ``rank_steps`` and ``evaluations``, one row group after the other.
+Gives:   numbers that the table ``runs``, the summary and the report share. Memory for one row group, and for at most
+         CURVE_POINTS points a curve, whatever the length of the run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipelines.tables.paths import Lake
-from pipelines.track.parts import read_rows
+from pipelines.track.curves import Buckets, Curve, HighestByRank
+from pipelines.track.parts import highest, read_row_groups, read_rows
 
-STEP_COLUMNS = ["attempt", "step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", "time"]
+CURVE_POINTS = 320  # more than the widest chart can show
 LAST_LOSS_STEPS = 10  # one batch's loss is noisy: the final train loss is the mean of this many
 START_UP_STEPS = 5  # of each attempt: caches and allocators are still cold
+STEP_COLUMNS = ["attempt", "step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", "time"]
+RANK_SUMS = ("tokens", "seconds", "data_wait_s", "compute_s", "communication_s", "pipeline_wait_s", "averaging_s")
 
 
-@dataclass(frozen=True)
-class Steps:
-    """The kept steps of one run, in order. All arrays have one value per step."""
+@dataclass
+class _Pace:
+    """Tokens and seconds of an attempt's steps, and of its first ones."""
 
-    attempt: np.ndarray
-    step: np.ndarray
-    loss: np.ndarray
-    learning_rate: np.ndarray
-    gradient_norm: np.ndarray
-    tokens_each: np.ndarray
-    seconds: np.ndarray
-    newest_s: float | None  # Unix time of the newest step
+    steps: int = 0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    first: list[tuple[float, float]] = field(default_factory=list)
+
+    def add(self, tokens_N: np.ndarray, seconds_N: np.ndarray) -> None:
+        missing = START_UP_STEPS - len(self.first)
+        self.first += zip(tokens_N[:missing].tolist(), seconds_N[:missing].tolist(), strict=True)
+        self.steps += len(tokens_N)
+        self.tokens += float(tokens_N.sum())
+        self.seconds += float(seconds_N.sum())
+
+    @property
+    def steady(self) -> tuple[float, float]:
+        """Without the first steps (at most half of all)."""
+        left_out = self.first[:self.steps // 2]
+        return (self.tokens - sum(tokens for tokens, _ in left_out), self.seconds - sum(seconds for _, seconds in left_out))
+
+
+class StepFigures:
+    """What the kept steps of one run come to; ``add`` takes them in their order."""
+
+    def __init__(self, last_step: int) -> None:
+        """``last_step``: no later one will be added."""
+        buckets = Buckets(last_step, CURVE_POINTS)
+        self.loss, self.learning_rate, self.gradient_norm, self.tokens_per_s = (Curve(buckets) for _ in range(4))
+        self.num_steps = self.last_step = self.tokens = 0
+        self.first_loss: float | None = None
+        self.newest_s: float | None = None  # Unix time of the newest step
+        self._last_losses: deque[float] = deque(maxlen=LAST_LOSS_STEPS)
+        self._paces: defaultdict[int, _Pace] = defaultdict(_Pace)  # by attempt
 
     @staticmethod
-    def of(rows: pa.Table) -> Steps:
-        """``rows`` holds STEP_COLUMNS in any order of rows; missing values become NaN (tokens: 0)."""
-        rows = rows.sort_by("step")
-        numbers = {name: rows[name].to_numpy().astype(np.float64)
-                   for name in ("loss", "learning_rate", "gradient_norm", "tokens", "seconds")}
-        times = rows["time"].cast(pa.int64()).to_numpy()
-        return Steps(rows["attempt"].to_numpy(), rows["step"].to_numpy(), numbers["loss"], numbers["learning_rate"],
-                     numbers["gradient_norm"], np.nan_to_num(numbers["tokens"]), np.nan_to_num(numbers["seconds"]),
-                     float(times.max()) / 1e6 if len(times) else None)
+    def of(lake: Lake, run_id: str) -> StepFigures:
+        """Of all rows of a run."""
+        figures = StepFigures(highest(lake, "steps", run_id, "step"))
+        for rows in read_row_groups(lake, "steps", run_id, STEP_COLUMNS):
+            figures.add(rows)
+        return figures
 
-    def __len__(self) -> int:
-        return len(self.step)
-
-    @property
-    def last_step(self) -> int:
-        return int(self.step[-1]) if len(self) else 0
-
-    @property
-    def first_loss(self) -> float | None:
-        return float(self.loss[0]) if len(self) else None
+    def add(self, rows: pa.Table) -> None:
+        """``rows`` hold STEP_COLUMNS; a missing number is no point of its curve and counts as no tokens and no time."""
+        if not rows.num_rows:
+            return
+        step_N, attempt_N = rows["step"].to_numpy(), rows["attempt"].to_numpy()
+        loss_N, rate_N, norm_N, tokens_N, seconds_N = (
+            rows[name].to_numpy().astype(np.float64)
+            for name in ("loss", "learning_rate", "gradient_norm", "tokens", "seconds"))
+        tokens_N, seconds_N = np.nan_to_num(tokens_N), np.nan_to_num(seconds_N)
+        self.loss.add(step_N, loss_N)
+        self.learning_rate.add(step_N, rate_N)
+        self.gradient_norm.add(step_N, norm_N)
+        timed = seconds_N > 0
+        self.tokens_per_s.add(step_N[timed], tokens_N[timed] / seconds_N[timed], seconds_N[timed])
+        self.num_steps += len(step_N)
+        self.last_step = max(self.last_step, int(step_N.max()))
+        self.tokens += int(tokens_N.sum())
+        self.first_loss = float(loss_N[0]) if self.first_loss is None else self.first_loss
+        self.newest_s = max(self.newest_s or 0.0, rows["time"].cast(pa.int64()).to_numpy().max() / 1e6)
+        self._last_losses.extend(loss_N[-LAST_LOSS_STEPS:].tolist())
+        for attempt in np.unique(attempt_N):
+            self._paces[int(attempt)].add(tokens_N[attempt_N == attempt], seconds_N[attempt_N == attempt])
 
     @property
     def last_loss(self) -> float | None:
-        return float(self.loss[-LAST_LOSS_STEPS:].mean()) if len(self) else None
-
-    @property
-    def tokens(self) -> int:
-        return int(self.tokens_each.sum())
+        return float(np.mean(self._last_losses)) if self._last_losses else None
 
     @property
     def steady_tokens_per_s(self) -> float | None:
         """Tokens over seconds of training without each attempt's first steps (at most half of them)."""
-        steady = np.zeros(len(self), dtype=bool)
-        for attempt in np.unique(self.attempt):
-            places = np.flatnonzero(self.attempt == attempt)
-            steady[places[min(START_UP_STEPS, len(places) // 2):]] = True
-        seconds = float(self.seconds[steady].sum())
-        return float(self.tokens_each[steady].sum()) / seconds if seconds > 0 else None
+        tokens, seconds = (sum(part) for part in zip((0.0, 0.0), *(pace.steady for pace in self._paces.values()), strict=True))
+        return tokens / seconds if seconds > 0 else None
+
+
+class RankFigures:
+    """Where each rank's time went, and the memory it held."""
+
+    def __init__(self, num_ranks: int, last_step: int) -> None:
+        self.sums_R = {name: np.zeros(num_ranks) for name in RANK_SUMS}
+        self.steps_R = np.zeros(num_ranks, dtype=np.int64)
+        self.memory_bytes = HighestByRank(num_ranks, Buckets(last_step, CURVE_POINTS // 2))
+
+    @staticmethod
+    def of(lake: Lake, run_id: str) -> RankFigures:
+        """Of all rows of a run."""
+        last_rank, last_step = (highest(lake, "rank_steps", run_id, column) for column in ("rank", "step"))
+        figures = RankFigures(last_rank + 1, last_step)
+        for rows in read_row_groups(lake, "rank_steps", run_id, ["rank", "step", "memory_bytes", *RANK_SUMS]):
+            figures.add(rows)
+        return figures
+
+    def add(self, rows: pa.Table) -> None:
+        """``rows`` hold rank, step, memory_bytes and RANK_SUMS, in any order; missing numbers count as nothing."""
+        rank_N, num_ranks = rows["rank"].to_numpy(), len(self.steps_R)
+        self.steps_R += np.bincount(rank_N, minlength=num_ranks)
+        for name, sum_R in self.sums_R.items():
+            sum_R += np.bincount(rank_N, np.nan_to_num(rows[name].to_numpy()), num_ranks)
+        memory_N = rows["memory_bytes"].to_numpy().astype(np.float64)
+        held = np.isfinite(memory_N)
+        self.memory_bytes.add(rank_N[held], rows["step"].to_numpy()[held], memory_N[held])
 
 
 def evaluations_in_order(lake: Lake, run_id: str, split: str = "validation") -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from pipelines.errors import AlreadyRunningError, DataError
 from pipelines.tables.claims import claimed
 from pipelines.tables.paths import Lake, RunFolder
 from pipelines.tables.state import RunState, current_state
-from pipelines.track import figures
+from pipelines.track.figures import StepFigures, evaluations_in_order
 from pipelines.track.parts import (
     Part,
     append_rows,
@@ -107,8 +107,8 @@ def _evaluated_before(lake: Lake, state: RunState, attempt: int) -> set[tuple[in
 
 def _run_row(lake: Lake, state: RunState) -> pa.Table:
     """The run as a whole: what the driver knows, and figures from the rows loaded so far."""
-    steps = figures.Steps.of(read_rows(lake, "steps", state.run_id, figures.STEP_COLUMNS))
-    evaluations = figures.evaluations_in_order(lake, state.run_id)
+    steps = StepFigures.of(lake, state.run_id)
+    evaluations = evaluations_in_order(lake, state.run_id)
     newest_s = state.ended_s if state.ended_s is not None else steps.newest_s
     facts: dict[str, Any] = {
         "run_id": state.run_id, "recipe_name": state.recipe_name, "recipe_hash": state.recipe_hash,

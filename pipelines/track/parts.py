@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,9 +67,7 @@ class Part:
         """
         try:
             footer = pq.read_metadata(path)
-            step = footer.schema.to_arrow_schema().get_field_index("step")
-            last_steps = [footer.row_group(i).column(step).statistics.max for i in range(footer.num_row_groups)]
-            return Part(path, footer.num_rows, footer.num_row_groups, max(last_steps, default=-1),
+            return Part(path, footer.num_rows, footer.num_row_groups, _highest(footer, "step"),
                         json.loads(footer.metadata[_CURSOR_KEY]))
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise _damaged(path, error) from error
@@ -100,16 +98,28 @@ def take_back(part: Part, limit: int) -> None:
     _write(part.path, groups, pq.read_schema(part.path), part.cursor)
 
 
-def read_rows(lake: Lake, table: str, run_id: str, columns: list[str]) -> pa.Table:
-    """Columns of all rows of one run."""
+def read_row_groups(lake: Lake, table: str, run_id: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Columns of all rows of one run, one row group after the other: what one load added, so of bounded size."""
     schema = pa.schema([arrow_schema(table).field(name) for name in columns])
-    parts = []
+    for path in part_paths(lake, table, run_id):
+        yield from (rows.cast(schema) for rows in _row_groups(path, columns))
+
+
+def read_rows(lake: Lake, table: str, run_id: str, columns: list[str]) -> pa.Table:
+    """Columns of all rows of one run at once: for tables with few rows."""
+    schema = pa.schema([arrow_schema(table).field(name) for name in columns])
+    return pa.concat_tables([schema.empty_table(), *read_row_groups(lake, table, run_id, columns)])
+
+
+def highest(lake: Lake, table: str, run_id: str, column: str) -> int:
+    """The highest value of an integer column in a run's rows, from the files' footers; -1 where there is no row."""
+    found = -1
     for path in part_paths(lake, table, run_id):
         try:
-            parts.append(pq.ParquetFile(path).read(columns=columns).cast(schema))
+            found = max(found, _highest(pq.read_metadata(path), column))
         except (pa.ArrowInvalid, ValueError) as error:
             raise _damaged(path, error) from error
-    return pa.concat_tables(parts) if parts else schema.empty_table()
+    return found
 
 
 def ensure_columns(lake: Lake, table: str) -> None:
@@ -131,14 +141,20 @@ def write_one_row(path: Path, row: pa.Table) -> None:
         write_file(path, content.getvalue())
 
 
-def _row_groups(path: Path) -> Iterable[pa.Table]:
+def _row_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """All columns, or those given."""
     if path.exists():
         try:
-            file = pq.ParquetFile(path)
-            for index in range(file.num_row_groups):
-                yield file.read_row_group(index)
-        except pa.ArrowInvalid as error:
+            with pq.ParquetFile(path) as file:
+                for index in range(file.num_row_groups):
+                    yield file.read_row_group(index, columns)
+        except (pa.ArrowInvalid, ValueError) as error:
             raise _damaged(path, error) from error
+
+
+def _highest(footer: pq.FileMetaData, column: str) -> int:
+    place = footer.schema.to_arrow_schema().get_field_index(column)
+    return max((footer.row_group(i).column(place).statistics.max for i in range(footer.num_row_groups)), default=-1)
 
 
 def _write(path: Path, row_groups: Iterable[pa.Table], schema: pa.Schema, cursor: Cursor) -> None:

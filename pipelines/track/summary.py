@@ -8,6 +8,7 @@ Gives:   a dict of plain JSON values; figures that there are none of are None. N
 from __future__ import annotations
 
 import difflib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from pipelines.errors import DataError
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import TABLE_NAMES, Lake
 from pipelines.tables.state import RunState, current_state
-from pipelines.track.figures import STEP_COLUMNS, Steps, evaluations_in_order
-from pipelines.track.parts import read_rows
+from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
 from pipelines.track.pipeline import pipeline_of
 from pipelines.track.rank_records import last_sample
+from pipelines.track.settings import run_settings
 
 TIME_PARTS = ("compute", "communication", "data_wait")  # what is left of a step's seconds is "other"
 
@@ -30,11 +31,29 @@ def summarize(lake: Lake, run_id: str | None = None) -> dict[str, Any]:
     Raises:
         DataError: no such run (the message names those there are).
     """
-    state = find_run(lake, run_id)
-    steps = Steps.of(read_rows(lake, "steps", state.run_id, STEP_COLUMNS))
+    return Measured.of(lake, run_id).summary
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run's summary, and the curves that are drawn beside it: its rows are read once for both."""
+
+    summary: dict[str, Any]
+    steps: StepFigures
+    ranks: RankFigures
+
+    @staticmethod
+    def of(lake: Lake, run_id: str | None = None) -> Measured:
+        """Raises DataError where there is no such run."""
+        state = find_run(lake, run_id)
+        steps, ranks = StepFigures.of(lake, state.run_id), RankFigures.of(lake, state.run_id)
+        return Measured(_summary(lake, state, steps, ranks), steps, ranks)
+
+
+def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: RankFigures) -> dict[str, Any]:
     evaluations = evaluations_in_order(lake, state.run_id)
     dataset = _dataset(lake, state)
-    ranks = _ranks(lake, state)
+    ranks = _ranks(state, rank_figures)
     newest_s = state.ended_s if state.ended_s is not None else steps.newest_s
     return {
         "run_id": state.run_id,
@@ -50,8 +69,9 @@ def summarize(lake: Lake, run_id: str | None = None) -> dict[str, Any]:
                    "num_ranks": state.num_replicas * state.num_segments, "device": state.device,
                    "precision": state.precision, "placement": list(state.placement)},
         "parameters": state.parameters,
+        "settings": run_settings(lake.run(state.run_id)),
         "steps": {"planned": state.planned_steps, "done": steps.last_step, "attempts": len(state.attempt_start_steps),
-                  "stopped_early": state.status == "completed" and (steps.last_step or 0) < state.planned_steps,
+                  "stopped_early": state.status == "completed" and steps.last_step < state.planned_steps,
                   "attempt_start_steps": list(state.attempt_start_steps)},
         "loss": _losses(steps, evaluations, dataset),
         "throughput": {"tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s},
@@ -103,7 +123,7 @@ def time_shares(ranks: list[dict[str, Any]]) -> dict[str, float] | None:
     return {**shares, "other": max(0.0, 1.0 - sum(shares.values()))}
 
 
-def _losses(steps: Steps, evaluations: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[str, Any]:
+def _losses(steps: StepFigures, evaluations: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[str, Any]:
     best = min(evaluations, key=lambda evaluation: float(evaluation["loss"]), default=None)
     return {
         "train_first": steps.first_loss,
@@ -113,22 +133,25 @@ def _losses(steps: Steps, evaluations: list[dict[str, Any]], dataset: dict[str, 
         "validation_best_step": best["step"] if best else None,
         "uniform": dataset["baselines"].get("uniform"),
         "unigram": dataset["baselines"].get("unigram"),
+        "bigram": dataset["baselines"].get("bigram"),
     }
 
 
 def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
     """What the manifest says; a dataset that was deleted meanwhile is only named."""
     folder = lake.dataset(state.dataset_name, state.dataset_version)
-    facts: dict[str, Any] = {"name": state.dataset_name, "version": state.dataset_version, "path": str(folder),
-                             "counts": {}, "rejected": {}, "baselines": {}, "splits": {}, "problem": None}
+    facts: dict[str, Any] = {"name": state.dataset_name, "version": state.dataset_version, "path": str(folder), "counts": {},
+                             "rejected": {}, "baselines": {}, "bigram_sample": None, "splits": {}, "problem": None}
     try:
         manifest = Manifest.load(folder)
     except DataError as error:
         return facts | {"problem": str(error)}
     prefix = "rejected_"
+    sample = {f"{split}_tokens": manifest.counts.get(f"bigram_{split}_tokens") for split in ("train", "validation")}
     return facts | {
         "counts": {name: count for name, count in manifest.counts.items()
-                   if not name.startswith(prefix) and name != "duplicates"},  # those are in "rejected" too
+                   if not name.startswith((prefix, "bigram_")) and name != "duplicates"},  # those are in "rejected" too
+        "bigram_sample": sample if "bigram" in manifest.baselines else None,
         "rejected": {name.removeprefix(prefix): count for name, count in manifest.counts.items()
                      if name.startswith(prefix)},
         "baselines": manifest.baselines,
@@ -141,17 +164,14 @@ def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
     }
 
 
-def _ranks(lake: Lake, state: RunState) -> list[dict[str, Any]]:
+def _ranks(state: RunState, figures: RankFigures) -> list[dict[str, Any]]:
     """Where each rank's time went, summed over its steps, and the most memory it held."""
-    sums = ["tokens", "seconds", "data_wait_s", "compute_s", "communication_s", "pipeline_wait_s", "averaging_s"]
-    rows = read_rows(lake, "rank_steps", state.run_id, ["rank", *sums, "memory_bytes"])
-    if not rows.num_rows:
-        return []
-    grouped = rows.group_by("rank").aggregate([*((name, "sum") for name in sums), ("memory_bytes", "max")])
-    return [{"rank": row["rank"], "replica_index": row["rank"] // state.num_segments,
-             "segment_index": row["rank"] % state.num_segments,
-             "host": _host(state, row["rank"]), **{name: row[f"{name}_sum"] or 0 for name in sums},
-             "memory_peak_bytes": row["memory_bytes_max"]} for row in grouped.sort_by("rank").to_pylist()]
+    sums_R, peak_R = figures.sums_R, figures.memory_bytes.peaks
+    return [{"rank": rank, "replica_index": rank // state.num_segments, "segment_index": rank % state.num_segments,
+             "host": _host(state, rank), "tokens": int(sums_R["tokens"][rank]),
+             **{name: float(sum_R[rank]) for name, sum_R in sums_R.items() if name != "tokens"},
+             "memory_peak_bytes": int(peak_R[rank]) if peak_R[rank] > 0 else None}
+            for rank in range(len(peak_R)) if figures.steps_R[rank]]
 
 
 def _host(state: RunState, rank: int) -> str | None:
@@ -159,13 +179,18 @@ def _host(state: RunState, rank: int) -> str | None:
 
 
 def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
-    """The text generated last, without its prompt, as text that any output can hold (a lone surrogate has no UTF-8)."""
+    """The text generated last, without its prompt; where there is none, ``text`` is None and ``reason`` says why.
+
+    Text is such that any output can hold it (a lone surrogate has no UTF-8).
+    """
     for attempt in reversed(range(len(state.attempt_start_steps))):
         record = last_sample(lake.run(state.run_id).record(attempt, 0))
         if record is not None:
-            prompt, text = (str(record.get(name) or "").encode("utf-8", "replace").decode()
-                            for name in ("prompt", "text"))
-            return {"step": record.get("step"), "prompt": prompt, "text": text.removeprefix(prompt)}
+            prompt, text, reason = (
+                None if record.get(name) is None else str(record[name]).encode("utf-8", "backslashreplace").decode()
+                for name in ("prompt", "text", "reason"))
+            return {"step": record.get("step"), "prompt": prompt or "", "reason": reason,
+                    "text": None if text is None else text.removeprefix(prompt or "")}
     return None
 
 

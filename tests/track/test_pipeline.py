@@ -31,7 +31,8 @@ def test_the_bubble_is_the_share_of_time_in_which_nothing_was_computed(lake, wri
 
 
 def test_the_page_draws_every_piece_of_work_and_escapes_names(lake, write_run):
-    page = write_report(lake, split_run(lake, write_run).run_id).read_text()
+    write_report(lake, split_run(lake, write_run).run_id)
+    page = lake.run("run-1").report.read_text()
     assert page.count('<rect class="work ') == 3 * 8  # at three widths
     assert "segment 0: backward 1, 2e+03 ms" in page
     assert "<b>" not in page

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,12 +17,14 @@ from hypothesis import strategies as st
 from pipelines.errors import StorageError
 from pipelines.launch.runs import claim_run
 from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordWriter
 from pipelines.track.charts import Chart, Series, line_chart, nice_ticks, smoothed, stacked_bar
-from pipelines.track.figures import Steps
+from pipelines.track.figures import RankFigures, StepFigures
 from pipelines.track.load import load_run
 from pipelines.track.report import render, write_report
-from pipelines.track.summary import summarize
-from tests.track.conftest import START_S, WriteRun, state_of, write_steps
+from pipelines.track.summary import Measured, summarize
+from tests.example_data import example_config
+from tests.track.conftest import WriteRun, state_of, write_steps
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SVG_LEAVES = {"path", "rect", "circle"}
@@ -30,13 +35,14 @@ class Page(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.tags, self.attributes, self.text, self.open = [], [], "", []
+        self.tags, self.attributes, self.elements, self.text, self.open = [], [], [], "", []
         self.feed(html)
         assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.attributes += attrs
+        self.elements.append(attrs)
         if tag not in VOID:
             self.open.append(tag)
 
@@ -53,27 +59,72 @@ class Page(HTMLParser):
 
 def report(lake: Lake, run_id: str = "run-1") -> str:
     load_run(lake, run_id)
-    return write_report(lake, run_id).read_text(encoding="utf-8")
+    write_report(lake, run_id)
+    return lake.run(run_id).report.read_text(encoding="utf-8")
 
 
-def test_the_page_stands_alone(lake: Lake, write_run: WriteRun) -> None:
+def test_the_page_stands_alone_and_runs_its_own_script_only(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     html = report(lake)
     page = Page(html)
-    assert not {"script", "link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
+    assert not {"link", "img", "iframe", "object", "embed", "base"} & set(page.tags)
     assert not {name for name, _ in page.attributes} & {"src", "href", "srcset", "xlink:href", "onload", "style"}
     assert not re.search(r"https?://|url\(|@import", html)
-    assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in page.attributes
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert ("content", f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'") in page.attributes
+    assert "innerHTML" not in script and "eval" not in script
 
 
 def test_the_page_shows_what_one_wants_to_know(lake: Lake, write_run: WriteRun) -> None:
-    write_run(command="python jobs/train.py --recipe 'my recipe.yaml'")
+    write_run(command="python jobs/train.py --recipe 'my recipe.yaml'", environment={"commit": "abc123 and changes"})
     page = Page(report(lake))
-    for said in ("The model learned", "8.000", "8.500", "9.000", "400", "70.0 %", "20.0 %", "10.0 %", "undecodable",
-                 "rank 1", "host-b", "the end", "python jobs/train.py --recipe 'my recipe.yaml'", "completed", "60.0 s",
-                 "912", "spark.read.parquet("):
+    for said in ("Better than token frequencies by 0.50", "8.000", "8.500", "9.000", "400", "70.0 %", "20.0 %", "10.0 %",
+                 "undecodable", "rank 1", "host-b", "the end", "python jobs/train.py --recipe 'my recipe.yaml'", "completed",
+                 "60.0 s", "912", "spark.read.parquet(", "abc123 and changes"):
         assert said in page.text, said
-    assert page.tags.count("svg") == 3 + 3 + 2
+    assert page.tags.count("svg") == 3 + 2 * 4 + 2
+
+
+def test_every_value_of_a_curve_can_be_read(lake: Lake, write_run: WriteRun) -> None:
+    write_run()
+    charts = {dict(attributes)["data-title"]: json.loads(dict(attributes)["data-points"] or "")
+              for attributes in Page(report(lake)).elements if "data-points" in dict(attributes)}
+    losses = charts["Loss by step: train, validation, and the baselines"]
+    assert [step for step, _ in losses] == list(range(1, 21))
+    assert losses[0][1] == "step 1: train 9.900"
+    assert losses[9][1] == "step 10: train 9.000, validation 7.500"
+    assert losses[10][1] == "step 11: train 8.900, validation 7.500 at step 10"
+    assert charts["Memory of the ranks by step"][19] == [20, "step 20: fullest rank 1020.00 B, median rank 1020.00 B"]
+    assert charts["Learning rate by step"][4] == [5, "step 5: learning rate 0.001"]
+    assert charts["Throughput by step"][4] == [5, "step 5: tokens/s 400"]
+
+
+def test_the_settings_that_differ_from_the_defaults_come_first(lake: Lake, write_run: WriteRun) -> None:
+    write_run()
+    config = example_config(train__steps=77, optimizer__learning_rate=3e-4, spark__conf={"spark.ui.enabled": "<b>"})
+    lake.run("run-1").config.write_text(config.to_json())
+    load_run(lake, "run-1")
+    settings = summarize(lake, "run-1")["settings"]
+    assert settings["headline"] == {
+        "train.global_batch_samples": 8, "optimizer.kind": "adamw", "optimizer.learning_rate": 3e-4, "train.seed": 1337,
+        "train.precision": "fp32"}
+    assert settings["changed"]["train.steps"] == {"value": 77, "default": None}
+    assert settings["changed"]["model.width"] == {"value": 16, "default": 128}
+    assert settings["changed"]["spark.conf.spark.ui.enabled"] == {"value": "<b>", "default": None}
+    assert settings["unchanged"]["optimizer.beta1"] == 0.9 and settings["unchanged"]["layout.num_replicas"] == 2
+    assert not settings["changed"].keys() & settings["unchanged"].keys()
+    page = Page(report(lake))
+    assert page.text.index("optimizer.learning_rate") < page.text.index("as by default") < page.text.index("optimizer.beta1")
+    lake.run("run-1").config.write_text("{")
+    assert summarize(lake, "run-1")["settings"] is None and "as by default" not in Page(report(lake)).text
+
+
+def test_a_text_that_was_not_generated_is_explained(lake: Lake, write_run: WriteRun) -> None:
+    write_run()
+    with RecordWriter(lake.run("run-1").record(0, 0), 0, 0) as records:
+        records.write("sample", step=20, prompt="a", text=None, reason="the model takes \x1b[2J only")
+    assert "No text was generated: the model takes \\x1b[2J only" in Page(report(lake)).text
 
 
 @pytest.mark.parametrize("text", [
@@ -83,12 +134,12 @@ def test_text_from_models_and_data_is_shown_and_never_run(lake: Lake, write_run:
     write_run(text=text, error=text, command=text, environment={text: text}, placement=(text, text), recipe_name=text)
     page = Page(report(lake))
     assert page.text.count(text) >= 6
-    assert not {"script", "img"} & set(page.tags)
+    assert page.tags.count("script") == 1 and "img" not in page.tags
 
 
-def test_control_characters_and_lone_surrogates_do_not_break_the_page(lake: Lake, write_run: WriteRun) -> None:
-    write_run(text="a\x00b\x1b[31mc\ud800d")
-    assert "a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}[31mc?d" in Page(report(lake)).text
+def test_control_characters_and_lone_surrogates_are_spelled_out(lake: Lake, write_run: WriteRun) -> None:
+    write_run(text="a\x00b\x1b[31mc\ud800d\u202ee")
+    assert r"a\x00b\x1b[31mc\ud800d\u202ee" in Page(report(lake)).text
 
 
 def test_a_long_run_of_many_ranks_and_much_text_stays_small(lake: Lake, write_run: WriteRun) -> None:
@@ -99,11 +150,13 @@ def test_a_long_run_of_many_ranks_and_much_text_stays_small(lake: Lake, write_ru
     summary["evaluations"] = [{**summary["evaluations"][0], "step": step} for step in range(1, 100_001, 10)]
     count = 100_000
     noise = np.random.default_rng(0).normal(5, 1, count)
-    steps = Steps(np.zeros(count, dtype=int), np.arange(1, count + 1), noise, noise, noise, noise, np.abs(noise) + 1,
-                  START_S)
-    html = render(summary, steps)
-    assert len(html.encode()) < 500_000
-    assert "The first 32 of 512 ranks" in Page(html).text
+    steps, ranks = StepFigures(count), RankFigures(512, count)
+    for curve in (steps.loss, steps.learning_rate, steps.gradient_norm, steps.tokens_per_s):
+        curve.add(np.arange(1, count + 1), noise)
+    ranks.memory_bytes.add(np.arange(count) % 512, np.arange(1, count + 1), np.abs(noise) * 1e9)
+    html = render(Measured(summary, steps, ranks))
+    assert len(html.encode()) < 1_000_000
+    assert "The first 64 of 512 ranks" in Page(html).text
 
 
 def test_a_failed_run_has_a_page_with_its_error(lake: Lake) -> None:
@@ -173,7 +226,7 @@ def test_curves_stay_inside_their_chart(points: list[tuple[float, float]], from_
     points = sorted(points)
     if from_zero:
         points = [(x, abs(y)) for x, y in points]
-    series = Series("train", [x for x, _ in points], [y for _, y in points], dots=True)
+    series = Series("train", "train", [x for x, _ in points], [y for _, y in points], dots=True)
     svg = line_chart(Chart("c", [series], from_zero=from_zero), 340, 260)
     for x, y in re.findall(r'cx="([-\d.]+)" cy="([-\d.]+)"', svg):
         assert 0 <= float(x) <= 340 and 0 <= float(y) <= 260

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,8 +18,9 @@ from hypothesis import strategies as st
 from pipelines.errors import DataError
 from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordWriter
-from pipelines.track.figures import Steps
+from pipelines.track.figures import StepFigures
 from pipelines.track.load import load_run
+from pipelines.track.parts import append_rows, arrow_schema
 from pipelines.track.summary import summarize
 from pipelines.track.verdict import verdict
 from tests.track.conftest import START_S, WriteRun, state_of, write_steps
@@ -28,7 +32,7 @@ def test_numbers_are_right_on_a_run_that_one_can_work_out_by_hand(lake: Lake, wr
     summary = summarize(lake, "run-1")
     assert summary["loss"] == {
         "train_first": 9.9, "train_last": pytest.approx(8.45), "validation_last": 8.0, "validation_best": 7.5,
-        "validation_best_step": 10, "uniform": 9.0, "unigram": 8.5}
+        "validation_best_step": 10, "uniform": 9.0, "unigram": 8.5, "bigram": None}
     assert summary["time_share"] == pytest.approx(
         {"compute": 0.7, "communication": 0.2, "data_wait": 0.1, "other": 0.0})
     assert summary["throughput"] == {"tokens": 4000, "tokens_per_s": 400.0}
@@ -36,7 +40,7 @@ def test_numbers_are_right_on_a_run_that_one_can_work_out_by_hand(lake: Lake, wr
         (0, "host-a", 2000, 10.0, 1020), (1, "host-b", 2000, 10.0, 1020)]
     assert summary["dataset"]["rejected"] == {"empty": 2, "undecodable": 1}
     assert summary["dataset"]["splits"]["train"] == {"shards": 2, "rows": 912, "row_groups": 3, "bytes": 7000}
-    assert summary["sample"] == {"step": 20, "prompt": "Once", "text": "the end"}
+    assert summary["sample"] == {"step": 20, "prompt": "Once", "text": "the end", "reason": None}
     assert summary["steps"] == {"planned": 20, "done": 20, "attempts": 1, "attempt_start_steps": [0], "stopped_early": False}
     assert (summary["status"], summary["exit_code"], summary["seconds"]) == ("completed", 0, 60.0)
     assert summary["evaluations"][0] == {"step": 10, "loss": 7.5, "samples": 5, "tokens": 50, "seconds": 0.1}
@@ -58,14 +62,36 @@ def test_steady_throughput_leaves_out_the_start_of_every_attempt(lake: Lake) -> 
     assert summarize(lake, "run-1")["throughput"]["tokens_per_s"] == 800.0
 
 
-@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=30))
-def test_throughput_lies_between_the_slowest_and_the_fastest_step(seconds: list[float]) -> None:
-    count = len(seconds)
-    ones = np.ones(count)
-    steps = Steps(np.zeros(count, dtype=int), np.arange(1, count + 1), ones, ones, ones, 10 * ones, np.array(seconds),
-                  newest_s=0.0)
-    speed = steps.steady_tokens_per_s
+def step_rows(first: int, values: list[float], attempt: int = 0) -> pa.Table:
+    """Rows of ``steps`` whose every figure is the value, of 10 tokens each."""
+    count = len(values)
+    return pa.table({"attempt": [attempt] * count, "step": range(first, first + count), "loss": values,
+                     "learning_rate": values, "gradient_norm": values, "tokens": [10] * count, "seconds": values,
+                     "time": pa.array([0] * count, pa.timestamp("us", tz="UTC"))})
+
+
+@given(st.lists(st.floats(0.001, 10), min_size=1, max_size=30), st.integers(1, 9))
+def test_throughput_lies_between_the_slowest_and_the_fastest_step(seconds: list[float], piece: int) -> None:
+    figures = StepFigures(len(seconds))
+    for first in range(0, len(seconds), piece):  # however the rows come
+        figures.add(step_rows(first + 1, seconds[first:first + piece]))
+    speed = figures.steady_tokens_per_s
     assert speed is not None and 10 / max(seconds) * 0.999 <= speed <= 10 / min(seconds) * 1.001
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=1, max_size=2000), st.integers(1, 700), st.data())
+def test_a_spike_of_one_step_is_in_the_curve_of_any_length(values: list[float], piece: int, data: st.DataObject) -> None:
+    spike = data.draw(st.integers(0, len(values) - 1))
+    values[spike] = 1000.0
+    figures = StepFigures(len(values))
+    for first in range(0, len(values), piece):
+        figures.add(step_rows(first + 1, values[first:first + piece]))
+    curve = figures.loss
+    point = int(np.searchsorted(curve.steps, spike + 1))
+    assert len(curve.steps) <= 320 and curve.highs[point] == 1000.0 == curve.highs.max()
+    assert curve.steps[-1] == len(values) and curve.lows.min() >= 0.5
+    widths = np.diff([0, *curve.steps])
+    assert (curve.means * widths).sum() == pytest.approx(sum(values))
 
 
 def test_a_run_without_steps_has_a_summary(lake: Lake) -> None:
@@ -110,20 +136,31 @@ def test_a_torn_last_line_is_not_the_generated_text(lake: Lake, write_run: Write
 def losses(**facts: Any) -> dict[str, Any]:
     return {"status": "completed", "steps": {"done": 10, "planned": 10}, "loss": {
         "validation_last": 2.0, "validation_best": 2.0, "validation_best_step": 10, "train_first": 8.0,
-        "train_last": 1.9, "uniform": 8.3, "unigram": 6.0, **facts}}
+        "train_last": 1.9, "uniform": 8.3, "unigram": 6.0, "bigram": 4.5, **facts}}
 
 
 @pytest.mark.parametrize(("facts", "level", "headline"), [
-    ({}, "good", "The model learned"),
-    ({"validation_last": 7.0}, "unclear", "The model learned little"),
-    ({"validation_last": 8.4}, "bad", "The model has not learned"),
-    ({"validation_last": None, "validation_best": None}, "good", "The model learned"),
-    ({"uniform": None, "unigram": None}, "unclear", "The loss fell"),
+    ({}, "good", "Better than a bigram model by 2.50 nats per token"),
+    ({"validation_last": 5.0}, "unclear",
+     "Better than token frequencies by 1.00 nats per token; a bigram model is better still, by 0.50"),
+    ({"bigram": None}, "good", "Better than token frequencies by 4.00 nats per token"),
+    ({"validation_last": 7.0}, "unclear", "No better than token frequencies: 1.00 nats per token above"),
+    ({"validation_last": 8.4}, "bad", "No better than guessing: 0.10 nats per token above"),
+    ({"validation_last": None, "validation_best": None}, "good", "Better than a bigram model by 2.60 nats per token"),
+    ({"uniform": None, "unigram": None, "bigram": None}, "unclear", "The loss fell"),
+    ({"uniform": None, "unigram": None, "bigram": None, "train_first": None}, "unclear", "The loss did not fall"),
     ({"validation_last": None, "train_last": None}, "unclear", "No loss has been recorded"),
 ])
-def test_the_verdict_compares_with_the_baselines(facts: dict[str, Any], level: str, headline: str) -> None:
+def test_the_verdict_compares_with_the_baselines_and_claims_no_more(facts: dict[str, Any], level: str, headline: str) -> None:
     found = verdict(losses(**facts))
     assert (found.level, found.headline) == (level, headline)
+    assert "learned" not in found.headline + found.detail
+
+
+def test_the_verdict_gives_the_numbers_that_it_compares() -> None:
+    assert verdict(losses()).detail == ("Validation loss is 2.000 nats per token (perplexity 7.4). For comparison: 4.500 by a "
+                                        "bigram model, 6.000 by token frequencies, 8.300 by guessing.")
+    assert "bigram" not in verdict(losses(bigram=None)).detail
 
 
 def test_the_verdict_says_where_the_model_was_better() -> None:
@@ -140,3 +177,40 @@ def test_shares_are_finite_for_steps_of_no_length(lake: Lake) -> None:
     summary = summarize(lake, "run-1")
     assert summary["time_share"] is None and summary["throughput"]["tokens_per_s"] is None
     assert math.isclose(summary["loss"]["train_last"], 9.85)
+
+
+def test_a_long_run_of_many_ranks_is_summarized_in_the_memory_of_a_short_one(tmp_path: Path) -> None:
+    def peak_bytes(num_parts: int) -> int:
+        lake = Lake.at(tmp_path / f"{num_parts}")
+        state_of("run-1", num_replicas=4).save(lake.run("run-1").state)
+        for part in range(num_parts):
+            write_part(lake, part, num_steps=5000, num_ranks=4)
+        summarize(lake, "run-1")  # what is made once, such as compiled patterns
+        usual, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
+        pa.set_memory_pool(pool)
+        tracemalloc.start()
+        try:
+            summary = summarize(lake, "run-1")
+            peak = pool.max_memory() + tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+            pa.set_memory_pool(usual)
+        assert [rank["tokens"] for rank in summary["ranks"]] == [num_parts * 5000 * 7] * 4
+        assert summary["ranks"][3]["memory_peak_bytes"] == 3 + 5000 * num_parts
+        return peak
+
+    assert peak_bytes(20) < 1.2 * peak_bytes(2)
+
+
+def write_part(lake: Lake, part: int, num_steps: int, num_ranks: int) -> None:
+    """A part file each of ``steps`` and ``rank_steps``, as a load leaves it."""
+    first = 1 + part * num_steps
+    step = np.arange(first, first + num_steps).repeat(num_ranks)
+    rank = np.tile(np.arange(num_ranks), num_steps)
+    for table, count in (("steps", num_steps), ("rank_steps", num_steps * num_ranks)):
+        values = {"run_id": ["run-1"] * count, "attempt": np.zeros(count, int), "rank": rank[:count], "tokens": np.full(count, 7),
+                  "step": np.arange(first, first + count) if table == "steps" else step, "memory_bytes": (step + rank)[:count]}
+        schema = arrow_schema(table)
+        columns = [pa.array(values.get(field.name, np.ones(count, int))).cast(field.type) for field in schema]
+        rows = pa.table(columns, schema=schema)
+        append_rows(lake.table(table) / f"run-1-000-{part:05d}.parquet", rows, {"rank-00000.jsonl": part})
