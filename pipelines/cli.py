@@ -20,7 +20,7 @@ from pipelines.config.secrets import masked_override
 from pipelines.console import TrainingProgress, plan_facts, print_facts, print_summary, say
 from pipelines.doctor import check_all
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
-from pipelines.flow import STAGES, Flow, own_run, plan_flow, plan_report, report_run
+from pipelines.flow import STAGES, Flow, check_flow, own_run, plan_flow, plan_report, report_run
 from pipelines.interrupts import arm_interrupts
 from pipelines.printable import printable, printable_json
 
@@ -101,7 +101,9 @@ def _execute(job: str, stages: tuple[str, ...], recipe: Path, platform: Path, ov
              run_id: str | None, dry_run: bool) -> None:
     config = load_config(recipe, platform, overrides)
     if dry_run:
-        print_facts("plan", plan_facts(config, plan_flow(config, run_id)))
+        plan = plan_flow(config, run_id)
+        print_facts("plan", plan_facts(config, plan))
+        check_flow(config, plan, stages)
         return
     with TrainingProgress() as progress:
         flow = Flow(config, _command(job, recipe, platform, overrides, run_id), say, progress, run_id)

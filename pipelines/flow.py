@@ -15,15 +15,16 @@ from typing import Any
 
 from pyspark.sql import SparkSession
 
-from pipelines.capacity import known_slots
 from pipelines.config.load import Config
 from pipelines.config.platform import Storage
 from pipelines.errors import DataError, SparkringError
 from pipelines.launch.observer import Observer
+from pipelines.launch.preflight import check_launch, check_slots
+from pipelines.launch.room import chosen_layout, known_room
 from pipelines.launch.runs import check_run_id, default_run_id
-from pipelines.launch.stage import check_slots, chosen_layout, train
+from pipelines.launch.stage import train
 from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
-from pipelines.session import spark_session
+from pipelines.session import requested_master, spark_session
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.track import LiveLoader, find_run, load_run, write_report
@@ -60,12 +61,24 @@ def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
     complete = state is not None and state.status == "completed"
     choice = None
     if config.platform.layout.automatic:
-        slots = known_slots(config.platform)
-        if slots is None:  # known once the session is up
+        room = known_room(config.platform)
+        if room is None:  # known once the session is up
             return FlowPlan(dataset, manifest, run_id, complete, None)
-        choice = chosen_layout(config, manifest, slots)
+        choice = chosen_layout(config, manifest, *room)
         config = config.with_layout(choice.layout)
     return FlowPlan(dataset, manifest, run_id, complete, plan_run(config, manifest, run_id, lake), choice)
+
+
+def check_flow(config: Config, plan: FlowPlan, stages: tuple[str, ...]) -> None:
+    """Refuses, before anything is started, what the wanted stages cannot do; for the run and for ``--dry-run``.
+
+    Raises:
+        ConfigError, ResourceError: see ``launch/preflight.py``.
+    """
+    if "train" in stages and not plan.run_complete:
+        check_launch(config)
+    elif "prepare" in stages and plan.manifest is None:
+        requested_master(config.platform)
 
 
 @dataclass
@@ -89,8 +102,10 @@ class Flow:
         with self._stack:
             lake = self.lake
             plan = plan_flow(self.config, self.run_id)
+            check_flow(self.config, plan, stages)
             if plan.manifest is None and {"prepare", "train"} <= set(stages) and not self.config.platform.layout.automatic:
-                check_slots(self.spark(), self.config)  # before hours of preparing for ranks that cannot start
+                # before hours of preparing for ranks that cannot start
+                check_slots(self.spark(), self.config, self.observer.say)
             manifest = self._prepare(plan, lake, wanted="prepare" in stages)
             if stages == ("prepare",):
                 return manifest, None

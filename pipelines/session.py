@@ -2,7 +2,7 @@
 
 Runs on: driver.
 Takes:   the platform and the application's name.
-Gives:   ``spark_session``, a context manager; ``slots``, the number of tasks that can run at once.
+Gives:   ``spark_session``, a context manager.
 
 Executors run Python functions of ``pipelines``: where it is not installed on a cluster's machines, start the job with
 ``spark-submit --py-files sparkring-*.whl``.
@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -32,15 +31,12 @@ from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
+from pipelines.config.checks import UNFIT_SETTINGS
 from pipelines.config.secrets import is_secret
 from pipelines.errors import ConfigError, ResourceError, SparkringError
 from pipelines.java import find_java
 
 LOOPBACK = "127.0.0.1"
-REFUSED = {
-    "spark.dynamicAllocation.enabled": "a gang of ranks needs a fixed number of slots",
-    "spark.speculation": "a second copy of a rank would disturb the first",
-}
 PACKAGES = (".zip", ".egg", ".jar", ".whl")  # --py-files that executors import from: Spark's own endings, and a wheel's
 CONNECT_TIMEOUT_S = 5.0
 JVM_STOP_TIMEOUT_S = 10.0
@@ -60,7 +56,7 @@ def spark_session(platform: Platform, app_name: str) -> Iterator[SparkSession]:
         yield running
         return
     find_java()
-    master = _master(platform)
+    master = requested_master(platform)
     _check_reachable(master)
     log, keep_log = _new_log(), True  # until all went well
     gateway: Any = None
@@ -88,26 +84,15 @@ def spark_session(platform: Platform, app_name: str) -> Iterator[SparkSession]:
             log.unlink(missing_ok=True)
 
 
-def slots(spark: SparkSession, wanted: int = 1, timeout_s: float = 15.0) -> int:
-    """How many tasks can run at once now.
+def requested_master(platform: Platform) -> str | None:
+    """The master to ask for; None leaves spark-submit's in place.
 
-    Executors of a cluster register one after another: waits until there are ``wanted`` slots, at most ``timeout_s``. In
-    local mode there are never more than at the start.
+    Raises:
+        ConfigError: there is none: not in the platform, nor from spark-submit, nor in a running session.
     """
-    context = spark.sparkContext._jsc.sc()  # the count by which Spark itself admits a barrier stage
-    until = time.monotonic() + (0.0 if re.match(r"local(\[|$)", str(spark.sparkContext.master)) else timeout_s)
-    while True:
-        available = int(context.maxNumConcurrentTasks(context.resourceProfileManager().defaultResourceProfile()))
-        if available >= wanted or time.monotonic() >= until:
-            return available
-        time.sleep(0.1)
-
-
-def _master(platform: Platform) -> str | None:
-    """The master to ask for; None leaves spark-submit's in place."""
     master = platform.spark.master
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ or "--master" in os.environ.get("PYSPARK_SUBMIT_ARGS", "")
-    if master is None and not submitted:
+    if master is None and not submitted and SparkSession.getActiveSession() is None:
         raise ConfigError(SparkringError(
             "spark.master", "null takes spark-submit's, but this was not started by spark-submit",
             "set it (for example local[4]), or start with spark-submit --master ..."))
@@ -222,7 +207,7 @@ def _start_session(gateway: Any, platform: Platform, master: str | None, app_nam
 
 def _refuse_unfit(conf: SparkConf) -> None:
     faults = [SparkringError(key, f"true: {why}", f"set it to false under spark.conf, or with --conf {key}=false")
-              for key, why in REFUSED.items() if (conf.get(key) or "").lower() == "true"]
+              for key, why in UNFIT_SETTINGS.items() if (conf.get(key) or "").lower() == "true"]
     if faults:
         raise ConfigError(faults)
 

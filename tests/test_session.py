@@ -23,7 +23,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
-from pipelines.session import slots, spark_session
+from pipelines.session import spark_session
 
 ROOT = Path(__file__).resolve().parents[1]
 SPARK_HOME = Path(pyspark.__file__).parent
@@ -31,13 +31,14 @@ PREAMBLE = """
 import json, os, sys, time
 from pipelines.config import Platform
 from pipelines.errors import SparkringError
-from pipelines.session import slots, spark_session
+from pipelines.capacity import slots_now
+from pipelines.session import spark_session
 platform = Platform.model_validate(json.loads(os.environ["PLATFORM"]))
 """
 REPORT_ERRORS = """
 try:
     with spark_session(platform, "test") as spark:
-        print("started", spark.sparkContext.master, slots(spark))
+        print("started", spark.sparkContext.master, slots_now(spark))
 except SparkringError as error:
     print(type(error).__name__, error)
     sys.exit(error.exit_code)
@@ -89,7 +90,7 @@ with spark_session(platform, "test") as spark:
     print(json.dumps([conf.get("spark.driver.host"), conf.get("spark.driver.bindAddress"), conf.get("spark.ui.enabled"),
                       conf.get("spark.speculation"), int(conf.get("spark.barrier.sync.timeout")),
                       spark.conf.get("spark.sql.session.timeZone"),
-                      spark.conf.get("spark.sql.execution.arrow.pyspark.enabled"), worker, slots(spark)]))
+                      spark.conf.get("spark.sql.execution.arrow.pyspark.enabled"), worker, slots_now(spark)]))
 """, {"spark": {"master": "local[2]"}, "launch": {"start_timeout_s": 33.5}})
     assert ended.stderr == ""
     assert json.loads(ended.stdout) == ["127.0.0.1", "127.0.0.1", "false", "false", 34, "UTC", "true",
@@ -100,7 +101,7 @@ def test_the_platforms_conf_has_the_last_word():
     ended = run("""
 with spark_session(platform, "test") as spark:
     task_cpus = spark.sparkContext.getConf().get("spark.task.cpus")
-    print(spark.conf.get("spark.sql.session.timeZone"), task_cpus, slots(spark))
+    print(spark.conf.get("spark.sql.session.timeZone"), task_cpus, slots_now(spark))
 """, {"spark": {"master": "local[4]", "conf": {"spark.sql.session.timeZone": "Asia/Tokyo", "spark.task.cpus": 2}}})
     assert ended.stdout == "Asia/Tokyo 2 2\n", ended.stderr
 
@@ -118,11 +119,6 @@ def test_a_running_session_is_used_and_left_running(spark: SparkSession):
     with spark_session(Platform.model_validate({"spark": {"master": "local[1]"}}), "inner") as inner:
         assert inner is spark
     assert spark.range(5).count() == 5
-
-
-def test_waiting_for_slots_that_never_come_is_bounded(spark: SparkSession):
-    assert slots(spark) == 2
-    assert slots(spark, wanted=1000, timeout_s=0.3) == 2
 
 
 def test_no_secret_is_on_a_command_line():

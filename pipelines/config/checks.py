@@ -13,6 +13,12 @@ from pipelines.config.platform import AUTO, Platform
 from pipelines.config.recipe import GptModel, Recipe
 from pipelines.errors import SparkringError
 
+# Spark's settings that must not be true
+UNFIT_SETTINGS = {
+    "spark.dynamicAllocation.enabled": "a gang of ranks needs a fixed number of slots",
+    "spark.speculation": "a second copy of a rank would disturb the first",
+}
+
 
 def contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
     """Every contradiction within the recipe and between recipe and platform."""
@@ -49,9 +55,8 @@ def _platform_contradictions(recipe: Recipe, platform: Platform) -> list[Sparkri
     if layout.num_replicas != AUTO and lanes % layout.num_replicas:
         faults.append(SparkringError("layout.num_replicas", f"{layout.num_replicas} does not divide data.num_lanes ({lanes})",
                                      f"use {_or(_divisors(lanes))}"))
-    if str(platform.spark.conf.get("spark.dynamicAllocation.enabled", "false")).lower() == "true":
-        faults.append(SparkringError("spark.conf.spark.dynamicAllocation.enabled",
-                                     "true: a gang of ranks needs a fixed number of slots", "set it to false"))
+    faults += [SparkringError(f"spark.conf.{key}", f"true: {why}", "set it to false") for key, why in UNFIT_SETTINGS.items()
+               if str(platform.spark.conf.get(key, "false")).lower() == "true"]
     return faults
 
 

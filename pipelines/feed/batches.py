@@ -5,8 +5,9 @@ Takes:   a dataset folder and its manifest, the recipe's order, the platform's r
 Gives:   ``TrainingFeed``: step after step, this replica's samples; ``EvaluationFeed``: a split's rows, once over all
          replicas.
 
-A training feed holds at most ``buffer_bytes`` (all lanes' open windows, and ``reader.read_ahead_bytes``); twice
-TAKEN_BYTES (or a step, if that is more); and, while a row group is decoded, a few times its bytes:
+A training feed holds at most (``read_ahead.feed_bytes``) ``buffer_bytes`` (all lanes' open windows, and
+``reader.read_ahead_bytes``); twice TAKEN_BYTES (or a step, if that is more); and, while a row group is decoded, a few
+times its bytes:
 
     buffer_bytes = (window_steps + ahead_steps) * samples_per_step * row_bytes
     window_steps * samples_per_step  ~  lanes owned * window_row_groups * rows_per_row_group  (at most the split's rows)
@@ -33,16 +34,10 @@ from pipelines.config.platform import Reader as ReaderSettings
 from pipelines.config.recipe import Data
 from pipelines.errors import DataError
 from pipelines.feed.lanes import LaneOrder, Window, lanes_of_replica
-from pipelines.feed.read_ahead import ReadAhead, StepRing
+from pipelines.feed.read_ahead import TAKEN_BYTES, ReadAhead, StepRing, ring_steps
 from pipelines.feed.readers import open_reader, read_in_order
 from pipelines.feed.shards import NO_SAMPLE, Samples, ShardFiles
 from pipelines.tables.manifest import Manifest
-
-# A dataset of a few rows need not be read thousands of epochs ahead; one of large windows is read a window ahead, or
-# training would wait while all lanes begin their next windows.
-MAX_AHEAD_STEPS = 256
-# Complete steps are copied out together up to this size: many small copies would keep Python from the reading thread.
-TAKEN_BYTES = 1024**2
 
 
 @dataclass(frozen=True)
@@ -108,10 +103,8 @@ class TrainingFeed:
         self._real_samples: deque[int] = deque()  # of each step taken and not yet given
         samples_per_step = len(self._lanes) * self._order.samples_per_lane
         self._step_bytes = samples_per_step * StepRing.row_bytes(self._shards.row_tokens)
-        window_steps = self._order.max_window_steps
-        ahead_steps = min(max(1, reader.read_ahead_bytes // self._step_bytes), max(MAX_AHEAD_STEPS, window_steps))
-        self._ring = StepRing(window_steps + ahead_steps, samples_per_step, self._shards.row_tokens,
-                              manifest.end_of_text_id)
+        self._ring = StepRing(ring_steps(self._order.max_window_steps, self._step_bytes, reader.read_ahead_bytes),
+                              samples_per_step, self._shards.row_tokens, manifest.end_of_text_id)
         self._read_ahead = ReadAhead(self._ring, first_step, self._fill, str(folder))
 
     @property

@@ -23,6 +23,27 @@ from pipelines.feed.lanes import Integers
 from pipelines.feed.shards import NO_SAMPLE, Samples, reason_of
 
 CLOSE_TIMEOUT_S = 10.0  # a read in progress is waited for, no longer than this
+# A dataset of a few rows need not be read thousands of epochs ahead; one of large windows is read a window ahead, or
+# training would wait while all lanes begin their next windows.
+MAX_AHEAD_STEPS = 256
+# Complete steps are copied out together up to this size: many small copies would keep Python from the reading thread.
+TAKEN_BYTES = 1024**2
+ROW_GROUP_COPIES = 4  # one in hand and the next, as Arrow tables; what they are decoded from
+
+
+def ring_steps(window_steps: int, step_bytes: int, read_ahead_bytes: int) -> int:
+    """Steps that a feed's ring has room for: all lanes' open windows, and those read ahead."""
+    return window_steps + min(max(1, read_ahead_bytes // step_bytes), max(MAX_AHEAD_STEPS, window_steps))
+
+
+def feed_bytes(window_steps: int, step_bytes: int, row_group_bytes: int, read_ahead_bytes: int) -> int:
+    """What a training feed holds at most.
+
+    Args:
+        window_steps: ``LaneOrder.max_window_steps``. step_bytes: of one replica's samples. row_group_bytes: of the largest.
+    """
+    return (ring_steps(window_steps, step_bytes, read_ahead_bytes) * step_bytes + 2 * max(TAKEN_BYTES, step_bytes)
+            + ROW_GROUP_COPIES * row_group_bytes)
 
 
 class StepRing:

@@ -21,7 +21,10 @@ from types import TracebackType
 from pipelines.errors import ResourceError
 
 MAX_VALUE_BYTES = 64 * 1024
-SCOPES_PER_RANK = 8  # global, local and cross, each with a few keys beside the pairs of ranks
+# The largest value: a rank's address for each of the others, a socket address and a number of gloo's own (measured).
+PAIR_BYTES = 136
+MAX_RING_SIZE = MAX_VALUE_BYTES // PAIR_BYTES + 1
+KEYS_PER_RANK = 16  # global, local and cross, of Horovod and of its set of all ranks, each with two keys
 _PATH = re.compile(r"/((?:global|local_|cross_)[\w.:\-]*)/([\w.:\-/]{1,128})")
 _REQUEST_TIMEOUT_S = 5.0
 
@@ -55,12 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isdigit() or int(length) > MAX_VALUE_BYTES:
             self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
             return
-        value = self.rfile.read(int(length))
-        with self.server.lock:
-            full = key not in self.server.values and len(self.server.values) >= self.server.max_keys
-            if not full:
-                self.server.values[key] = value
-        self._answer(HTTPStatus.INSUFFICIENT_STORAGE if full else HTTPStatus.OK)
+        self._answer(self.server.put(key, self.rfile.read(int(length))))
 
     def do_DELETE(self) -> None:
         """Ranks say that they have met; the whole store goes at once, so there is nothing to delete."""
@@ -86,6 +84,13 @@ class _Store(ThreadingHTTPServer):
         self.lock = threading.Lock()
         super().__init__((address, port), _Handler)
 
+    def put(self, key: str, value: bytes) -> HTTPStatus:
+        with self.lock:
+            if key not in self.values and len(self.values) >= self.max_keys:
+                return HTTPStatus.INSUFFICIENT_STORAGE
+            self.values[key] = value
+        return HTTPStatus.OK
+
 
 class Rendezvous:
     """The stores of one launch, one per ring; they listen between ``__enter__`` and ``close``."""
@@ -102,7 +107,7 @@ class Rendezvous:
         try:
             for ring in range(num_rings):
                 wanted = port + ring if port else 0
-                self._stores.append(_Store(address, wanted, allowed_hosts, SCOPES_PER_RANK * ring_size * (ring_size + 1)))
+                self._stores.append(_Store(address, wanted, allowed_hosts, KEYS_PER_RANK * ring_size))
         except (OSError, OverflowError) as error:  # the latter: beyond the last port
             for store in self._stores:
                 store.server_close()

@@ -14,25 +14,23 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
-from pipelines.capacity import free_slots, slot_memory_bytes
 from pipelines.config.load import Config
-from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError, StalledError
+from pipelines.errors import DataError, InterruptedRunError, SparkringError, StalledError
 from pipelines.launch.diagnosis import frozen
 from pipelines.launch.environment import environment
 from pipelines.launch.gang import Gang
 from pipelines.launch.news import News
 from pipelines.launch.observer import Guarded, Observer
+from pipelines.launch.preflight import check_slots
 from pipelines.launch.rank_process import GangOrder, read_exits
 from pipelines.launch.rendezvous import Rendezvous
+from pipelines.launch.room import chosen_layout, room
 from pipelines.launch.runs import check_run_id, claim_run, next_attempt, training_hash
 from pipelines.launch.watch import watch
-from pipelines.session import slots
 from pipelines.tables.atomic import storage_errors, write_file
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake, RunFolder
 from pipelines.tables.state import RunState
-from pipelines.train.facts import model_facts
-from pipelines.train.layout import Choice, choose_layout
 from pipelines.train.plan import RunPlan, plan_run
 
 
@@ -59,10 +57,10 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         dataset = lake.dataset(manifest.name, manifest.version)
         check_shards_present(dataset, manifest)
         if config.platform.layout.automatic:
-            choice = chosen_layout(config, manifest, free_slots(spark, config.platform))
+            choice = chosen_layout(config, manifest, *room(spark, config, observer.say))
             observer.layout_chosen(choice)
             config = config.with_layout(choice.layout)
-        check_slots(spark, config)
+        check_slots(spark, config, observer.say)
         plan = plan_run(config, manifest, run_id, lake)
         attempt = next_attempt(run)
         with storage_errors(run.path):
@@ -96,31 +94,6 @@ def _ended(state: RunState, news: News, error: SparkringError | None) -> RunStat
         return state.changed(status="completed", exit_code=0)
     status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
     return state.changed(status=status, exit_code=error.exit_code, error=str(error))
-
-
-def chosen_layout(config: Config, manifest: Manifest, num_slots: int) -> Choice:
-    """The layout for ``layout: auto`` on so many slots.
-
-    Raises:
-        ResourceError, ConfigError: see ``train/layout.py``.
-    """
-    recipe, platform = config.recipe, config.platform
-    facts = model_facts(recipe, manifest.vocabulary_size, manifest.sequence_length)
-    return choose_layout(facts, recipe, platform.layout, num_slots, slot_memory_bytes(platform, num_slots),
-                         manifest.rows("train"))
-
-
-def check_slots(spark: SparkSession, config: Config) -> None:
-    """Raises ResourceError, naming the settings, when the ranks cannot all run at once."""
-    layout = config.platform.layout
-    needed = layout.num_ranks
-    free = slots(spark, wanted=needed)
-    if needed > free:
-        fewer = (f"layout.num_replicas to at most {free // layout.num_segments}" if layout.num_segments <= free
-                 else f"layout.num_segments to at most {free}")
-        raise ResourceError("layout.num_replicas", f"{layout.num_replicas} x {layout.num_segments} segments need {needed} "
-                            f"slots, {spark.sparkContext.master} has {free}",
-                            f"set {fewer}, or give Spark more slots (spark.master: local[N], or more executor cores)")
 
 
 def check_shards_present(dataset: Path, manifest: Manifest) -> None:

@@ -20,7 +20,7 @@ from pipelines.errors import ConfigError, ResourceError, SparkringError
 from pipelines.feed.lanes import steps_per_epoch
 from pipelines.parallel.cut import cut_by_cost
 from pipelines.train.facts import FLOAT_BYTES, ModelFacts
-from pipelines.train.memory import Way, rank_bytes
+from pipelines.train.memory import FeedFacts, Way, rank_bytes
 
 RANK_FLOPS = 40e9  # of one rank on one core; only the ratios of predicted times mean something
 WIRE_BYTES_PER_S = 1.25e9  # 10 Gbit/s Ethernet
@@ -46,12 +46,13 @@ class Choice:
     reason: str
 
 
-def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int, memory_bytes: int,
-                  num_rows: int) -> Choice:
+def choose_layout(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: Layout, slots: int, memory_bytes: int, *,
+                  max_replicas: int) -> Choice:
     """The layout for ``slots`` ranks of ``memory_bytes`` each; numbers that are given stay.
 
     Args:
-        num_rows: of the training data, > 0; a replica that none is left for would only compute padding.
+        feed: of a dataset with rows; a replica that none is left for would only compute padding.
+        max_replicas: as many as can find each other.
 
     Raises:
         ResourceError: the model does not fit even when split as far as it can be.
@@ -62,10 +63,10 @@ def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int,
     for segments in [layout.num_segments] if layout.num_segments != AUTO else range(1, most_segments + 1):
         given = layout.num_replicas != AUTO
         replicas = layout.num_replicas if given else max(
-            (n for n in range(1, min(slots // segments, num_rows) + 1) if lanes % n == 0), default=0)
+            (n for n in range(1, min(slots // segments, feed.rows, max_replicas) + 1) if lanes % n == 0), default=0)
         if replicas == 0 or replicas * segments > slots:
             continue
-        candidates.append(_candidate(facts, recipe, layout, replicas, segments, memory_bytes, num_rows))
+        candidates.append(_candidate(facts, feed, recipe, layout, replicas, segments, memory_bytes))
     if not candidates:
         raise ResourceError("layout", f"{layout.num_replicas or 1} x {layout.num_segments or 1} ranks need more than the "
                             f"{slots} slots there are", "give Spark more slots, or set smaller numbers")
@@ -75,8 +76,8 @@ def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int,
         raise ResourceError(
             "layout", f"the model needs {_gib(least.memory_bytes)} on a rank even with {least.layout.num_segments} "
             f"segments, a rank has {_gib(memory_bytes)}",
-            "give slots more memory (layout.memory_per_rank_bytes, spark.executor.memory), more slots, or lower "
-            "prepare.sequence_length or the model's sizes")
+            "give slots more memory (spark.executor.memoryOverhead; or say layout.memory_per_rank_bytes), more slots, or lower "
+            "reader.read_ahead_bytes, prepare.sequence_length or the model's sizes")
     chosen = fitting[0]
     shown = tuple(Candidate(**{**c.__dict__, "verdict": c.verdict or ("chosen" if c is chosen else "more segments than needed")})
                   for c in candidates)
@@ -88,8 +89,8 @@ def choose_layout(facts: ModelFacts, recipe: Recipe, layout: Layout, slots: int,
     return Choice(chosen.layout, shown, kind)
 
 
-def _candidate(facts: ModelFacts, recipe: Recipe, layout: Layout, replicas: int, segments: int, memory_bytes: int,
-               num_rows: int) -> Candidate:
+def _candidate(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: Layout, replicas: int, segments: int,
+               memory_bytes: int) -> Candidate:
     """With the largest micro-batches whose bubble is below the bound and that fit the memory."""
     share = recipe.train.global_batch_samples // replicas
     sizes = [n for n in range(share, 0, -1) if share % n == 0] if layout.micro_batch_samples == AUTO else [
@@ -98,7 +99,7 @@ def _candidate(facts: ModelFacts, recipe: Recipe, layout: Layout, replicas: int,
     for size in sizes:
         at = layout.model_copy(update={"num_replicas": replicas, "num_segments": segments, "micro_batch_samples": size})
         way = planned_way(facts, recipe, at)
-        tried.append((at, way, max(rank_bytes(facts, way)), bubble(way)))
+        tried.append((at, way, max(rank_bytes(facts, feed, way)), bubble(way)))
     quiet = [each for each in tried if each[3] <= layout.max_bubble and schedule_accepts(each[1])] or tried[-1:]
     at, way, needed, waiting = next((each for each in quiet if each[2] <= memory_bytes), quiet[-1])
     verdict = ""
@@ -109,7 +110,7 @@ def _candidate(facts: ModelFacts, recipe: Recipe, layout: Layout, replicas: int,
     elif waiting > layout.max_bubble:
         verdict = f"bubble above {layout.max_bubble:.0%}"
     step_s = predicted_step_s(facts, recipe, way)
-    return Candidate(at, needed, waiting, wire_bytes(facts, recipe, way), step_s, step_s * planned_steps(recipe, num_rows),
+    return Candidate(at, needed, waiting, wire_bytes(facts, recipe, way), step_s, step_s * planned_steps(recipe, feed.rows),
                      verdict)
 
 

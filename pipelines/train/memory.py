@@ -1,7 +1,7 @@
 """How much memory a rank will need, before it is started.
 
 Runs on: driver (pure).
-Takes:   the model's facts, where it is cut, schedule and micro-batches.
+Takes:   the model's facts, where it is cut, schedule and micro-batches; what the feed holds.
 Gives:   bytes at the peak of each segment's rank; tests hold them within 25 % of what is measured.
 """
 
@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from pipelines.config.platform import Reader
+from pipelines.config.recipe import Data
+from pipelines.feed.lanes import LaneOrder
+from pipelines.feed.read_ahead import StepRing, feed_bytes
 from pipelines.parallel.cut import part_ranges
+from pipelines.tables.manifest import Manifest
 from pipelines.train.facts import FLOAT_BYTES, ModelFacts
 
 PROCESS_BYTES = 360 * 1024**2  # Python, torch, Horovod and the reader, before a model is there
@@ -29,10 +36,37 @@ class Way:
     micro_batch_samples: int
 
 
-def rank_bytes(facts: ModelFacts, way: Way) -> list[int]:
-    """Peak bytes of the rank of each segment."""
+@dataclass(frozen=True)
+class FeedFacts:
+    """What the memory of a rank's feed follows from. Window and steps are the same on any number of replicas."""
+
+    rows: int  # of training
+    window_steps: int
+    row_bytes: int
+    largest_row_group_rows: int
+    read_ahead_bytes: int
+
+    @staticmethod
+    def of(data: Data, global_batch_samples: int, reader: Reader, manifest: Manifest) -> FeedFacts:
+        runs = [run for shard in manifest.shards("train") for run in shard.row_groups]
+        row_group_rows = np.repeat([run.rows for run in runs], [run.length for run in runs])
+        order = LaneOrder(row_group_rows, num_lanes=data.num_lanes, window_row_groups=data.window_row_groups,
+                          shuffle=data.shuffle, global_batch_samples=global_batch_samples, seed=0)
+        return FeedFacts(order.rows, order.max_window_steps, StepRing.row_bytes(manifest.sequence_length + 1),
+                         max((run.rows for run in runs), default=0), reader.read_ahead_bytes)
+
+    def held_bytes(self, samples_per_step: int) -> int:
+        """At most, on a replica that takes so many samples a step."""
+        return feed_bytes(self.window_steps, samples_per_step * self.row_bytes,
+                          self.largest_row_group_rows * self.row_bytes, self.read_ahead_bytes)
+
+
+def rank_bytes(facts: ModelFacts, feed: FeedFacts, way: Way) -> list[int]:
+    """Peak bytes of the rank of each segment. The first and the last one have a feed: inputs here, targets there."""
     ranges = part_ranges(way.counts)
-    return [PROCESS_BYTES + _model_bytes(facts, way, [ranges[i] for i in range(segment, len(ranges), way.num_segments)])
+    held = feed.held_bytes(way.micro_batches * way.micro_batch_samples)
+    return [PROCESS_BYTES + (held if segment in (0, way.num_segments - 1) else 0)
+            + _model_bytes(facts, way, [ranges[i] for i in range(segment, len(ranges), way.num_segments)])
             + _activation_bytes(facts, way, segment, [ranges[i] for i in range(segment, len(ranges), way.num_segments)])
             for segment in range(way.num_segments)]
 

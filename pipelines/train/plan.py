@@ -20,7 +20,7 @@ from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.train.facts import model_facts
 from pipelines.train.layout import check_split, planned_steps, planned_way, predicted_step_s
-from pipelines.train.memory import rank_bytes
+from pipelines.train.memory import FeedFacts, rank_bytes
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,12 @@ def plan_run(config: Config, manifest: Manifest, run_id: str, lake: Lake) -> Run
     check_split(facts, recipe, layout)
     way = planned_way(facts, recipe, layout)
     step_s = predicted_step_s(facts, recipe, way)
+    feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, config.platform.reader, manifest)
     return RunPlan(
         run_id=run_id, dataset=str(dataset), models=str(lake.model(run_id, "last").parent), profiles=str(lake.profiles()),
         steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, tokens_per_step=recipe.train.global_batch_samples * manifest.sequence_length,
-        memory_bytes=max(rank_bytes(facts, way)),
+        memory_bytes=max(rank_bytes(facts, feed, way)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))
 
 

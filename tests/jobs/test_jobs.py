@@ -195,6 +195,19 @@ def test_a_wrong_option_is_one_clear_message_and_its_exit_code(place, finished, 
     assert "\tat org." not in failed.stderr
 
 
+@pytest.mark.parametrize(("code", "setting"), [
+    (5, "layout.num_replicas=4"), (5, "launch.network_interface=eth99"), (5, "layout.device=cuda"),
+    (2, "spark.conf={spark.speculation: true}"), (2, "spark.master=null")])
+def test_a_dry_run_refuses_what_the_run_refuses_in_the_same_words(place, code, setting):
+    options = ["--set", setting, "--set", "storage.root=not-even-begun"]
+    dry, wet = (run_job("pipeline", place, *options, *dry_run, environment={"CUDA_VISIBLE_DEVICES": ""})
+                for dry_run in (["--dry-run"], []))
+    assert (dry.returncode, wet.returncode) == (code, code), dry.stderr + wet.stderr
+    assert dry.stderr == wet.stderr
+    assert dry.stderr.startswith("error: ")
+    assert not (place / "not-even-begun").exists()
+
+
 def test_ranks_that_cannot_start_are_told_before_anything_is_prepared(place):
     failed = run_job("pipeline", place, "--set", "layout.num_replicas=4", "--set", "storage.root=not-yet-there")
     assert failed.returncode == 5, failed.stderr

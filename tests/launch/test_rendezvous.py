@@ -6,7 +6,8 @@ import socket
 import pytest
 
 from pipelines.errors import ResourceError
-from pipelines.launch.rendezvous import MAX_VALUE_BYTES, Rendezvous
+from pipelines.launch.rendezvous import KEYS_PER_RANK, MAX_RING_SIZE, MAX_VALUE_BYTES, PAIR_BYTES, Rendezvous
+from tests.rank_processes import run_ranks
 
 LOOPBACK = "127.0.0.1"
 
@@ -44,6 +45,30 @@ def test_large_values_and_too_many_of_them_are_refused(store):
     statuses = [ask(store.ports[0], "PUT", f"/global/{i}", b"x")[0] for i in range(60)]
     assert statuses[0] == 200
     assert statuses[-1] == 507
+
+
+def test_the_largest_ring_is_the_one_whose_values_just_fit():
+    assert MAX_RING_SIZE == 482
+    assert PAIR_BYTES * (MAX_RING_SIZE - 1) <= MAX_VALUE_BYTES < PAIR_BYTES * MAX_RING_SIZE
+    of_one_rank = bytes(PAIR_BYTES * (MAX_RING_SIZE - 1))
+    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), MAX_RING_SIZE) as rendezvous:
+        assert ask(rendezvous.ports[0], "PUT", "/global/0", of_one_rank)[0] == 200
+        assert ask(rendezvous.ports[0], "PUT", "/global/0", of_one_rank + bytes(PAIR_BYTES))[0] == 413
+        for rank in range(MAX_RING_SIZE):  # as Horovod fills it
+            for scope in ("global", "local_h", f"cross_{rank}"):
+                for of in (scope, f"{scope}_process_set_hash_7d48533536350577"):
+                    assert rendezvous._stores[0].put(f"/{of}/{rank}", of_one_rank) == 200
+                    assert rendezvous._stores[0].put(f"/{of}/rank_{rank}", b"h\0") == 200
+
+
+def test_gloo_stores_as_many_bytes_for_each_other_rank_as_the_bound_counts_with(tmp_path, monkeypatch):
+    filled = []
+    monkeypatch.setattr(Rendezvous, "__exit__", lambda self, *_: (filled.extend(self._stores), self.close())[1])
+    run_ranks("def rank_main(ring, argument): return ring.place.rank", 3, tmp_path)
+    values = filled[0].values
+    assert len(values["/global/0"]) == 2 * PAIR_BYTES
+    assert max(map(len, values.values())) == 2 * PAIR_BYTES
+    assert len(values) <= 3 * KEYS_PER_RANK
 
 
 def test_a_host_that_runs_no_rank_is_refused():

@@ -15,7 +15,7 @@ from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordTail
 from pipelines.train.facts import gpt_facts
 from pipelines.train.layout import bubble, check_split, choose_layout, planned_way
-from pipelines.train.memory import rank_bytes
+from pipelines.train.memory import FeedFacts, rank_bytes
 from pipelines.train.plan import cycle_time_ms, plan_run
 from pipelines.train.probe import facts_of
 from tests.example_data import example_config, publish_example, start_run_folder
@@ -31,9 +31,11 @@ def large(**overrides):
                           train__global_batch_samples=32, data__num_lanes=8, **overrides).recipe
 
 
-def chosen(recipe, slots, memory_bytes, layout=AUTO, num_rows=10_000):
-    return choose_layout(gpt_facts(recipe.model, 8192, recipe.prepare.sequence_length), recipe, layout, slots, memory_bytes,
-                         num_rows)
+def chosen(recipe, slots, memory_bytes, layout=AUTO, num_rows=10_000, max_replicas=100, **feed):
+    facts = gpt_facts(recipe.model, 8192, recipe.prepare.sequence_length)
+    small = {"window_steps": 4, "row_bytes": 528, "largest_row_group_rows": 4, "read_ahead_bytes": 10_000}
+    return choose_layout(facts, FeedFacts(num_rows, **small | feed), recipe, layout, slots, memory_bytes,
+                         max_replicas=max_replicas)
 
 
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=24), st.data())
@@ -93,6 +95,34 @@ def test_replicas_divide_the_lanes():
 
 def test_no_more_replicas_than_there_are_rows():
     assert chosen(large(), slots=8, memory_bytes=16 * GIB, num_rows=3).layout.num_replicas == 2
+
+
+def test_no_more_replicas_than_can_find_each_other():
+    assert chosen(large(), slots=8, memory_bytes=16 * GIB, max_replicas=7).layout.num_replicas == 4
+
+
+def test_what_the_feed_holds_counts_as_memory_of_the_first_and_last_segments_ranks():
+    assert chosen(large(), slots=4, memory_bytes=4 * GIB).layout.num_segments == 1
+    with pytest.raises(ResourceError, match=r"the model needs .* lower reader.read_ahead_bytes"):
+        chosen(large(), slots=4, memory_bytes=4 * GIB, window_steps=10**6)
+    recipe = large()
+    facts = gpt_facts(recipe.model, 8192, 128)
+    way = planned_way(facts, recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=8))
+    small, larger = (rank_bytes(facts, FeedFacts(10_000, window_steps, 528, 4, 10_000), way) for window_steps in (1000, 3000))
+    assert [more - less for more, less in zip(larger, small, strict=True)] == [2000 * 32 * 528, 0, 0, 2000 * 32 * 528]
+
+
+def test_what_a_feed_is_foretold_to_hold_is_what_it_holds(tmp_path):
+    from pipelines.feed.batches import TrainingFeed
+
+    manifest = publish_example(Lake.at(tmp_path), train_rows=3000, rows_per_shard=1000, rows_per_row_group=100)
+    config = example_config(data__window_row_groups=4)
+    feed = FeedFacts.of(config.recipe.data, 8, config.platform.reader, manifest)
+    with TrainingFeed(Lake.at(tmp_path).dataset("example", "v1"), manifest, config.recipe.data, config.platform.reader, seed=0,
+                      global_batch_samples=8, micro_batch_samples=4, num_replicas=2) as reading:
+        decoding_bytes = 2 * 1024**2 + 4 * 100 * feed.row_bytes
+        assert feed.held_bytes(samples_per_step=4) == reading.buffer_bytes + decoding_bytes
+    assert feed.rows == 3000
 
 
 def test_the_predicted_time_of_the_run_grows_with_the_data():
@@ -179,7 +209,8 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
     run_workers(run.path, replicas * segments, num_segments=segments)
     recipe = config.recipe
     facts = gpt_facts(recipe.model, manifest.vocabulary_size, 256)
-    foretold = rank_bytes(facts, planned_way(facts, recipe, config.platform.layout))
+    feed = FeedFacts.of(recipe.data, 16, config.platform.reader, manifest)
+    foretold = rank_bytes(facts, feed, planned_way(facts, recipe, config.platform.layout))
     for rank in range(replicas * segments):
         peak = [r for r in RecordTail(run.record(0, rank)).new_records() if r["kind"] == "step"][-1]["memory_bytes"]
         assert foretold[rank % segments] == pytest.approx(peak, rel=0.25), (rank, foretold, peak)

@@ -1,0 +1,101 @@
+"""What refuses a run before anything is prepared or started.
+
+Runs on: driver.
+Takes:   the config; the session, where there is one.
+Gives:   ``check_launch``: the one list of checks without a session, for ``--dry-run`` and for the run; ``check_slots``,
+         which waits for a cluster's executors. Each names the setting and what would do.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import psutil
+from pyspark.sql import SparkSession
+
+from pipelines.capacity import Cluster, wait_for_slots
+from pipelines.config.load import Config
+from pipelines.config.platform import Layout
+from pipelines.errors import EXIT_OK, ConfigError, ResourceError, SparkringError
+from pipelines.launch.rendezvous import MAX_RING_SIZE
+from pipelines.session import requested_master
+
+TORCH_TIMEOUT_S = 180.0  # a first import of torch from a cold disk takes a while
+
+
+def check_launch(config: Config) -> None:
+    """As far as platform and, in local mode, this machine tell; what cannot be known yet passes.
+
+    Raises:
+        ConfigError: no master; more replicas than can find each other.
+        ResourceError: slots, network interface or GPUs that are not there.
+    """
+    platform, cluster = config.platform, Cluster.of(config.platform)
+    layout = platform.layout
+    requested_master(platform)
+    check_replicas(layout)
+    most = cluster.most_slots
+    if most is not None and not layout.automatic:
+        _check_room(layout, most, str(cluster.master))
+    if cluster.local:
+        check_interface(platform.launch.network_interface)
+        if layout.device == "cuda":
+            _check_gpus(layout, num_gpus())
+
+
+def check_slots(spark: SparkSession, config: Config, say: Callable[[str], None]) -> None:
+    """Waits for the slots, on a cluster as long as ``launch.start_timeout_s``.
+
+    Raises:
+        ResourceError: the ranks cannot all run at once.
+    """
+    layout = config.platform.layout
+    free = wait_for_slots(spark, layout.num_ranks, config.platform.launch.start_timeout_s, say)
+    _check_room(layout, free, str(spark.sparkContext.master))
+
+
+def _check_room(layout: Layout, slots: int, master: str) -> None:
+    needed = layout.num_ranks
+    if needed > slots:
+        fewer = (f"layout.num_replicas to at most {slots // layout.num_segments}" if layout.num_segments <= slots
+                 else f"layout.num_segments to at most {slots}")
+        raise ResourceError("layout.num_replicas", f"{layout.num_replicas} x {layout.num_segments} segments need {needed} "
+                            f"slots, {master} has {slots}", f"{f'set {fewer}, or ' if slots else ''}give Spark more slots "
+                            "(spark.master: local[N], more executors or executor cores)")
+
+
+def check_replicas(layout: Layout) -> None:
+    """Raises ConfigError for a ring that the rendezvous has no room for."""
+    if layout.num_replicas > MAX_RING_SIZE:
+        raise ConfigError(SparkringError(
+            "layout.num_replicas", f"{layout.num_replicas} replicas cannot find each other: with more than {MAX_RING_SIZE} what "
+            "a rank says of itself outgrows the rendezvous", f"use at most {MAX_RING_SIZE}"))
+
+
+def check_interface(name: str | None) -> None:
+    """Raises ResourceError where this host has no such network interface: gloo would abort."""
+    there = psutil.net_if_addrs()
+    if name is not None and name not in there:
+        raise ResourceError("launch.network_interface", f"there is no {name!r} on this host",
+                            f"use one of {', '.join(sorted(there))}, or null")
+
+
+def num_gpus() -> int:
+    """The GPUs that torch can use here; asked in a process of its own, because the driver never imports torch."""
+    ask = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    try:
+        answer = subprocess.run(ask, capture_output=True, text=True, errors="replace", timeout=TORCH_TIMEOUT_S,
+                                stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        return 0
+    return int(answer.stdout.split()[-1]) if answer.returncode == EXIT_OK else 0
+
+
+def _check_gpus(layout: Layout, there: int) -> None:
+    if there == 0:
+        raise ResourceError("layout.device", "cuda: this machine has no GPU that torch can use", "set layout.device: cpu")
+    if not layout.automatic and layout.num_ranks > there:
+        raise ResourceError("layout.device", f"cuda: {layout.num_ranks} ranks on a machine with {there} GPUs",
+                            f"set layout.num_replicas so that there are at most {there} ranks, or layout.device: cpu")
