@@ -37,9 +37,10 @@ def ours_s(spark, folder: Path, name: str) -> float:
     run = Lake.at(folder).run(name)
     run.attempt(0).mkdir(parents=True)
     began = time.perf_counter()
-    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2) as rendezvous:
+    with Rendezvous(LOOPBACK, 2) as rendezvous:
         gang = Gang(spark, GangOrder(run_folder=str(run.path), attempt=0, num_segments=1, threads_per_rank=1,
-                                     driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports, network_interface=None,
+                                     driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports,
+                                     rendezvous_key=rendezvous.key, network_interface=None,
                                      meet_timeout_s=60, cycle_time_ms=1.0, module="first_allreduce"), 2)
         gang.start()
         if not gang.wait(120) or gang.failure:

@@ -37,7 +37,7 @@ def ring_environments(num_ranks: int, ports: tuple[int, ...], *, num_segments: i
                       cycle_time_ms: float = 1.0) -> list[dict[str, str]]:
     """The environment of each rank of a ring on this machine."""
     order = GangOrder(run_folder="", attempt=0, num_segments=num_segments, threads_per_rank=1, driver_address=LOOPBACK,
-                      rendezvous_ports=ports, network_interface=None, meet_timeout_s=timeout_s,
+                      rendezvous_ports=ports, rendezvous_key=b"", network_interface=None, meet_timeout_s=timeout_s,
                       cycle_time_ms=cycle_time_ms)
     seats = place_ranks([LOOPBACK] * num_ranks, num_segments)
     return [rank_environment(order, seat, "lo") for seat in seats]
@@ -68,7 +68,8 @@ def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, time
 def started(command: list[str], num_ranks: int, num_segments: int, cycle_time_ms: float = 1.0
             ) -> Iterator[list[subprocess.Popen[str]]]:
     """One process per rank; none is left at the end."""
-    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks // num_segments, num_segments) as rendezvous:
+    with Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments) as rendezvous:
+        rendezvous.admit(LOOPBACK)
         processes = [
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                              errors="replace")

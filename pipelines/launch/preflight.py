@@ -12,13 +12,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-import psutil
 from pyspark.sql import SparkSession
 
 from pipelines.capacity import Cluster, wait_for_slots
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
 from pipelines.errors import EXIT_OK, ConfigError, ResourceError, SparkringError
+from pipelines.launch.interfaces import check_interface
 from pipelines.launch.rendezvous import MAX_RING_SIZE
 from pipelines.session import requested_master
 
@@ -72,14 +72,6 @@ def check_replicas(layout: Layout) -> None:
         raise ConfigError(SparkringError(
             "layout.num_replicas", f"{layout.num_replicas} replicas cannot find each other: with more than {MAX_RING_SIZE} what "
             "a rank says of itself outgrows the rendezvous", f"use at most {MAX_RING_SIZE}"))
-
-
-def check_interface(name: str | None) -> None:
-    """Raises ResourceError where this host has no such network interface: gloo would abort."""
-    there = psutil.net_if_addrs()
-    if name is not None and name not in there:
-        raise ResourceError("launch.network_interface", f"there is no {name!r} on this host",
-                            f"use one of {', '.join(sorted(there))}, or null")
 
 
 def num_gpus() -> int:

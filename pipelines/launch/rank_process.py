@@ -17,13 +17,17 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from pipelines.errors import ResourceError
+from pipelines.launch.gpus import assigned_gpu, check_gpus
+from pipelines.launch.interfaces import check_interface, interface_of
 from pipelines.launch.placement import Seat, place_ranks
+from pipelines.launch.rendezvous import announce
 from pipelines.tables.atomic import write_file
 from pipelines.tables.paths import RunFolder
 from pipelines.train import rank_variables
@@ -46,9 +50,11 @@ class GangOrder:
     threads_per_rank: int
     driver_address: str
     rendezvous_ports: tuple[int, ...]  # of each segment's ring
+    rendezvous_key: bytes = field(repr=False)
     network_interface: str | None
     meet_timeout_s: float
     cycle_time_ms: float
+    device: str = "cpu"
     module: str = "pipelines.train.worker"  # what a rank runs: python -m MODULE RUN_FOLDER ATTEMPT
 
 
@@ -85,20 +91,27 @@ def run_rank(order: GangOrder, context: Any) -> None:
     run = RunFolder(Path(order.run_folder))
     if context.attemptNumber() > 0:
         raise RuntimeError("a gang is never retried by Spark; its driver relaunches it")
-    address = _address_towards(order.driver_address)
-    infos = [json.loads(text) for text in context.allGather(json.dumps([address, socket.gethostname()]))]
-    seat = place_ranks([info[0] for info in infos], order.num_segments)[context.partitionId()]
+    try:
+        address = announce(order.driver_address, order.rendezvous_ports[0], order.rendezvous_key, order.meet_timeout_s)
+        check_interface(order.network_interface)
+        interface = order.network_interface or interface_of(address)
+        gpu = assigned_gpu(context.resources()) if order.device == "cuda" else None
+        hosts, gpus = zip(*(json.loads(text) for text in context.allGather(json.dumps([address, gpu]))), strict=True)
+        seats = place_ranks(list(hosts), order.num_segments)
+        check_gpus(seats, gpus)
+    except ResourceError as error:
+        raise RuntimeError(f"host {socket.gethostname()}: {error}") from error
+    seat = seats[context.partitionId()]
     if not run.attempt(order.attempt).is_dir():
         raise RuntimeError(f"storage.root: {run.path} is not visible on {socket.gethostname()}; "
                            "it must be a folder that driver and executors share")
     _check_own_name(seat, address)
-    interface = order.network_interface or _interface_of(address)
-    process = _start(order, run, seat, rank_environment(order, seat, interface))
+    process = _start(order, run, seat, rank_environment(order, seat, interface, gpu))
     try:
         code, state = _wait(process, stop_file(run, order.attempt))
     finally:
         _end(process)
-    host = infos[context.partitionId()][1]
+    host = socket.gethostname()
     _write_exit(run, order.attempt, seat.rank, host, code, state)
     if code != 0 and not state:  # where it was asked to end, its task has done what it should, and the others' still may
         raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}")
@@ -112,18 +125,21 @@ def _start(order: GangOrder, run: RunFolder, seat: Seat, environment: dict[str, 
             start_new_session=True)  # Ctrl-C in a terminal is the driver's to handle
 
 
-def rank_environment(order: GangOrder, seat: Seat, interface: str) -> dict[str, str]:
-    """The rank's environment: this task's without what belongs to Spark, and where the ring meets."""
+def rank_environment(order: GangOrder, seat: Seat, interface: str, gpu: str | None = None) -> dict[str, str]:
+    """The rank's environment: this task's without what belongs to Spark, where the ring meets, the GPU that Spark gave."""
     private = ("PYTHON_WORKER_FACTORY", "SPARK_", "_PYSPARK", "PYSPARK_", "HOROVOD_", "JAVA_TOOL")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(private)}
+    # Spark's addresses are nvidia-smi's numbers, which count by bus
+    its_gpu = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {
-        **inherited,
+        **inherited, **its_gpu,
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # --py-files reach the rank too
         "PYTHONUNBUFFERED": "1",
         rank_variables.PARENT: str(os.getpid()),
         "OMP_NUM_THREADS": str(order.threads_per_rank),
         "MKL_NUM_THREADS": str(order.threads_per_rank),
-        rank_variables.SEGMENT_INDEX: str(seat.segment_index), rank_variables.LOCAL_RANK: str(seat.local_rank),
+        rank_variables.SEGMENT_INDEX: str(seat.segment_index),
+        rank_variables.GPU_INDEX: str(seat.local_rank if gpu is None else 0),
         "HOROVOD_RANK": str(seat.ring.rank), "HOROVOD_SIZE": str(seat.ring.size),
         "HOROVOD_LOCAL_RANK": str(seat.ring.local_rank), "HOROVOD_LOCAL_SIZE": str(seat.ring.local_size),
         "HOROVOD_CROSS_RANK": str(seat.ring.cross_rank), "HOROVOD_CROSS_SIZE": str(seat.ring.cross_size),
@@ -204,18 +220,3 @@ def _check_own_name(seat: Seat, address: str) -> None:
     if found.startswith("127.") and seat.ring.size > seat.ring.local_size:
         raise RuntimeError(f"host {name}: its name leads to {found}, where ranks on other hosts do not reach it; write "
                            f"'{address} {name}' in its /etc/hosts instead")
-
-
-def _address_towards(driver_address: str) -> str:
-    """This machine's address on the way to the driver (no packet is sent)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((driver_address, 9))
-        return str(probe.getsockname()[0])
-
-
-def _interface_of(address: str) -> str:
-    """The network interface that has an address: gloo listens on it alone."""
-    for name, entries in psutil.net_if_addrs().items():
-        if any(entry.address == address for entry in entries):
-            return name
-    raise RuntimeError(f"launch.network_interface: no interface has the address {address}; name one")

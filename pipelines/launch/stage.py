@@ -15,7 +15,7 @@ from pathlib import Path
 from pyspark.sql import SparkSession
 
 from pipelines.config.load import Config
-from pipelines.errors import DataError, InterruptedRunError, SparkringError, StalledError
+from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError, StalledError
 from pipelines.launch.diagnosis import frozen
 from pipelines.launch.environment import environment
 from pipelines.launch.gang import Gang
@@ -113,11 +113,11 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
     layout, launch = config.platform.layout, config.platform.launch
     num_ranks = layout.num_replicas * layout.num_segments
     address = driver_address(spark)
-    with Rendezvous(address, executor_addresses(spark) | {address}, layout.num_replicas, layout.num_segments,
-                    launch.rendezvous_port) as rendezvous:
+    with Rendezvous(address, layout.num_replicas, layout.num_segments, launch.rendezvous_port) as rendezvous:
         gang = Gang(spark, GangOrder(
             run_folder=str(run.path), attempt=attempt, num_segments=layout.num_segments,
             threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_ports=rendezvous.ports,
+            rendezvous_key=rendezvous.key, device=layout.device,
             network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
             cycle_time_ms=plan.cycle_time_ms), num_ranks)
         gang.start()
@@ -134,14 +134,17 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
 
 
 def driver_address(spark: SparkSession) -> str:
-    """The driver's numeric address, as executors reach it."""
-    return socket.gethostbyname(spark.sparkContext.getConf().get("spark.driver.host", "127.0.0.1"))
+    """The driver's numeric address, as executors reach it.
 
-
-def executor_addresses(spark: SparkSession) -> frozenset[str]:
-    """Numeric addresses of all executors."""
-    infos = spark.sparkContext._jsc.sc().statusTracker().getExecutorInfos()
-    return frozenset(socket.gethostbyname(info.host()) for info in infos)
+    Raises:
+        ResourceError: its name has none.
+    """
+    name = str(spark.sparkContext.getConf().get("spark.driver.host", "127.0.0.1"))
+    try:
+        return socket.gethostbyname(name)
+    except OSError as error:
+        raise ResourceError("spark.driver_host", f"{name} has no address here ({error.strerror or error})",
+                            "set it to the driver's numeric address, or add the name to /etc/hosts") from error
 
 
 def _started(config: Config, manifest: Manifest, plan: RunPlan, attempt: int, command: str) -> RunState:

@@ -7,4 +7,4 @@ Gives:   the variables' names. A rank started by hand has none of them and train
 
 PARENT = "SPARKRING_PARENT_PID"
 SEGMENT_INDEX = "SPARKRING_SEGMENT_INDEX"
-LOCAL_RANK = "SPARKRING_LOCAL_RANK"  # among all ranks of the host: which of its GPUs is this rank's
+GPU_INDEX = "SPARKRING_GPU_INDEX"  # among the GPUs that the rank sees

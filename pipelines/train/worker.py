@@ -44,6 +44,7 @@ from pipelines.tables.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
 from pipelines.tables.paths import RunFolder  # noqa: E402
 from pipelines.tables.records import RecordWriter  # noqa: E402
 from pipelines.train.costs import agreed_cut  # noqa: E402
+from pipelines.train.device import training_device  # noqa: E402
 from pipelines.train.evaluation import Evaluation, evaluate  # noqa: E402
 from pipelines.train.loop import StepInput, TrainingLoop  # noqa: E402
 from pipelines.train.optimizer import build_optimizer  # noqa: E402
@@ -171,17 +172,6 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
 
 def on_device(micro_batch: Samples, device: torch.device) -> MicroBatch:
     return (micro_batch.tokens_BT.to(device), micro_batch.lengths_B.to(device), micro_batch.weights_B.to(device))
-
-
-def training_device(layout: Layout) -> torch.device:
-    """The device of this rank: on a host with several GPUs, the one of its local rank."""
-    if layout.device == "cpu":
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise ResourceError("layout.device", "cuda: this host has no usable GPU", "set layout.device: cpu")
-    device = torch.device("cuda", int(os.environ.get(rank_variables.LOCAL_RANK, "0")) % torch.cuda.device_count())
-    torch.cuda.set_device(device)
-    return device
 
 
 def check_compiler(layout: Layout) -> None:

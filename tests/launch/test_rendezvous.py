@@ -1,21 +1,22 @@
 """The rendezvous store: ranks are served, everything else is refused, and it is gone when closed."""
 
+import hmac
 import http.client
 import socket
 
 import pytest
 
 from pipelines.errors import ResourceError
-from pipelines.launch.rendezvous import KEYS_PER_RANK, MAX_RING_SIZE, MAX_VALUE_BYTES, PAIR_BYTES, Rendezvous
+from pipelines.launch.rendezvous import KEYS_PER_RANK, MAX_RING_SIZE, MAX_VALUE_BYTES, PAIR_BYTES, Rendezvous, announce
 from tests.rank_processes import run_ranks
 
 LOOPBACK = "127.0.0.1"
 
 
-def ask(port, method, path, body=None):
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5)
+def ask(port, method, path, body=None, source=LOOPBACK, length=None):
+    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=5, source_address=(source, 0))
     try:
-        connection.request(method, path, body)
+        connection.request(method, path, body, {} if length is None else {"Content-Length": length})
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -24,7 +25,8 @@ def ask(port, method, path, body=None):
 
 @pytest.fixture
 def store():
-    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2) as rendezvous:
+    with Rendezvous(LOOPBACK, 2) as rendezvous:
+        rendezvous.admit(LOOPBACK)
         yield rendezvous
 
 
@@ -51,7 +53,8 @@ def test_the_largest_ring_is_the_one_whose_values_just_fit():
     assert MAX_RING_SIZE == 482
     assert PAIR_BYTES * (MAX_RING_SIZE - 1) <= MAX_VALUE_BYTES < PAIR_BYTES * MAX_RING_SIZE
     of_one_rank = bytes(PAIR_BYTES * (MAX_RING_SIZE - 1))
-    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), MAX_RING_SIZE) as rendezvous:
+    with Rendezvous(LOOPBACK, MAX_RING_SIZE) as rendezvous:
+        rendezvous.admit(LOOPBACK)
         assert ask(rendezvous.ports[0], "PUT", "/global/0", of_one_rank)[0] == 200
         assert ask(rendezvous.ports[0], "PUT", "/global/0", of_one_rank + bytes(PAIR_BYTES))[0] == 413
         for rank in range(MAX_RING_SIZE):  # as Horovod fills it
@@ -71,9 +74,45 @@ def test_gloo_stores_as_many_bytes_for_each_other_rank_as_the_bound_counts_with(
     assert len(values) <= 3 * KEYS_PER_RANK
 
 
-def test_a_host_that_runs_no_rank_is_refused():
-    with Rendezvous(LOOPBACK, frozenset({"192.0.2.1"}), 2) as rendezvous:
+def test_a_host_is_admitted_to_all_rings_once_a_task_on_it_has_announced_itself():
+    with Rendezvous(LOOPBACK, 2, num_rings=2) as rendezvous:
+        assert [ask(port, "PUT", "/global/0", b"x")[0] for port in rendezvous.ports] == [403, 403]
+        assert announce(LOOPBACK, rendezvous.ports[0], rendezvous.key, timeout_s=5) == LOOPBACK
+        assert [ask(port, "PUT", "/global/0", b"x")[0] for port in rendezvous.ports] == [200, 200]
+        assert ask(rendezvous.ports[0], "PUT", "/global/0", b"x", source="127.0.0.2")[0] == 403
+
+
+def test_the_address_that_a_host_speaks_from_is_the_one_that_counts(monkeypatch):
+    """A host with several addresses: its way to the driver leads over another one than its name."""
+    connect = socket.create_connection
+    monkeypatch.setattr(socket, "create_connection", lambda address, timeout, _: connect(address, timeout, ("127.0.0.3", 0)))
+    with Rendezvous(LOOPBACK, 2) as rendezvous:
+        assert announce(LOOPBACK, rendezvous.ports[0], rendezvous.key, timeout_s=5) == "127.0.0.3"
+        assert ask(rendezvous.ports[0], "PUT", "/global/0", b"x", source="127.0.0.3")[0] == 200
+
+
+@pytest.mark.parametrize("key", [b"", bytes(32)])
+def test_who_does_not_know_the_launchs_key_is_not_admitted(key):
+    with Rendezvous(LOOPBACK, 2) as rendezvous:
+        with pytest.raises(ResourceError, match="driver sees it as 127.0.0.1"):
+            announce(LOOPBACK, rendezvous.ports[0], key, timeout_s=5)
+        for length in ("0", "32", "100000000", "x"):  # none of them is waited for
+            assert ask(rendezvous.ports[0], "PUT", "/hello", bytes(32), length=length)[0] == 403
         assert ask(rendezvous.ports[0], "PUT", "/global/0", b"x")[0] == 403
+
+
+def test_a_proof_that_was_overheard_admits_no_other_host():
+    with Rendezvous(LOOPBACK, 2) as rendezvous:
+        overheard = hmac.digest(rendezvous.key, LOOPBACK.encode(), "sha256")
+        assert ask(rendezvous.ports[0], "PUT", "/hello", overheard, source="127.0.0.2") == (403, b"127.0.0.2")
+        assert ask(rendezvous.ports[0], "PUT", "/hello", overheard)[0] == 200
+
+
+def test_a_driver_that_is_not_reached_is_said_with_what_to_check():
+    with socket.create_server((LOOPBACK, 0)) as closed:
+        port = closed.getsockname()[1]
+    with pytest.raises(ResourceError, match=rf"does not reach the driver at 127.0.0.1:{port} .*check spark.driver_host"):
+        announce(LOOPBACK, port, b"key", timeout_s=5)
 
 
 def test_it_listens_on_its_address_alone_and_not_after_it_was_closed(store):
@@ -92,12 +131,13 @@ def test_a_port_in_use_is_named_with_its_setting():
         taken.bind((LOOPBACK, 0))
         taken.listen()
         with pytest.raises(ResourceError, match="launch.rendezvous_port") as caught:
-            Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, port=taken.getsockname()[1])
+            Rendezvous(LOOPBACK, 2, port=taken.getsockname()[1])
     assert caught.value.exit_code == 5
 
 
 def test_rings_are_kept_apart():
-    with Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, num_rings=2) as rendezvous:
+    with Rendezvous(LOOPBACK, 2, num_rings=2) as rendezvous:
+        rendezvous.admit(LOOPBACK)
         assert len(set(rendezvous.ports)) == 2
         assert ask(rendezvous.ports[0], "PUT", "/global/0", b"first ring")[0] == 200
         assert ask(rendezvous.ports[1], "GET", "/global/0")[0] == 404
@@ -109,11 +149,11 @@ def test_when_the_port_of_a_later_ring_is_in_use_the_earlier_ones_are_given_back
         taken.listen()
         first = taken.getsockname()[1] - 1
         with pytest.raises(ResourceError, match=str(first + 1)):
-            Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, num_rings=2, port=first)
+            Rendezvous(LOOPBACK, 2, num_rings=2, port=first)
         with socket.socket() as again:
             again.bind((LOOPBACK, first))
 
 
 def test_rings_beyond_the_last_port_are_refused():
     with pytest.raises(ResourceError, match="launch.rendezvous_port 127.0.0.1:65536: cannot be listened on"):
-        Rendezvous(LOOPBACK, frozenset({LOOPBACK}), 2, num_rings=2, port=65535)
+        Rendezvous(LOOPBACK, 2, num_rings=2, port=65535)

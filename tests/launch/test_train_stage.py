@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -19,7 +20,7 @@ from pipelines.errors import (
 )
 from pipelines.interrupts import SIGNALS, arm_interrupts
 from pipelines.launch.runs import claim_run, default_run_id
-from pipelines.launch.stage import train
+from pipelines.launch.stage import driver_address, train
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordTail
@@ -247,3 +248,17 @@ def test_records_can_be_followed_while_the_ranks_write(spark, tmp_path):
 
     run_stage(spark, tmp_path, Seen(early), train__steps=300)
     assert seen_early.is_set()
+
+
+def test_a_driver_whose_name_does_not_resolve_is_told_with_its_setting():
+    conf = SimpleNamespace(get=lambda key, default: "no-such-host.invalid")
+    spark = SimpleNamespace(sparkContext=SimpleNamespace(getConf=lambda: conf))
+    with pytest.raises(ResourceError, match=r"spark.driver_host: no-such-host.invalid has no address here \(.*numeric address"):
+        driver_address(spark)
+
+
+def test_an_interface_that_a_host_lacks_ends_the_run_as_failed(spark, tmp_path):
+    with pytest.raises(RankFailedError, match=r"launch.network_interface: there is no 'eth99' on this host; use one of "):
+        run_stage(spark, tmp_path, launch__network_interface="eth99")
+    (run,) = Lake.at(tmp_path).runs().iterdir()
+    assert '"status": "failed"' in (run / "state.json").read_text()
