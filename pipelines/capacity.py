@@ -143,6 +143,13 @@ def usable_slots(cluster: Cluster, slots: int, threads_per_rank: int) -> int:
     return max(1, min(slots, (os.cpu_count() or 1) // threads_per_rank)) if cluster.local else slots
 
 
+def known_slots(platform: Platform) -> int | None:
+    """How many ranks an automatic layout may have, where the platform tells it."""
+    cluster = Cluster.of(platform)
+    promised = cluster.promised_slots
+    return None if promised is None else usable_slots(cluster, promised, platform.layout.threads_per_rank)
+
+
 def slots_now(spark: SparkSession) -> int:
     """How many tasks can run at once, by the count with which Spark itself admits a barrier stage."""
     context = spark.sparkContext._jsc.sc()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from pyspark.sql import SparkSession
 
-from pipelines.capacity import Cluster, usable_slots, wait_for_slots, workers_memory_bytes
+from pipelines.capacity import Cluster, known_slots, usable_slots, wait_for_slots, workers_memory_bytes
 from pipelines.config import Platform
 from pipelines.config.load import Config
 from pipelines.errors import ResourceError
@@ -37,12 +37,10 @@ def room(spark: SparkSession, config: Config, say: Callable[[str], None]) -> tup
 
 def known_room(platform: Platform) -> tuple[int, int] | None:
     """The same as far as the platform tells without a session; None where it does not."""
-    cluster = Cluster.of(platform)
-    if cluster.promised_slots is None:
+    slots, memory = known_slots(platform), platform.layout.memory_per_rank_bytes
+    if slots is None:
         return None
-    slots = usable_slots(cluster, cluster.promised_slots, platform.layout.threads_per_rank)
-    memory = platform.layout.memory_per_rank_bytes
-    memory = cluster.memory_bytes(slots) if memory is None else memory
+    memory = Cluster.of(platform).memory_bytes(slots) if memory is None else memory
     return None if memory is None else (slots, memory)
 
 
