@@ -39,7 +39,7 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
     run.config.write_text(config.to_json())
     plan_run(config, manifest, run_id, lake).save(run.plan)
     layout = config.platform.layout
-    run_workers(run.path, layout.num_ranks, num_segments=layout.num_segments, timeout_s=TIMEOUT_S)
+    run_workers(run.path, layout.num_ranks, num_segments=layout.num_segments, timeout_s=TIMEOUT_S, fresh=True)
     return [[record for record in RecordTail(run.record(0, rank)).new_records() if record["kind"] == "step"][warmup:]
             for rank in range(layout.num_ranks)]
 

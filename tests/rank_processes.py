@@ -1,4 +1,4 @@
-"""Real ranks without Spark: fresh processes that meet through our rendezvous, with a hard timeout.
+"""Real ranks without Spark: processes that meet through our rendezvous, with a hard timeout.
 
 Tests hand over the source of a module that defines ``rank_main(ring, argument) -> JSON-able``; the parent asserts.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from pipelines.launch.placement import place_ranks
 from pipelines.launch.rank_process import GangOrder, rank_environment
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.train.plan import RunPlan
+from tests.warm_python import warm_pythons
 
 LOOPBACK = "127.0.0.1"
 RUNNER = """
@@ -49,8 +51,7 @@ def run_ranks(source: str, num_ranks: int, folder: Path, argument: Any = None, *
     that failed."""
     module = folder / "rank_module.py"
     module.write_text(source)
-    command = [sys.executable, "-c", RUNNER, str(module), json.dumps(argument)]
-    outputs = _outputs(command, num_ranks, 1, timeout_s)
+    outputs = _warm_outputs(["-c", RUNNER, str(module), json.dumps(argument)], num_ranks, 1, timeout_s)
     return [json.loads(output.rpartition("RESULT ")[2]) for output in outputs[:ranks_heard]]
 
 
@@ -58,10 +59,18 @@ def worker_command(run_folder: Path) -> list[str]:
     return [sys.executable, "-m", "pipelines.train.worker", str(run_folder), "0"]
 
 
-def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, timeout_s: float = 240) -> None:
-    """Runs ``pipelines.train.worker`` on every rank of a prepared run folder, attempt 0, without Spark."""
-    cycle_time_ms = RunPlan.load(run_folder / "plan.json").cycle_time_ms
-    _outputs(worker_command(run_folder), num_ranks, num_segments, timeout_s, cycle_time_ms)
+def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, timeout_s: float = 240,
+                fresh: bool = False) -> None:
+    """Runs ``pipelines.train.worker`` on every rank of a prepared run folder, attempt 0, without Spark.
+
+    Args:
+        fresh: in processes that nothing was imported in before, with a rank's settings of the allocator.
+    """
+    command, cycle_time_ms = worker_command(run_folder), RunPlan.load(run_folder / "plan.json").cycle_time_ms
+    if fresh:
+        _outputs(command, num_ranks, num_segments, timeout_s, cycle_time_ms)
+    else:
+        _warm_outputs(command[1:], num_ranks, num_segments, timeout_s, cycle_time_ms)
 
 
 @contextmanager
@@ -83,11 +92,29 @@ def started(command: list[str], num_ranks: int, num_segments: int, cycle_time_ms
                 process.wait()
 
 
-def _outputs(command: list[str], num_ranks: int, num_segments: int, timeout_s: float, cycle_time_ms: float = 1.0) -> list[str]:
+def _outputs(command: list[str], num_ranks: int, num_segments: int, timeout_s: float, cycle_time_ms: float) -> list[str]:
     """What each rank printed, once all have ended well."""
     with started(command, num_ranks, num_segments, cycle_time_ms) as processes:
         outputs = [process.communicate(timeout=timeout_s)[0] for process in processes]
-    for rank, (process, output) in enumerate(zip(processes, outputs, strict=True)):
-        if process.returncode != 0:
-            raise AssertionError(f"rank {rank} ended with {process.returncode}:\n{output}")
+    return _well_ended([process.returncode for process in processes], outputs)
+
+
+def _warm_outputs(arguments: list[str], num_ranks: int, num_segments: int, timeout_s: float, cycle_time_ms: float = 1.0
+                  ) -> list[str]:
+    """As ``_outputs``, from Pythons that have all imports done."""
+    pythons = warm_pythons(num_ranks)
+    with (tempfile.TemporaryDirectory() as folder,
+          Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks // num_segments, num_segments) as rendezvous):
+        files = [Path(folder) / str(rank) for rank in range(num_ranks)]
+        environments = ring_environments(num_ranks, rendezvous.ports, num_segments=num_segments, cycle_time_ms=cycle_time_ms)
+        for python, environment, file in zip(pythons, environments, files, strict=True):
+            python.start(arguments, environment, file)
+        codes = [python.exit_code(timeout_s) for python in pythons]
+        return _well_ended(codes, [file.read_text(errors="replace") for file in files])
+
+
+def _well_ended(codes: list[int], outputs: list[str]) -> list[str]:
+    for rank, (code, output) in enumerate(zip(codes, outputs, strict=True)):
+        if code != 0:
+            raise AssertionError(f"rank {rank} ended with {code}:\n{output}")
     return outputs

@@ -144,11 +144,11 @@ class Optimizer(Section):
     """AdamW; weight decay acts on matrices and embeddings, not on biases and gains."""
 
     kind: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0.0, le=1e6)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0.0, le=1e30)] = 1e-3
     beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
     beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
     epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0.0, le=1e6)] = 0.1
+    weight_decay: Annotated[float, Field(ge=0.0, le=1e30)] = 0.1
 
 
 class Schedule(Section):
@@ -171,7 +171,7 @@ class Train(Section):
     same_on_any_layout: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_wire: Literal["fp32", "fp16", "bf16"] = "fp32"  # what travels in the allreduce
-    clip_norm: Annotated[float, Field(gt=0.0, le=1e9)] | None = 1.0
+    clip_norm: Annotated[float, Field(gt=0.0, le=1e30)] | None = 1.0
     evaluate_every_steps: Count = 100  # and always after the last step
     early_stop_evaluations: Count | None = None  # stop after so many evaluations in a row without a new best; null: never
     sample_prompt: str = "\n"  # the text that the generated lines start from

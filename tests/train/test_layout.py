@@ -206,7 +206,7 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
         model__num_heads=8, model__width=512, prepare__sequence_length=256, train__global_batch_samples=16,
         train__steps=3, train__sample_tokens=0, train__precision=precision, schedule__warmup_steps=1)
     run = start_run_folder(lake, config, manifest)
-    run_workers(run.path, replicas * segments, num_segments=segments)
+    run_workers(run.path, replicas * segments, num_segments=segments, fresh=True)
     recipe = config.recipe
     facts = gpt_facts(recipe.model, manifest.vocabulary_size, 256)
     feed = FeedFacts.of(recipe.data, 16, config.platform.reader, manifest)
