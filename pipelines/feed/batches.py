@@ -189,15 +189,19 @@ class TrainingFeed:
 
 
 class EvaluationFeed:
-    """All rows of a split once over all replicas, in file order, not shuffled. Every iteration is a pass of its own."""
+    """A split's rows once over all replicas, in file order, not shuffled. Every iteration is a pass of its own."""
 
     def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, *, split: str,
-                 micro_batch_samples: int, replica_index: int = 0, num_replicas: int = 1) -> None:
+                 micro_batch_samples: int, replica_index: int = 0, num_replicas: int = 1, rows: int | None = None) -> None:
+        """``rows``: only the first so many of the split, the same ones for any number of replicas; None: all."""
         self._shards = ShardFiles(folder, manifest.shards(split), manifest.sequence_length)
         self._reader = open_reader(reader.kind, self._shards)
         self._micro_batch_samples, self._replica_index = micro_batch_samples, replica_index
         # One unshuffled lane per replica is one contiguous range of rows per replica; its only window is all of it.
-        self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=num_replicas, global_batch_samples=num_replicas,
+        rows_G = self._shards.row_group_rows()
+        if rows is not None:  # what is left of them when each row group's turn comes
+            rows_G = np.clip(rows - (np.cumsum(rows_G) - rows_G), 0, rows_G)
+        self._order = LaneOrder(rows_G, num_lanes=num_replicas, global_batch_samples=num_replicas,
                                 window_row_groups=max(1, self._shards.num_row_groups), shuffle=False, seed=0)
 
     def __len__(self) -> int:

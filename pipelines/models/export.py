@@ -8,6 +8,7 @@ Gives:   ``model.safetensors`` (weights, step, losses), ``config.json`` (sizes),
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipelines.tables.manifest import TOKENIZER_NAME
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
+SYNC_BYTES = 64 * 1024**2  # written before the disk is waited for
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
@@ -48,11 +50,15 @@ def save_model(folder: Path, state: Iterable[tuple[str, torch.Tensor]], specs: M
         if not (folder / name).exists():  # constant within a run, so only the weights are ever replaced
             write_file(folder / name, content)
     with new_file(folder / WEIGHTS_NAME) as file:
-        file.write(_header(specs, facts))
+        waiting = file.write(_header(specs, facts))
         for name, value in state:
             if (value.shape, value.dtype) != specs[name]:
                 raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} is not {specs[name]}")
-            file.write(value.contiguous().view(torch.uint8).numpy().data if value.numel() else b"")
+            waiting += file.write(value.contiguous().view(torch.uint8).numpy().data if value.numel() else b"")
+            if waiting >= SYNC_BYTES:  # or the last sync would take as long as all of it, without a sign of life
+                file.flush()
+                os.fdatasync(file.fileno())
+                waiting = 0
 
 
 def _header(specs: Mapping[str, tuple[torch.Size, torch.dtype]], facts: dict[str, str]) -> bytes:

@@ -16,7 +16,7 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
     timeline    step began_s work[[kind part micro_batch begin_s end_s]]                        (of a split model)
     evaluation  step split loss samples tokens seconds                                          (rank 0 only)
     sample      step prompt text                                                                (rank 0 only)
-    progress    phase step                          (during what makes no steps, such as "evaluating", "saving", "compiling")
+    progress    phase done* total*      (of what makes no steps: evaluating, saving, compiling; *null where not known)
     end         step status error                                 status: completed | failed | interrupted
 """
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,7 @@ class RecordWriter:
     def __init__(self, path: Path, rank: int, attempt: int) -> None:
         """Raises StorageError when the file cannot be made."""
         self._path, self._rank, self._attempt = path, rank, attempt
+        self._lock = threading.Lock()
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
@@ -51,7 +53,7 @@ class RecordWriter:
         """Appends a record and hands it to the operating system."""
         line = json.dumps({"kind": kind, "rank": self._rank, "attempt": self._attempt,
                            "time_s": round(time.time(), 3), **facts}, allow_nan=False)
-        with storage_errors(self._path):
+        with storage_errors(self._path), self._lock:  # a thread may tell of progress
             self._file.write(line + "\n")
             self._file.flush()
 

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from pipelines.train import rank_variables
@@ -49,6 +50,7 @@ from pipelines.train.evaluation import Evaluation, evaluate  # noqa: E402
 from pipelines.train.loop import StepInput, TrainingLoop  # noqa: E402
 from pipelines.train.optimizer import build_optimizer  # noqa: E402
 from pipelines.train.plan import RunPlan  # noqa: E402
+from pipelines.train.progress import Progress  # noqa: E402
 from pipelines.train.random_state import seed_everything, seed_of_rank  # noqa: E402
 
 
@@ -101,38 +103,51 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
     del model  # of a split model, each rank keeps its own layers
     place = ring.place
     tokenizer_json = (dataset / TOKENIZER_NAME).read_bytes()
+    progress = Progress(records, platform.launch.stall_timeout_s)
 
     def save(which: str, step: int, loss: float) -> None:
+        state = progress.counted("saving", strategy.whole_state(), len(specs))
         if place.rank == 0:
-            save_model(Path(plan.models) / which, strategy.whole_state(), specs, recipe.model,
+            save_model(Path(plan.models) / which, state, specs, recipe.model,
                        vocabulary_size=manifest.vocabulary_size, sequence_length=manifest.sequence_length,
                        end_of_text_id=manifest.end_of_text_id, tokenizer_json=tokenizer_json,
                        facts={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
         else:
-            for _ in strategy.whole_state():  # sends this rank's parameters to rank 0
+            for _ in state:  # sends this rank's parameters to rank 0
                 pass
 
     loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), place, records,
-                        evaluate=evaluation(config, manifest, dataset, strategy, place, device), save=save, device=device)
+                        evaluate=evaluation(config, manifest, dataset, strategy, place, device, progress), save=save,
+                        device=device)
     seed_everything(seed_of_rank(recipe.train.seed, place.rank))  # where a model may draw: the same in every launch
-    if not place.needs_samples:
-        return loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
-    with TrainingFeed(dataset, manifest, recipe.data, platform.reader, seed=recipe.train.seed,
-                      global_batch_samples=recipe.train.global_batch_samples,
-                      micro_batch_samples=platform.layout.micro_batch_samples,
-                      replica_index=place.replica_index, num_replicas=place.num_replicas) as feed:
+    with ExitStack() as stack:
+        if platform.layout.compile:
+            stack.enter_context(progress.compilations())
+        if not place.needs_samples:
+            return loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
+        feed = stack.enter_context(TrainingFeed(
+            dataset, manifest, recipe.data, platform.reader, seed=recipe.train.seed,
+            global_batch_samples=recipe.train.global_batch_samples,
+            micro_batch_samples=platform.layout.micro_batch_samples, replica_index=place.replica_index,
+            num_replicas=place.num_replicas))
         return loop.run(StepInput(step.epoch, [on_device(micro_batch, device) for micro_batch in step.micro_batches],
                                   step.data_wait_s) for step in feed)
 
 
-def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Strategy, place: Place, device: torch.device
-               ) -> Callable[[], Evaluation]:
+def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Strategy, place: Place, device: torch.device,
+               progress: Progress) -> Callable[[], Evaluation]:
     """The loop's evaluation over this replica's validation rows."""
     size = config.platform.layout.micro_batch_samples
     validation = EvaluationFeed(dataset, manifest, config.platform.reader, split="validation", micro_batch_samples=size,
-                                replica_index=place.replica_index, num_replicas=place.num_replicas)
+                                replica_index=place.replica_index, num_replicas=place.num_replicas,
+                                rows=config.recipe.train.evaluation_rows)
     micro_batches = validation if place.needs_samples else ()
-    return lambda: evaluate(strategy, (on_device(m, device) for m in micro_batches), len(validation))
+
+    def run() -> Evaluation:
+        counted = progress.counted("evaluating", micro_batches, len(validation))
+        return evaluate(strategy, (on_device(micro_batch, device) for micro_batch in counted), len(validation))
+
+    return run
 
 
 def data_parallel(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, device: torch.device) -> DataParallel:

@@ -314,6 +314,18 @@ def test_an_evaluation_takes_every_row_once_in_order_on_any_number_of_replicas(p
     assert rows == list(range(37))
 
 
+@pytest.mark.parametrize("num_replicas", [1, 3, 40])
+@pytest.mark.parametrize("limit", [1, 9, 36, 37, 1000])
+def test_an_evaluation_of_the_first_rows_takes_the_same_ones_on_any_number_of_replicas(prime, limit, num_replicas):
+    folder, manifest = prime
+    feeds = [EvaluationFeed(folder, manifest, Reader(kind="arrow"), split="train", micro_batch_samples=4,
+                            replica_index=replica_index, num_replicas=num_replicas, rows=limit)
+             for replica_index in range(num_replicas)]
+    micro_batches = [list(feed) for feed in feeds]
+    assert [len(feed) for feed in feeds] == [len(each) for each in micro_batches]
+    assert [row for each in micro_batches for m in each for row in m.sample_ids_B.tolist()] == list(range(min(limit, 37)))
+
+
 def test_an_evaluation_of_an_empty_split_is_empty(prime):
     folder, manifest = prime
     assert list(EvaluationFeed(folder, manifest, Reader(), split="validation", micro_batch_samples=4)) == []

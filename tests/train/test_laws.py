@@ -60,6 +60,14 @@ def test_the_evaluation_counts_every_validation_row_once(alone):
     assert [record["samples"] for record in evaluations] == [9, 9]
 
 
+def test_an_evaluation_reads_no_more_rows_than_the_recipe_says_and_tells_of_its_progress(tmp_path):
+    _, _, _, records = trained(tmp_path, 2, train__evaluation_rows=5)
+    assert [record["samples"] for record in records[0] if record["kind"] == "evaluation"] == [5, 5]
+    for rank_records in records:
+        phases = [record["phase"] for record in rank_records if record["kind"] == "progress"]
+        assert phases == ["evaluating", "saving", "evaluating", "saving", "saving"]  # the best one twice, and the last
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rank(tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake)

@@ -1,0 +1,28 @@
+"""A model's folder as it is written."""
+
+import os
+
+import torch
+
+from pipelines.config.recipe import GptModel
+from pipelines.models import export
+from pipelines.models.export import save_model
+
+
+def test_a_large_model_is_on_the_disk_piece_by_piece_and_not_all_at_the_end(tmp_path, monkeypatch):
+    syncs = []
+    monkeypatch.setattr(os, "fdatasync", lambda descriptor: syncs.append(os.fstat(descriptor).st_size))
+    monkeypatch.setattr(export, "SYNC_BYTES", 1000)
+    tensors = {f"layer.{i}": torch.full((100,), float(i)) for i in range(10)}  # 400 bytes each
+    seen = []
+
+    def state():
+        for item in tensors.items():
+            seen.append(len(syncs))
+            yield item
+
+    save_model(tmp_path / "best", state(), {name: (value.shape, value.dtype) for name, value in tensors.items()}, GptModel(),
+               vocabulary_size=5, sequence_length=4, end_of_text_id=4, tokenizer_json=b"{}", facts={})
+    assert seen[-1] >= 3  # before the last tensor is asked for
+    assert syncs == sorted(syncs)
+    assert syncs[0] >= 1000
