@@ -46,7 +46,7 @@ class Progress:
     @contextmanager
     def compilations(self) -> Iterator[None]:
         """Tells of each of torch's compilations inside, whenever it comes (the first evaluation, a last short micro-batch)."""
-        from torch._dynamo import callback_handler  # slow to import, and needed only with layout.compile
+        from torch._dynamo.callback import callback_handler  # slow to import, and needed only with layout.compile
         ended = threading.Event()
         telling: list[threading.Thread] = []
 
