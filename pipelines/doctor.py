@@ -112,10 +112,10 @@ def check_horovod(platform: Platform) -> list[Check]:
     if not found["cuda"]:
         return [horovod, Check("GPU", "FAIL", "layout.device: cuda, but torch sees no GPU",
                                "set layout.device to cpu, or install a driver and a CUDA build of torch")]
-    if not found["nccl"]:
-        return [horovod, Check("GPU", "WARN", f"gradients pass through the CPU, without NCCL{_why(nccl=False)}",
-                               f"mend that, then {REINSTALL}")]
-    return [horovod, Check("GPU", "OK", "torch sees it, Horovod has NCCL")]
+    if not found["nccl"] and platform.layout.num_replicas != 1:  # one replica has nobody to average with
+        return [horovod, Check("GPU", "FAIL", f"Horovod without NCCL cannot average what is on GPUs{_why(nccl=False)}",
+                               f"mend that, then {REINSTALL}; or set layout.device to cpu")]
+    return [horovod, Check("GPU", "OK", f"torch sees it, Horovod is {'with' if found['nccl'] else 'without'} NCCL")]
 
 
 def _why(*, nccl: bool) -> str:

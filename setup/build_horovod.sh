@@ -40,9 +40,17 @@ export MAKEFLAGS HOROVOD_CMAKE TMPDIR=$work CXX=$work/cxx17
 export HOROVOD_WITH_PYTORCH=1 HOROVOD_WITHOUT_TENSORFLOW=1 HOROVOD_WITHOUT_MXNET=1 HOROVOD_WITHOUT_MPI=1
 export HOROVOD_WITH_GLOO=1 HOROVOD_CPU_OPERATIONS=GLOO
 
+pip() { timeout 2h "$work/environment/bin/python" -m pip "$@"; }
+options=(--disable-pip-version-check --no-input --no-deps --no-build-isolation)
+
+pip download "${options[@]}" --no-binary horovod --dest "$work" "horovod==$version"
+tar -xzf "$work/horovod-$version.tar.gz" -C "$work"
+if [[ $transport == gloo ]]; then
+    # A CUDA build of torch is reason enough for Horovod to want a CUDA compiler, and that may be what has just failed.
+    sed -i 's/CUDA_HOME is not None/False/' "$work/horovod-$version/cmake/Modules/FindPytorch.cmake"
+fi
 # --no-cache-dir: pip keeps built wheels by name and version only, so it could hand out one made for another torch.
-timeout 2h "$work/environment/bin/python" -m pip wheel --disable-pip-version-check --no-input --no-cache-dir --no-deps \
-    --no-build-isolation --no-binary horovod --wheel-dir "$work/wheel" "horovod==$version"
+pip wheel "${options[@]}" --no-cache-dir --wheel-dir "$work/wheel" "$work/horovod-$version"
 
 # A copy beside the target, then one rename: the cache holds a whole wheel or none.
 rm -rf "$folder" "$folder".tmp-*

@@ -96,7 +96,7 @@ def test_horovod_fails_when_built_for_another_torch_or_without_gloo(
 
 @pytest.mark.parametrize(("found", "status"), [
     ({"cuda": False, "nccl": False}, "FAIL"),
-    ({"cuda": True, "nccl": False}, "WARN"),
+    ({"cuda": True, "nccl": False}, "FAIL"),
     ({"cuda": True, "nccl": True}, "OK"),
 ])
 def test_a_gpu_is_looked_for_where_the_platform_asks_for_one(
@@ -129,7 +129,9 @@ def test_a_gpu_without_nccl_is_told_why(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(doctor.sys, "prefix", str(tmp_path))
     (tmp_path / "horovod-transport").write_text("gloo: there is no CUDA toolkit (nvcc)\n", encoding="utf-8")
     gpu = by_name(doctor.check_horovod(platform(layout={"device": "cuda"})))["GPU"]
-    assert gpu.status == "WARN" and "there is no CUDA toolkit" in gpu.found and doctor.REINSTALL in gpu.fix
+    assert gpu.status == "FAIL" and "there is no CUDA toolkit" in gpu.found and doctor.REINSTALL in gpu.fix
+    one_replica = doctor.check_horovod(platform(layout={"device": "cuda", "num_replicas": 1, "num_segments": 2}))
+    assert by_name(one_replica)["GPU"].status == "OK"  # nobody to average with
 
 
 def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch):

@@ -20,11 +20,17 @@ case "$*" in
     *SOABI*) echo cpython-311-test ;;
     *get_arch_list*) printf 'sm_70\nsm_80\nsm_90\n' ;;
     *CMAKE_BIN_DIR*) echo /cmake ;;
+    *"pip download"*)
+        while [[ $1 != --dest ]]; do shift; done
+        mkdir -p horovod-0.28.1/cmake/Modules
+        echo 'torch.version.cuda and CUDA_HOME is not None' >horovod-0.28.1/cmake/Modules/FindPytorch.cmake
+        tar -czf "$2/horovod-0.28.1.tar.gz" horovod-0.28.1 ;;
     *"pip wheel"*)
         gpu=${HOROVOD_GPU_OPERATIONS:-GLOO}
         echo "what the build says"
         echo "$gpu" >>"$RECORD/builds"
         env >"$RECORD/$gpu"
+        cat "${@: -1}/cmake/Modules/FindPytorch.cmake" >"$RECORD/$gpu-torch"
         if [[ $gpu == NCCL ]]; then
             (cd "$HOROVOD_NCCL_HOME" && find -L . -type f) >"$RECORD/nccl"
             (cd "$HOROVOD_CUDA_HOME" && find -L . -type f) >"$RECORD/cuda"
@@ -105,6 +111,7 @@ def test_with_toolkit_and_nccl_the_build_gets_what_makes_it_succeed(machine: Mac
     assert {"./lib/libnccl.so", "./lib/libnccl.so.2", "./include/nccl.h"} == set(machine.recorded("nccl"))
     assert {"./bin/nvcc", "./bin/ptxas", "./include/cuda_runtime.h"} == set(machine.recorded("cuda"))
     assert machine.recorded("nvcc") == ["-std=c++17 kernels.cu"]
+    assert machine.recorded("NCCL-torch") == ["torch.version.cuda and CUDA_HOME is not None"]
     assert machine.transport == "nccl: NCCL 2.29.7, CUDA 13.0, GPU architectures 80,90"
 
 
@@ -133,6 +140,7 @@ def test_where_nccl_cannot_be_built_one_line_says_so_and_gloo_is_built(machine: 
     ended = machine.build(BROKEN="NCCL")
     assert ended.returncode == 0 and Path(ended.stdout.strip()).parent.name.endswith("-gloo")
     assert "what went wrong\n" not in ended.stderr and "what the build says" not in ended.stderr
+    assert machine.recorded("GLOO-torch") == ["torch.version.cuda and False"]  # no CUDA compiler is asked for again
     failed = next(log for log in machine.logs if "failed" in log.name)
     (line,) = [line for line in ended.stderr.splitlines() if "could not be built with NCCL" in line]
     assert str(failed) in line and "Gloo" in line
