@@ -44,6 +44,7 @@ from pipelines.tables.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha2
 from pipelines.tables.paths import Lake
 
 SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
+MANY_REJECTED = 0.05  # of all records: worth a line of its own
 ARROW_BATCH = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
                "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024**2)}
 
@@ -84,6 +85,8 @@ def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Input
     seconds = time.monotonic() - packing
     tokens = manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]
     report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
+    if warning := rejected_warning(manifest.counts, outcomes, lake):
+        report(warning)
     return manifest
 
 
@@ -140,7 +143,6 @@ def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settin
     _check_splits(counts, recipe, lake)
     for folder in (*staging.glob("attempt-*"), staging / "pieces"):
         shutil.rmtree(folder, ignore_errors=True)
-    counts["duplicates"] = counts["rejected_duplicate"]
     train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
     bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)
     counts["bigram_train_tokens"], counts["bigram_validation_tokens"] = bigram.train_tokens, bigram.validation_tokens
@@ -155,6 +157,20 @@ def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settin
         source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
     manifest.save(staging)
     return manifest
+
+
+def rejected_warning(counts: dict[str, int], outcomes: list[dict[str, Any]], lake: Lake) -> str | None:
+    """One line where more than ``MANY_REJECTED`` of the records are refused: how many, mostly why, and an example."""
+    records = counts["input_records"]
+    rejected = records - counts["documents"]
+    if rejected <= MANY_REJECTED * records:
+        return None
+    by_reason = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
+    reason = max(by_reason, key=by_reason.__getitem__)
+    examples = (outcome["examples"].get(reason) for outcome in outcomes)
+    source, position, detail = next(example for example in examples if example is not None)
+    return (f"prepare: {rejected:,} of {records:,} records ({rejected / records:.0%}) were rejected, {by_reason[reason]:,} "
+            f"of them as {reason}, for example {source!r} at {position} ({detail!r}); see the table {lake.table('rejected')}")
 
 
 def _name_shards(outcomes: list[dict[str, Any]], split: str,

@@ -61,7 +61,8 @@ class PackSettings:
 def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) -> Iterator[pa.RecordBatch]:
     """The function of ``DataFrame.mapInArrow``: one row, the outcome as JSON.
 
-    The outcome is ``{"attempt": folder, "counts": {...}, "shards": {split: {...}}}``, or ``{"fault": {...}}`` where
+    The outcome is ``{"attempt": folder, "counts": {...}, "examples": {reason: [source, position, detail]}, "shards":
+    {split: {...}}}``, or ``{"fault": {...}}`` where
     reading or writing failed: an exception would be retried and reach the user as a Java trace.
     """
     context = TaskContext.get()
@@ -97,7 +98,9 @@ class PartitionPacker:
         self._shards = {split: ShardWriter(settings, folder / f"{split}.parquet") for split in SPLITS}
         self._rejected = RejectedWriter(settings, folder / "rejected.parquet")
         self._counts: Counter[str] = Counter()
-        self._previous_key: bytes | None = None
+        self._kept_key: bytes | None = None  # of the newest record that was no duplicate
+        self._kept_place = ""
+        self._examples: dict[str, tuple[str, int, str | None]] = {}  # the first refused record by reason
         self._threshold = round(settings.validation_fraction * 2**64)
 
     def add(self, key: bytes, source: str, position: int, content: bytes | None, reason: str | None, detail: str | None,
@@ -105,16 +108,17 @@ class PartitionPacker:
         """One row of ``documents``."""
         self._counts["input_records"] += 1
         if content is not None and self._settings.deduplicate:
-            if key == self._previous_key:
-                content, reason, detail = None, "duplicate", "of the content of another record"
+            if key == self._kept_key:
+                content, reason, detail = None, "duplicate", f"same content as {self._kept_place}"
             else:
-                self._previous_key = key
+                self._kept_key, self._kept_place = key, f"{source} at {position}"
         parts = self._parts(key, content) if content is not None else []
         encoded = [(split, self._encoder.encode(part)) for split, part in parts]
         if content is not None and any(tokens is None for _, tokens in encoded):
             content, reason, detail = None, "unencodable", "the tokenizer does not give the same text back"
         if content is None:
             self._counts[f"rejected_{reason}"] += 1
+            self._examples.setdefault(str(reason), (source, position, detail))
             self._rejected.add(source, position, reason, detail, size)
             return
         self._counts["documents"] += 1
@@ -136,7 +140,8 @@ class PartitionPacker:
     def finish(self) -> dict[str, Any]:
         """Closes the files; what they hold."""
         self._rejected.close()
-        return {"counts": dict(self._counts), "shards": {split: shard.close() for split, shard in self._shards.items()}}
+        return {"counts": dict(self._counts), "examples": self._examples,
+                "shards": {split: shard.close() for split, shard in self._shards.items()}}
 
 
 class ShardWriter:

@@ -38,7 +38,7 @@ def check_counts(lake: Lake, manifest: Manifest) -> None:
     table = pd.read_parquet(lake.table("rejected") / f"{manifest.name}-{manifest.version}.parquet")
     assert counts["input_records"] == counts["documents"] + sum(by_reason.values())
     assert {key: count for key, count in by_reason.items() if count} == dict(Counter(table["reason"]))
-    assert counts["duplicates"] == by_reason["duplicate"]
+    assert "duplicates" not in counts  # they are in rejected_duplicate, once
     for split in ("train", "validation"):
         assert counts[f"{split}_tokens"] == sum(len(stream) - 1 for stream in streams(lake, manifest, split))
         assert counts[f"{split}_documents"] == len(documents(lake, manifest, split))
@@ -129,8 +129,27 @@ def test_several_inputs_are_one_dataset_and_duplicates_across_them_are_dropped(
     inputs["cut"]["path"] = remote_url(inputs["cut"]["path"])
     manifest = prepare(spark, make_recipe(*inputs.values(), max_document_bytes=1000), lake, silent)
     assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(TEXTS)
-    assert manifest.counts["duplicates"] == 4 * 31 - 30
+    assert manifest.counts["rejected_duplicate"] == 4 * 31 - 30
     check_counts(lake, manifest)
+
+
+def test_many_rejected_records_are_told_with_the_commonest_reason_and_an_example(
+        spark: SparkSession, lake: Lake, tmp_path: Path) -> None:
+    write_texts(tmp_path / "in", 20)
+    copy, odd = tmp_path / "in" / "copy.txt", tmp_path / "in" / "zz\nodd.txt"
+    copy.write_bytes((tmp_path / "in" / "0003.txt").read_bytes())
+    said: list[str] = []
+    prepare(spark, make_recipe(tmp_path / "in"), lake, said.append)
+    assert not [line for line in said if "were rejected" in line]  # 1 of 21 is less than 5 %
+    (row,) = pd.read_parquet(lake.table("rejected")).to_dict("records")
+    assert row["source"] == str(copy) and row["detail"] == f"same content as {tmp_path / 'in' / '0003.txt'} at 0"
+    odd.write_bytes(b"\xff")
+    (tmp_path / "in" / "zz.txt").write_bytes(b"\xfe")
+    prepare(spark, make_recipe(tmp_path / "in"), lake, said.append)
+    (line,) = [line for line in said if "were rejected" in line]
+    assert line.startswith("prepare: 3 of 23 records (13%) were rejected, 2 of them as undecodable, for example '")
+    assert "zz" in line and "at 0 ('byte 0: invalid start byte')" in line and "\n" not in line
+    assert str(lake.table("rejected")) in line
 
 
 def test_duplicates_stay_where_the_recipe_says_so(
