@@ -40,7 +40,8 @@ class InputSource(Section):
     """One input of prepare.
 
     ``path`` is a file, a folder (read recursively), a glob, or any URL that the Spark session can read. Text and JSON
-    lines may be compressed with gzip, bzip2 or Zstandard; the files' content says so.
+    lines may be compressed with gzip, bzip2 or Zstandard; the files' content says so. Names that start with ``.`` or
+    ``_`` are hidden: neither folders nor globs read them (as in Spark). A local file that is named itself is read.
     ``${PYTHON_STDLIB}`` stands for the folder of the running Python's standard library.
     """
 

@@ -4,9 +4,8 @@ Runs on: driver, without Spark.
 Takes:   ``prepare.inputs``: files, folders and globs (``file:`` URLs too) on a file system that every machine sees.
 Gives:   the files in a fixed order; a fingerprint of their content; ``DataError`` naming the input that has none.
 
-Names that start with a dot are hidden and not read from folders. A leading underscore hides nothing in text folders
-(``__init__.py`` is text) but marks book-keeping (``_SUCCESS``, ``_common_metadata``) in JSONL and Parquet folders. A
-file that is named itself is always read.
+Hidden names (``is_hidden``) are not read from folders and globs, by the rule of Spark's own sources, so that the same
+files are read from a path and from a URL. A local file or folder that is named itself is always read.
 """
 # Globs, and the names of a hundred thousand files: plain strings are shorter than pathlib and several times as fast.
 # ruff: noqa: PTH100, PTH112, PTH113, PTH116, PTH118, PTH119, PTH207
@@ -126,7 +125,7 @@ def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputF
     if os.path.lexists(path):  # a real name wins over a glob that it looks like
         roots = [path]
     elif glob.has_magic(path):
-        roots = sorted(glob.glob(path, recursive=True))
+        roots = sorted(root for root in glob.glob(path, recursive=True) if not is_hidden(os.path.basename(root)))
         if not roots:
             raise DataError(place, f"{path!r} matches nothing", "give a file, a folder or a glob that matches")
     else:
@@ -147,18 +146,25 @@ def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputF
     return sorted(files.values(), key=lambda file: file.name)
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is left out: a leading dot or underscore.
+
+    Source: Apache Spark, HadoopFSUtils.shouldFilterOutPathName (``_date=2026-01-01`` is a partition).
+    """
+    return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
+
+
 def _walk(root: str, source: InputSource, lake_root: Path) -> Iterator[str]:
     """The root itself where it is a file; else the files below it, without the lake that we write to."""
     if not os.path.isdir(root):
         yield root
         return
-    hidden = (".",) if source.format == "text" else (".", "_")
 
     def refuse(error: OSError) -> None:
         raise error
 
     def left_out(name: str) -> bool:
-        return name.startswith(hidden) or any(fnmatch.fnmatch(name, excluded) for excluded in source.exclude)
+        return is_hidden(name) or any(fnmatch.fnmatch(name, excluded) for excluded in source.exclude)
 
     for folder, folders, names in os.walk(root, onerror=refuse):
         folders[:] = sorted(name for name in folders if not left_out(name)

@@ -4,8 +4,8 @@ Runs on: driver; executors through Spark.
 Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) other than ``file:``.
 Gives:   ``documents`` as ``reading.local_documents`` does, and what makes their fingerprint.
 
-Spark's file sources never read names that start with a dot or an underscore, in any format. The position of a record of
-a text file that is cut at a delimiter is the offset of the block of the file that Spark read it in.
+Spark's file sources never read hidden names (``inputs.is_hidden``), in any format. The position of a record of a text
+file that is cut at a delimiter is the offset of the block of the file that Spark read it in.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def write_inputs(folder: Path) -> dict[str, dict[str, Any]]:
     (folder / "texts").mkdir()
     refused = [("again", raws[3]), ("bad", b"\xff"), ("empty", b""), ("long", b"x" * 2000)]
     for name, raw in [*enumerate(raws), *refused]:
-        (folder / "texts" / f"_{name}.txt").write_bytes(raw)
+        (folder / "texts" / f"{name}.txt").write_bytes(raw)
     (folder / "cut.txt").write_bytes(b"\n--\n".join([*raws, raws[3], b"\xff", b"", b"x" * 2000, b""]))
     lines = [json.dumps({"body": text}).encode() for text in [*TEXTS, TEXTS[3], "", "x" * 2000]]
     lines += [b'{"body": "\xff"}', b'{"body": 1}', b"{", b'{"b": ""}', b""]
@@ -109,8 +109,9 @@ def test_each_format_gives_the_same_documents_and_counts_what_it_refuses(
 def test_each_format_is_read_from_a_url(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, kind: str) -> None:
     source = write_inputs(tmp_path / "in")[kind]
-    for path in (tmp_path / "in" / "texts").iterdir():  # Spark's own sources never read a leading underscore
-        path.rename(path.with_name(path.name[1:]))
+    for name in ("_hidden", ".hidden", "_folder/x"):  # as from a local folder
+        (tmp_path / "in" / "texts" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "in" / "texts" / name).write_text("not to be read")
     source = {**source, "path": remote_url(source["path"])}
     tokenizer = {"kind": "bpe", "vocabulary_size": 300, "sample_bytes": 500}
     recipe = make_recipe(source, max_document_bytes=1000, tokenizer=tokenizer)
