@@ -28,8 +28,9 @@ def environment() -> dict[str, Any]:
         except PackageNotFoundError:  # petastorm is optional; a checkout need not be installed
             continue
     commit = commit_of(SOURCE)
-    return {**({"commit": commit} if commit else {}), "python": machine.python_version(), "system": machine.platform(),
-            "processor": machine.machine(), "driver": socket.gethostname(), **versions}
+    ours = {"sparkring": versions.pop("sparkring", None), "commit": commit}
+    return {**{name: value for name, value in ours.items() if value}, "python": machine.python_version(),
+            "system": machine.platform(), "processor": machine.machine(), "driver": socket.gethostname(), **versions}
 
 
 def commit_of(folder: Path) -> str | None:

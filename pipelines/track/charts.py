@@ -64,7 +64,7 @@ def line_chart(chart: Chart, width: int, height: int) -> Markup:
         return Markup("")
     margin = 0.04 * ((max(ys) - min(ys)) or abs(max(ys)) or 1.0)
     low, high = (0.0 if chart.from_zero else min(ys) - margin), max(ys) + margin
-    y_ticks = [tick for tick in nice_ticks(low, high, max(3, height // 55)) if low <= tick <= high]
+    y_ticks = [tick for tick in nice_ticks(low, high, max(3, height // 48)) if low <= tick <= high]
     labels = [chart.format_y(tick) for tick in y_ticks]
     left, right, top, bottom = 10 + CHARACTER_PX * max(map(len, labels), default=0), width - 14, 10, height - 26
     x_low, x_high = min(0.0, *xs), max(*xs, 1.0)
@@ -127,7 +127,9 @@ def timeline_chart(rows: list[tuple[str, list[tuple[str, float, float, str]]]], 
                          f'<rect class="work {css}" x="{x:.2f}" y="{y}" width="{box_width:.2f}" height="{lane}"/>{text}</g>')
     seconds = end - begin
     for tick in nice_ticks(0.0, seconds, 4)[:-1]:
-        parts.append(f'<text class="tick" x="{left + tick * scale:.1f}" y="{height - 4}">{tick * 1e3:g} ms</text>')
+        x, label = left + tick * scale, f"{tick * 1e3:g} ms"
+        if x + len(label) * CHARACTER_PX < width:
+            parts.append(f'<text class="tick" x="{x:.1f}" y="{height - 4}">{label}</text>')
     return Markup("".join([*parts, "</svg>"]))  # noqa: S704 - numbers, and texts that were escaped
 
 

@@ -26,8 +26,8 @@ def setting(value: Any) -> str:
     """A setting's value as it stands in a recipe or a platform file."""
     if value is None:
         return "none"
-    if isinstance(value, bool | int | str):
-        return json.dumps(value) if isinstance(value, bool) else str(value)
+    if isinstance(value, str):
+        return value if value and value == " ".join(value.split()) else json.dumps(value, ensure_ascii=False)
     return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 

@@ -40,5 +40,6 @@ def _reading(chart: Chart, line: Series, step: float) -> str:
     place = bisect.bisect_right(line.x, step) - 1
     text = f"{line.name} {chart.format_value(line.y[place])}"
     for band in (band for band in chart.bands if band.css == line.css):
-        text += f" ({chart.format_value(band.low[place])} to {chart.format_value(band.high[place])})"
+        low, high = chart.format_value(band.low[place]), chart.format_value(band.high[place])
+        text += f" ({low} to {high})" if low != high else ""
     return text if line.x[place] == step or not line.dots else f"{text} at step {line.x[place]:,.0f}"

@@ -46,12 +46,20 @@ def render(measured: Measured) -> str:
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= FILTERS
     summary = measured.summary
+    ranks = longest_computing_first(summary["ranks"])[:MAX_RANKS]
     script = environment.get_template("report.js.j2").render()
     return environment.get_template("report.html.j2").render(
         run=summary, verdict=verdict(summary), loss=loss_chart(summary, measured.steps.loss),
         ranged=not measured.steps.loss.single, charts=small_charts(measured.steps, measured.ranks),
         evaluations=spread(summary["evaluations"], MAX_EVALUATIONS),
         timelines=timelines(summary["pipeline"]), open_ranks=OPEN_RANKS,
-        ranks=[(rank, shares, time_bar(shares)) for rank in summary["ranks"][:MAX_RANKS]
-               if (shares := time_shares([rank])) is not None],
+        ranks=[(rank, shares, time_bar(shares)) for rank in ranks if (shares := time_shares([rank])) is not None],
         script=Markup(script), script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())  # noqa: S704
+
+
+def longest_computing_first(ranks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where not all ranks are shown at once, those first that computed longest: the others wait for them."""
+    if len(ranks) <= OPEN_RANKS:
+        return ranks
+    slowest = sorted(ranks, key=lambda rank: rank["compute_s"], reverse=True)[:OPEN_RANKS]
+    return [*slowest, *(rank for rank in ranks if rank not in slowest)]

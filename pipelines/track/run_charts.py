@@ -26,8 +26,11 @@ BASELINES = (("guessing", "uniform"), ("token frequencies", "unigram"), ("bigram
 
 
 class SmallChart(NamedTuple):
+    """``legend`` has (CSS class, name) of each thing drawn; it is empty where there is one only."""
+
     title: str
     unit: str
+    legend: list[tuple[str, str]]
     drawn: Markup
 
 
@@ -51,34 +54,35 @@ def loss_chart(summary: dict[str, Any], curve: Curve) -> Markup:
 
 def small_charts(steps: StepFigures, ranks: RankFigures) -> list[SmallChart]:
     """Throughput, learning rate, gradient norm and memory; those that have a point."""
-    charts = [SmallChart(title, unit, readable_chart(_mean_chart(title, name, curve), SMALL_SIZES))
-              for title, unit, name, curve in (
-                  ("Throughput", "tokens/s", "tokens/s", steps.tokens_per_s),
-                  ("Learning rate", "", "learning rate", steps.learning_rate),
-                  ("Gradient norm", "before clipping", "norm", steps.gradient_norm))]
+    charts = [_mean_chart("Throughput", "tokens/s", "tokens/s", steps.tokens_per_s),
+              _mean_chart("Learning rate", "", "learning rate", steps.learning_rate, with_range=False),
+              _mean_chart("Gradient norm", "before clipping", "norm", steps.gradient_norm)]
     return [chart for chart in (*charts, _memory_chart(ranks)) if chart.drawn]
 
 
-def _mean_chart(title: str, name: str, curve: Curve) -> Chart:
+def _mean_chart(title: str, unit: str, name: str, curve: Curve, *, with_range: bool = True) -> SmallChart:
     """The mean of each point's steps, over their range where they are several."""
     at = curve.steps.tolist()
-    bands = [Band("plain", at, curve.lows.tolist(), curve.highs.tolist())] if at and not curve.single else []
-    return Chart(f"{title} by step", [Series("plain", name, at, curve.means.tolist())] if at else [], bands,
-                 from_zero=True, format_y=si)
+    ranged = with_range and bool(at) and not curve.single
+    bands = [Band("plain", at, curve.lows.tolist(), curve.highs.tolist())] if ranged else []
+    chart = Chart(f"{title} by step", [Series("plain", name, at, curve.means.tolist())] if at else [], bands,
+                  from_zero=True, format_y=si, format_value=lambda value: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}")
+    return SmallChart(title, unit, [("plain", "mean"), ("range", "single steps")] if ranged else [],
+                      readable_chart(chart, SMALL_SIZES))
 
 
 def _memory_chart(ranks: RankFigures) -> SmallChart:
     memory = ranks.memory_bytes
     at = memory.steps.tolist()
     if not at:
-        return SmallChart("Memory", "", Markup(""))
+        return SmallChart("Memory", "", [], Markup(""))
     size, unit = bytes_of_unit(float(memory.highest.max()))
     lines = [Series("plain", "fullest rank", at, (memory.highest / size).tolist())]
     if len(ranks.steps_R) > 1:
         lines.append(Series("second", "median rank", at, (memory.median / size).tolist()))
     chart = Chart("Memory of the ranks by step", lines, from_zero=True, format_value=lambda value: f"{value:.2f} {unit}")
-    what = "the fullest rank and the median one" if len(lines) > 1 else "the rank"
-    return SmallChart("Memory", f"{unit}, {what}", readable_chart(chart, SMALL_SIZES))
+    return SmallChart("Memory", unit, [(line.css, line.name) for line in lines] if len(lines) > 1 else [],
+                      readable_chart(chart, SMALL_SIZES))
 
 
 def time_bar(shares: dict[str, float]) -> Markup:

@@ -21,7 +21,7 @@ from pipelines.tables.records import RecordWriter
 from pipelines.track.charts import Chart, Series, line_chart, nice_ticks, smoothed, stacked_bar
 from pipelines.track.figures import RankFigures, StepFigures
 from pipelines.track.load import load_run
-from pipelines.track.report import render, write_report
+from pipelines.track.report import longest_computing_first, render, write_report
 from pipelines.track.summary import Measured, summarize
 from tests.example_data import example_config
 from tests.track.conftest import WriteRun, state_of, write_steps
@@ -156,7 +156,14 @@ def test_a_long_run_of_many_ranks_and_much_text_stays_small(lake: Lake, write_ru
     ranks.memory_bytes.add(np.arange(count) % 512, np.arange(1, count + 1), np.abs(noise) * 1e9)
     html = render(Measured(summary, steps, ranks))
     assert len(html.encode()) < 1_000_000
-    assert "The first 64 of 512 ranks" in Page(html).text
+    assert "64 of 512 ranks" in Page(html).text
+
+
+def test_of_many_ranks_those_that_the_others_wait_for_come_first() -> None:
+    ranks = [{"rank": rank, "compute_s": 1.0 + (rank in (17, 40))} for rank in range(64)]
+    shown = [rank["rank"] for rank in longest_computing_first(ranks)]
+    assert shown[:3] == [17, 40, 0] and sorted(shown) == list(range(64))
+    assert longest_computing_first(ranks[10:18]) == ranks[10:18]  # few enough to be seen at once
 
 
 def test_a_failed_run_has_a_page_with_its_error(lake: Lake) -> None:
