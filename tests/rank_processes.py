@@ -74,16 +74,20 @@ def run_workers(run_folder: Path, num_ranks: int, *, num_segments: int = 1, time
 
 
 @contextmanager
+def rings(num_ranks: int, num_segments: int, cycle_time_ms: float = 1.0) -> Iterator[list[dict[str, str]]]:
+    """The environment of each rank, while there is where they meet."""
+    with Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments) as rendezvous:
+        rendezvous.admit(LOOPBACK)
+        yield ring_environments(num_ranks, rendezvous.ports, num_segments=num_segments, cycle_time_ms=cycle_time_ms)
+
+
+@contextmanager
 def started(command: list[str], num_ranks: int, num_segments: int, cycle_time_ms: float = 1.0
             ) -> Iterator[list[subprocess.Popen[str]]]:
     """One process per rank; none is left at the end."""
-    with Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments) as rendezvous:
-        rendezvous.admit(LOOPBACK)
-        processes = [
-            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                             errors="replace")
-            for environment in ring_environments(num_ranks, rendezvous.ports, num_segments=num_segments,
-                                                 cycle_time_ms=cycle_time_ms)]
+    with rings(num_ranks, num_segments, cycle_time_ms) as environments:
+        processes = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                      errors="replace") for environment in environments]
         try:
             yield processes
         finally:
@@ -103,10 +107,8 @@ def _warm_outputs(arguments: list[str], num_ranks: int, num_segments: int, timeo
                   ) -> list[str]:
     """As ``_outputs``, from Pythons that have all imports done."""
     pythons = warm_pythons(num_ranks)
-    with (tempfile.TemporaryDirectory() as folder,
-          Rendezvous(LOOPBACK, frozenset({LOOPBACK}), num_ranks // num_segments, num_segments) as rendezvous):
+    with tempfile.TemporaryDirectory() as folder, rings(num_ranks, num_segments, cycle_time_ms) as environments:
         files = [Path(folder) / str(rank) for rank in range(num_ranks)]
-        environments = ring_environments(num_ranks, rendezvous.ports, num_segments=num_segments, cycle_time_ms=cycle_time_ms)
         for python, environment, file in zip(pythons, environments, files, strict=True):
             python.start(arguments, environment, file)
         codes = [python.exit_code(timeout_s) for python in pythons]
