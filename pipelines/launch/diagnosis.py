@@ -97,8 +97,9 @@ def _executor_lost(message: str, silent: Sequence[RankNews]) -> SparkringError |
     reason = _LOST_EXECUTOR.search(message)
     if reason is None:
         return None
-    place, reached = (named(silent), silent[0].reached) if silent else ("launch", "with its ranks")
-    return RankFailedError(place, f"lost with its Spark executor {reached}: {reason[1][:MAX_REASON]}",
+    place, what = ((named(silent), f"lost with its Spark executor {silent[0].reached}") if silent
+                   else ("launch", "a Spark executor was lost"))
+    return RankFailedError(place, f"{what}: {reason[1][:MAX_REASON]}",
                            "see that executor's own log; often memory ran out or its machine was taken away")
 
 
@@ -110,8 +111,7 @@ def _tasks_word(message: str) -> SparkringError | None:
 def _vanished(silent: Sequence[RankNews], message: str, logs: str) -> SparkringError | None:
     if not silent:
         return None
-    return RankFailedError(named(silent), f"gone {silent[0].reached} without a word, and with it the Spark task that watched it "
-                           f"({_reason(message)})", f"logs: {logs}")
+    return RankFailedError(named(silent), f"gone {silent[0].reached} without a word, Spark task and all ({_reason(message)})", f"logs: {logs}")
 
 
 def _earliest(causes: Sequence[tuple[float, SparkringError]]) -> SparkringError | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import uuid
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -57,10 +57,8 @@ class Gang:
         write_file(stop_file(RunFolder(Path(self._order.run_folder)), self._order.attempt), "")
         if self._ended.wait(timeout_s / 2):
             return True
-        try:
+        with suppress(Py4JError, OSError):  # the JVM may be gone, and with it every task
             self._spark.sparkContext.cancelJobGroup(self._group)
-        except (Py4JError, OSError):
-            return False  # the JVM is gone, and with it every task
         return self._ended.wait(timeout_s / 2)
 
     def _run(self) -> None:

@@ -130,7 +130,8 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
                 raise
             raise StalledError(error.place, f"{error.problem}; {', '.join(found)}", error.remedy) from error
         finally:
-            gang.stop(launch.stop_timeout_s)
+            if not gang.stop(launch.stop_timeout_s):
+                observer.say(f"the ranks were not seen to end within {launch.stop_timeout_s:g} s (launch.stop_timeout_s)")
 
 
 def driver_address(spark: SparkSession) -> str:

@@ -116,5 +116,5 @@ def test_a_lost_executor_of_a_cluster_is_told_with_sparks_reason_and_its_rank(cl
         _, said = process.communicate(timeout=60)
     assert process.returncode == RankFailedError.exit_code, said
     assert re.search(r"^error: rank 1 on \S+: (lost with its Spark executor after step \d+: ExecutorLostFailure .* Reason: |"
-                     r"gone after step \d+ without a word, and with it the Spark task)", said, re.MULTILINE), said
+                     r"gone after step \d+ without a word, Spark task and all)", said, re.MULTILINE), said
     assert state(lake)["status"] == "failed"

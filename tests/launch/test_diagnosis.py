@@ -51,6 +51,13 @@ def test_the_rank_that_failed_is_named_and_not_the_one_that_missed_it():
     assert str(error) == "train-00000.parquet: is damaged (told by rank 1 on host-1, after step 3)"
 
 
+@pytest.mark.parametrize("kind", [ConfigError, DataError, ResourceError, RankFailedError])
+def test_an_error_keeps_its_kind_on_the_way_from_its_rank(kind):
+    error = cause([rank(0, 0, failed(2.0, exit_code=kind.exit_code, place="model.factory", problem="cannot be used"))])
+    assert type(error) is kind
+    assert str(error) == "model.factory: cannot be used (told by rank 0 on host-0, before its first step)"
+
+
 def test_the_earliest_of_several_causes_counts_whichever_way_it_was_told():
     said, died = failed(5.0, problem="is bad"), ended(1, -11, time_s=4.0)
     assert "killed by SIGSEGV after step 7" in str(cause([rank(0, 7, said), rank(1, 7)], died))
@@ -85,7 +92,7 @@ def test_what_crashes_because_an_executor_was_lost_is_an_echo_but_an_error_of_a_
 
 def test_a_lost_executor_whose_echo_came_first_is_known_by_the_rank_that_is_silent():
     error = cause([rank(0, 13, ECHO), rank(1, 12)], ended(0, 6), TRACE.format("rank 0 on host-0 ended with 6"))
-    assert str(error).startswith("rank 1 on host-1: gone after step 12 without a word, and with it the Spark task")
+    assert str(error).startswith("rank 1 on host-1: gone after step 12 without a word, Spark task and all")
 
 
 def test_the_drivers_java_that_was_killed_is_the_cause_and_not_a_task():
@@ -102,7 +109,7 @@ def test_only_when_nothing_else_is_known_an_echo_is_told():
 def test_a_lost_executor_before_any_rank_started_is_told_in_one_line_of_sparks():
     message = "Job aborted\n\tat org.apache.spark.Foo\nReason: Executor heartbeat timed out\n\tat java.lang.Thread"
     error = cause([RankNews(0, 0.0), RankNews(1, 0.0)], {}, message)
-    assert str(error) == ("rank 0, rank 1: gone before its first step without a word, and with it the Spark task that watched it "
+    assert str(error) == ("rank 0, rank 1: gone before its first step without a word, Spark task and all "
                           "(Reason: Executor heartbeat timed out); logs: /logs")
 
 

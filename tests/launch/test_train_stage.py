@@ -144,6 +144,14 @@ def test_ranks_that_do_not_meet_in_time_are_named_and_ended(spark, tmp_path):
     assert wait_until_gone(tmp_path)
 
 
+def test_ranks_that_outlive_the_bound_of_their_stop_are_told_and_end_all_the_same(spark, tmp_path):
+    seen = Seen()
+    with pytest.raises(StalledError):
+        run_stage(spark, tmp_path, seen, launch__start_timeout_s=0.2, launch__stop_timeout_s=0.001)
+    assert seen.said == ["the ranks were not seen to end within 0.001 s (launch.stop_timeout_s)"]
+    assert wait_until_gone(tmp_path)
+
+
 def test_a_rank_that_is_frozen_is_found_by_the_stall_bound_and_named(spark, tmp_path):
     with pytest.raises(StalledError, match="launch.stall_timeout_s: no rank has recorded anything for 1.5 s; the oldest news is "
                        r"of rank \d on .*: after step \d, training; rank 1 on \S+ was stopped \(SIGSTOP\); see") as caught:
