@@ -111,7 +111,8 @@ def _tasks_word(message: str) -> SparkringError | None:
 def _vanished(silent: Sequence[RankNews], message: str, logs: str) -> SparkringError | None:
     if not silent:
         return None
-    return RankFailedError(named(silent), f"gone {silent[0].reached} without a word, Spark task and all ({_reason(message)})", f"logs: {logs}")
+    return RankFailedError(named(silent), f"gone {silent[0].reached} without a word, Spark task and all ({_reason(message)})",
+                           f"logs: {logs}")
 
 
 def _earliest(causes: Sequence[tuple[float, SparkringError]]) -> SparkringError | None:
