@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 
 import numpy as np
 import torch
@@ -93,6 +95,28 @@ class Recurrent(nn.Module):
 def recurrent_with_dropout(vocabulary_size: int, sequence_length: int, width: int = 16) -> LayeredModel:
     return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("first", Recurrent(width)),
                          ("second", Recurrent(width)), ("logits", nn.Linear(width, vocabulary_size))])
+
+
+class FixedLength(nn.Module):
+    """An embedding that knows one length only; of shorter inputs it refuses, dies or hangs, as it is told."""
+
+    def __init__(self, vocabulary_size: int, sequence_length: int, shorter: str) -> None:
+        super().__init__()
+        self.table = nn.Embedding(vocabulary_size, 8)
+        self._length, self._shorter = sequence_length, shorter
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        if tokens_BT.shape[1] < self._length:
+            if self._shorter == "die":
+                os.kill(os.getpid(), signal.SIGKILL)
+            elif self._shorter == "hang":
+                time.sleep(3600)
+        return self.table(tokens_BT.reshape(-1, self._length))
+
+
+def fixed_length(vocabulary_size: int, sequence_length: int, shorter: str = "refuse") -> LayeredModel:
+    return LayeredModel([("table", FixedLength(vocabulary_size, sequence_length, shorter)),
+                         ("logits", nn.Linear(8, vocabulary_size))])
 
 
 class PassingRows(nn.Module):

@@ -25,8 +25,8 @@ from pipelines.models.generate import generate
 from pipelines.models.layered import LayeredModel
 from pipelines.tables.atomic import new_file, write_file
 from pipelines.tables.manifest import TOKENIZER_NAME
+from pipelines.tables.paths import WEIGHTS_NAME
 
-WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 SYNC_BYTES = 64 * 1024**2  # written before the disk is waited for
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}

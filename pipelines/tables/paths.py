@@ -21,6 +21,7 @@ from pathlib import Path
 from pipelines.errors import ConfigError, SparkringError
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+WEIGHTS_NAME = "model.safetensors"  # of an exported model
 TABLE_NAMES = ("runs", "steps", "rank_steps", "evaluations", "datasets", "rejected")
 
 

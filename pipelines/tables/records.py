@@ -15,9 +15,10 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
     cut         schedule parts[]                                                                (of a split model)
     timeline    step began_s work[[kind part micro_batch begin_s end_s]]                        (of a split model)
     evaluation  step split loss samples tokens seconds                                          (rank 0 only)
-    sample      step prompt text                                                                (rank 0 only)
     progress    phase done* total*      (of what makes no steps: evaluating, saving, compiling; *null where not known)
     end         step status error                                 status: completed | failed | interrupted
+    sample      step prompt text reason       (rank 0 only, behind its end; text is null where there is none, and reason says
+                                               why; else reason is null)
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from typing import Any
 
 from pipelines.tables.atomic import storage_errors
 
-RECORD_KINDS = ("start", "cut", "step", "timeline", "evaluation", "progress", "sample", "end")
+RECORD_KINDS = ("start", "cut", "step", "timeline", "evaluation", "progress", "end", "sample")
 
 
 _TAIL_BYTES = 64 * 1024

@@ -3,7 +3,8 @@
 Runs on: ranks, as ``python -m pipelines.train.worker RUN_FOLDER ATTEMPT`` (the launcher's child, or by hand: without
          ``HOROVOD_*`` in the environment it trains alone).
 Takes:   ``config.json`` and ``plan.json`` in the run folder, the dataset they name.
-Gives:   this rank's record file; on rank 0 the models and a sample of generated text; an exit code of ``errors.py``.
+Gives:   this rank's record file; on rank 0 the models, and after the end a sample of text (``sample.py``); an exit code of
+         ``errors.py``.
 """
 
 from __future__ import annotations
@@ -25,12 +26,11 @@ from torch import Tensor, nn  # noqa: E402
 
 from pipelines.config.load import Config  # noqa: E402
 from pipelines.config.platform import Layout  # noqa: E402
-from pipelines.config.recipe import FactoryModel  # noqa: E402
 from pipelines.errors import EXIT_OK, ResourceError, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
 from pipelines.models.build import fill_model, sketch_model  # noqa: E402
-from pipelines.models.export import load_model, save_model  # noqa: E402
+from pipelines.models.export import save_model  # noqa: E402
 from pipelines.models.gpt import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
 from pipelines.parallel.comms import PeerLostError, Place, Ring  # noqa: E402
@@ -52,11 +52,14 @@ from pipelines.train.optimizer import build_optimizer  # noqa: E402
 from pipelines.train.plan import RunPlan  # noqa: E402
 from pipelines.train.progress import Progress  # noqa: E402
 from pipelines.train.random_state import seed_everything, seed_of_rank  # noqa: E402
+from pipelines.train.sample import become_sample  # noqa: E402
 
 
-def run_worker(run: RunFolder, attempt: int) -> None:
-    """Trains this rank's part of a run, from joining the ring to the last record.
+def run_worker(run: RunFolder, attempt: int) -> int | None:
+    """Trains this rank's part of a run, from joining the ring to its end record.
 
+    Returns:
+        On rank 0 the last step, where a sample of the trained model's text is wanted.
     Raises:
         SparkringError: also written as the end record's error.
     """
@@ -80,14 +83,13 @@ def run_worker(run: RunFolder, attempt: int) -> None:
             if group is not None:
                 group.leave()
             ring.leave()
-            if place.rank == 0:
-                _write_sample(config, plan, last_step, records)
             records.write("end", step=last_step, status="completed", error=None)
         except SparkringError as error:
             records.write("end", step=None, status="failed", error={
                 "exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy,
                 "peer_lost": isinstance(error, PeerLostError)})
             raise
+    return last_step if place.rank == 0 and config.recipe.train.sample_tokens else None
 
 
 def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None, records: RecordWriter) -> int:
@@ -209,21 +211,16 @@ def language_loss(model: LayeredModel, precision: str, device: torch.device, *, 
     return loss_sum
 
 
-def _write_sample(config: Config, plan: RunPlan, step: int, records: RecordWriter) -> None:
-    train = config.recipe.train
-    if train.sample_tokens:
-        factory = config.recipe.model.factory if isinstance(config.recipe.model, FactoryModel) else None
-        text = load_model(Path(plan.models) / "best", factory=factory).generate(train.sample_prompt, train.sample_tokens)
-        records.write("sample", step=step, prompt=train.sample_prompt, text=text)
-
-
 def main(arguments: list[str]) -> int:
     """Exit code of this rank; the error itself is in its records and, for people, in its log."""
+    run, attempt = RunFolder(Path(arguments[0])), int(arguments[1])
     try:
-        run_worker(RunFolder(Path(arguments[0])), int(arguments[1]))
+        sampled_step = run_worker(run, attempt)
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
+    if sampled_step is not None:
+        become_sample(run, attempt, sampled_step)
     return EXIT_OK
 
 

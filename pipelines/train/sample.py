@@ -1,0 +1,101 @@
+"""The text sample of a run that has ended, best effort: ``python -m pipelines.train.sample RUN_FOLDER ATTEMPT STEP``.
+
+Runs on: rank 0's host, in rank 0's place: the rank becomes this program once its end is recorded, so that all the memory it
+         had is free before the exported model is loaded.
+Takes:   the run folder, attempt and last step.
+Gives:   one ``sample`` record behind the rank's end: the text, or why there is none.
+
+A user's model may fail, run out of memory or hang where it was not trained to run, so a bounded process of its own runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from pipelines.config.load import Config
+from pipelines.config.platform import Layout
+from pipelines.config.recipe import FactoryModel
+from pipelines.errors import EXIT_OK, SparkringError
+from pipelines.tables.paths import WEIGHTS_NAME, RunFolder
+from pipelines.tables.records import RecordWriter
+from pipelines.train import rank_variables
+from pipelines.train.memory import PROCESS_BYTES
+from pipelines.train.plan import RunPlan
+
+TIMEOUT_S = 120.0
+
+
+def become_sample(run: RunFolder, attempt: int, step: int) -> None:
+    """Never returns: the process goes on as this module's command, with the same id."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.sample", str(run.path), str(attempt), str(step)])  # noqa: S606
+
+
+def write_sample(run: RunFolder, attempt: int, step: int) -> None:
+    """Appends the record.
+
+    Raises:
+        SparkringError: the run folder cannot be read or written.
+    """
+    config, plan = Config.from_json(run.config.read_text(encoding="utf-8")), RunPlan.load(run.plan)
+    model, prompt = Path(plan.models) / "best", config.recipe.train.sample_prompt
+    weights = model / WEIGHTS_NAME
+    reason = too_large(config.platform.layout, weights.stat().st_size if weights.exists() else 0, plan.memory_bytes)
+    text = None
+    if reason is None:
+        # the launcher waits for records no longer than its own bound
+        text, reason = _generated(config, model, min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2))
+    with RecordWriter(run.record(attempt, 0), 0, attempt) as records:
+        records.write("sample", step=step, prompt=prompt, text=text, reason=reason)
+
+
+def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None:
+    """Why a rank cannot hold the whole model, or None where it can.
+
+    Args:
+        rank_bytes: what the rank that needs most was planned with.
+    """
+    needed = PROCESS_BYTES + weights_bytes
+    if layout.num_segments == 1 or needed <= rank_bytes:
+        return None
+    return (f"the whole model needs {needed / 2**30:.2f} GiB, a rank of this split model is planned with "
+            f"{rank_bytes / 2**30:.2f} GiB")
+
+
+def _generated(config: Config, model: Path, timeout_s: float) -> tuple[str | None, str | None]:
+    """The text, or else the reason."""
+    recipe = config.recipe
+    order = json.dumps({"model": str(model), "factory": recipe.model.factory if isinstance(recipe.model, FactoryModel) else None,
+                        "prompt": recipe.train.sample_prompt, "num_tokens": recipe.train.sample_tokens})
+    try:
+        done = subprocess.run([sys.executable, "-m", "pipelines.train.sample_text"], input=order, capture_output=True,
+                              text=True, errors="replace", timeout=timeout_s,
+                              env={**os.environ, rank_variables.PARENT: str(os.getpid())})
+    except subprocess.TimeoutExpired:
+        return None, f"generating it was not done after {timeout_s:g} s"
+    if done.returncode == EXIT_OK:
+        return json.loads(done.stdout.splitlines()[-1])["text"], None
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return None, f"generating it was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return None, f"generating it failed: {(lines or [f'exit code {done.returncode}'])[-1].removeprefix('error: ')}"
+
+
+def main(arguments: list[str]) -> int:
+    try:
+        write_sample(RunFolder(Path(arguments[0])), int(arguments[1]), int(arguments[2]))
+    except SparkringError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

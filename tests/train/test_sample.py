@@ -1,0 +1,37 @@
+"""The text sample comes after the end of the run and can do nothing to it; where it is missing it says why."""
+
+import pytest
+
+from pipelines.config.platform import Layout
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import RecordTail
+from pipelines.train.sample import too_large
+from tests.example_data import example_config, publish_example, start_run_folder
+from tests.rank_processes import run_workers
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(("shorter", "reason"), [
+    ("refuse", "RuntimeError: shape '[-1, 16]' is invalid for input of size 1"),
+    ("die", "was killed by SIGKILL (often: out of memory)"),
+    ("hang", "was not done after 4 s")])
+def test_a_model_that_cannot_generate_ends_its_run_well_and_the_sample_says_why_it_is_missing(tmp_path, shorter, reason):
+    lake = Lake.at(tmp_path)
+    config = example_config(model={"factory": "tests.own_models:fixed_length", "shorter": shorter},
+                            layout__num_replicas=1, launch__stall_timeout_s=8 if shorter == "hang" else 600)
+    run = start_run_folder(lake, config, publish_example(lake))
+    run_workers(run.path, 1)
+    end, sample = RecordTail(run.record(0, 0)).new_records()[-2:]
+    assert (end["kind"], end["status"], end["step"]) == ("end", "completed", 10)
+    assert {key: sample[key] for key in ("kind", "step", "prompt", "text")} == {
+        "kind": "sample", "step": 10, "prompt": "a", "text": None}
+    assert reason in sample["reason"]
+
+
+def test_a_split_model_that_is_too_large_for_one_rank_is_not_loaded_whole():
+    split, whole = Layout(num_replicas=1, num_segments=4), Layout(num_replicas=4)
+    assert too_large(split, weights_bytes=8 * GIB, rank_bytes=4 * GIB) == (
+        "the whole model needs 8.35 GiB, a rank of this split model is planned with 4.00 GiB")
+    assert too_large(split, weights_bytes=1 * GIB, rank_bytes=4 * GIB) is None
+    assert too_large(whole, weights_bytes=8 * GIB, rank_bytes=4 * GIB) is None  # each rank held it, with its gradients
