@@ -33,7 +33,7 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
                    "data": {"num_lanes": 8}, "model": model, "schedule": {"warmup_steps": 2},
                    "train": {"evaluate_every_steps": train["steps"], "sample_tokens": 0, **train}},
         "platform": platform}))
-    run_id = default_run_id(config.recipe, manifest.version)
+    run_id = default_run_id(config.recipe, manifest)
     run = lake.run(run_id)
     run.attempt(0).mkdir(parents=True)
     run.config.write_text(config.to_json())

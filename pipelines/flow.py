@@ -56,8 +56,8 @@ def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
         return FlowPlan(dataset, None, run_id, False, None)
     folder = lake.dataset(config.recipe.name, dataset.version)
     manifest = Manifest.load(folder)
-    run_id = run_id or default_run_id(config.recipe, manifest.version)
-    state = check_run_id(lake.run(run_id), config.recipe, manifest.version)
+    run_id = run_id or default_run_id(config.recipe, manifest)
+    state = check_run_id(lake.run(run_id), config.recipe, manifest)
     complete = state is not None and state.status == "completed"
     choice = None
     if config.platform.layout.automatic:
@@ -109,7 +109,7 @@ class Flow:
             manifest = self._prepare(plan, lake, wanted="prepare" in stages)
             if stages == ("prepare",):
                 return manifest, None
-            run_id = self.run_id or default_run_id(self.config.recipe, manifest.version)
+            run_id = self.run_id or default_run_id(self.config.recipe, manifest)
             if "train" in stages:
                 self._train(plan, lake, manifest, run_id)
             if "report" in stages:

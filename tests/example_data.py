@@ -27,7 +27,7 @@ def example_config(**overrides) -> Config:
                           "data": {"num_lanes": 4, "window_row_groups": 2},
                           "model": {"num_layers": 2, "num_heads": 2, "width": 16},
                           "optimizer": {"learning_rate": 3e-3}, "schedule": {"warmup_steps": 2},
-                          "train": {"global_batch_samples": 8, "steps": 10, "evaluate_every_steps": 5, "sample_tokens": 8,
+                          "train": {"global_batch_samples": 8, "steps": 10, "evaluate_every_steps": 5, "sample_tokens": 0,
                                     "sample_prompt": "a"}},
                "platform": {"spark": {"master": "local[4]"}, "layout": {"micro_batch_samples": 3},
                             "reader": {"kind": "arrow"}}}
@@ -79,7 +79,7 @@ def _write_shard(folder: Path, name: str, tokens: np.ndarray, lengths: np.ndarra
 
 def start_run_folder(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
     """A run folder as the launcher leaves it for the ranks of attempt 0."""
-    run_id = default_run_id(config.recipe, manifest.version)
+    run_id = default_run_id(config.recipe, manifest)
     run = lake.run(run_id)
     run.attempt(0).mkdir(parents=True)
     run.config.write_text(config.to_json())

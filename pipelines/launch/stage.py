@@ -51,7 +51,7 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
     """
     run, observer = lake.run(run_id), Guarded(observer)
     with claim_run(run, run_id):
-        earlier = check_run_id(run, config.recipe, manifest.version, ours=True)
+        earlier = check_run_id(run, config.recipe, manifest, ours=True)
         if earlier is not None and earlier.status == "completed":
             return TrainOutcome(earlier, fresh=False)
         dataset = lake.dataset(manifest.name, manifest.version)
@@ -151,7 +151,8 @@ def driver_address(spark: SparkSession) -> str:
 def _started(config: Config, manifest: Manifest, plan: RunPlan, attempt: int, command: str) -> RunState:
     layout = config.platform.layout
     return RunState(
-        run_id=plan.run_id, recipe_name=config.recipe.name, recipe_hash=training_hash(config.recipe, manifest.version),
+        run_id=plan.run_id, recipe_name=config.recipe.name,
+        recipe_hash=training_hash(config.recipe, manifest.version, plan.model_code), model_code=plan.model_code,
         dataset_name=manifest.name, dataset_version=manifest.version, num_replicas=layout.num_replicas,
         num_segments=layout.num_segments, device=layout.device, precision=config.recipe.train.precision,
         planned_steps=plan.steps, parameters=plan.parameters, attempt=attempt,

@@ -43,6 +43,7 @@ class RunState:
     error: str | None = None
     placement: tuple[str, ...] = ()  # host of each rank
     command: str = ""  # repeats the run
+    model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
     environment: dict[str, Any] = field(default_factory=dict)  # machine and versions
 
     def changed(self, **facts: Any) -> RunState:

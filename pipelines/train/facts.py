@@ -8,16 +8,18 @@ Gives:   ``ModelFacts``, from which plans, memory estimates and the automatic la
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from pipelines.config.recipe import GptModel, Recipe
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 
 FLOAT_BYTES = 4
 PROBE_TIMEOUT_S = 300.0
+_looked_at: dict[tuple[str, str | None, str], ModelFacts] = {}  # users' models, by what was asked
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class ModelFacts:
     random_layers: tuple[str, ...] = ()  # give another result when they are run again on the same: they draw random numbers
     unsplittable: str | None = None  # why its layers cannot be on several ranks
     sketched: bool = True  # a rank fills only its own layers; else it builds the whole model first
+    code: dict[str, str] = field(default_factory=dict)  # of a user's model: hashes of its sources, by module, and structure
+    sources: tuple[tuple[str, int, int], ...] = ()  # files of the code: path, time of change in ns, bytes
 
     @property
     def parameters(self) -> int:
@@ -50,7 +54,16 @@ class ModelFacts:
     def from_json(text: str) -> ModelFacts:
         content = json.loads(text)
         layers = tuple(LayerFacts(**layer) for layer in content["layers"])
-        return ModelFacts(layers, tuple(content["random_layers"]), content["unsplittable"], content["sketched"])
+        return ModelFacts(layers, tuple(content["random_layers"]), content["unsplittable"], content["sketched"],
+                          content["code"], tuple((path, changed_ns, size) for path, changed_ns, size in content["sources"]))
+
+    def is_current(self) -> bool:
+        """Whether the files of the code are still those that were looked at."""
+        for path, changed_ns, size in self.sources:
+            found = Path(path).stat() if Path(path).exists() else None
+            if found is None or (found.st_mtime_ns, found.st_size) != (changed_ns, size):
+                return False
+        return True
 
 
 def model_facts(recipe: Recipe, vocabulary_size: int, sequence_length: int) -> ModelFacts:
@@ -59,7 +72,12 @@ def model_facts(recipe: Recipe, vocabulary_size: int, sequence_length: int) -> M
     model = recipe.model
     if isinstance(model, GptModel):
         return gpt_facts(model, vocabulary_size, sequence_length)
-    facts = _probed(model.model_dump_json(), vocabulary_size, sequence_length)
+    order = json.dumps({"model": model.model_dump(mode="json"), "vocabulary_size": vocabulary_size,
+                        "sequence_length": sequence_length})
+    asked = (order, os.environ.get("PYTHONPATH"), str(Path.cwd()))  # where the probe finds modules
+    if asked not in _looked_at or not _looked_at[asked].is_current():
+        _looked_at[asked] = _probed(order)
+    facts = _looked_at[asked]
     if facts.random_layers and recipe.train.same_on_any_layout:
         names = ", ".join(facts.random_layers[:3]) + (", ..." if len(facts.random_layers) > 3 else "")
         raise ConfigError(SparkringError(
@@ -90,11 +108,8 @@ def gpt_facts(model: GptModel, vocabulary_size: int, sequence_length: int) -> Mo
                    logits_bytes + 2 * hidden_bytes, logits_bytes, 6.0 * table * length)))
 
 
-@cache
-def _probed(model_json: str, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+def _probed(order: str) -> ModelFacts:
     """The driver never imports torch, and a user's module may do anything as it is imported: so, in another process."""
-    order = json.dumps({"model": json.loads(model_json), "vocabulary_size": vocabulary_size,
-                        "sequence_length": sequence_length})
     try:
         done = subprocess.run([sys.executable, "-m", "pipelines.train.probe"], input=order, capture_output=True, text=True,
                               errors="replace", timeout=PROBE_TIMEOUT_S)

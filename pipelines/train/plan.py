@@ -8,7 +8,7 @@ Gives:   ``RunPlan``, saved as ``plan.json`` beside the resolved config.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipelines.config.load import Config
@@ -37,6 +37,7 @@ class RunPlan:
     memory_bytes: int  # of the rank that needs most, estimated
     profiles: str  # folder of measured layer costs
     cycle_time_ms: float  # Horovod's
+    model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
 
     def save(self, path: Path) -> None:
         write_file(path, json.dumps(asdict(self), indent=2))
@@ -73,7 +74,7 @@ def plan_run(config: Config, manifest: Manifest, run_id: str, lake: Lake) -> Run
         run_id=run_id, dataset=str(dataset), models=str(lake.model(run_id, "last").parent), profiles=str(lake.profiles()),
         steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, tokens_per_step=recipe.train.global_batch_samples * manifest.sequence_length,
-        memory_bytes=max(rank_bytes(facts, feed, way)),
+        model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, way)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))
 
 

@@ -14,17 +14,18 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from pipelines.config.recipe import Model
+from pipelines.config.recipe import FactoryModel
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.models.build import build_model
 from pipelines.models.gpt import token_loss_sum
 from pipelines.models.layered import LayeredModel
+from pipelines.models.own_code import code_of, own_files
 from pipelines.parallel.stages import shapes_between
 from pipelines.train.facts import LayerFacts, ModelFacts
 from pipelines.train.random_state import random_states, seed_everything
@@ -130,9 +131,12 @@ def main() -> int:
     order = json.loads(sys.stdin.read())
     torch.set_num_threads(1)  # sums in one order, so that equal work gives equal bits
     try:
-        model = build_model(TypeAdapter(Model).validate_python(order["model"]), order["vocabulary_size"],
-                            order["sequence_length"], seed=0)
-        print(facts_of(model, order["vocabulary_size"], order["sequence_length"]).to_json())
+        settings = FactoryModel.model_validate(order["model"])
+        model = build_model(settings, order["vocabulary_size"], order["sequence_length"], seed=0)
+        facts = facts_of(model, order["vocabulary_size"], order["sequence_length"])
+        facts = replace(facts, code=code_of(settings.factory, model), sources=tuple(
+            (str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in own_files(settings.factory)))
+        print(facts.to_json())
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -26,13 +26,15 @@ from torch import Tensor, nn  # noqa: E402
 
 from pipelines.config.load import Config  # noqa: E402
 from pipelines.config.platform import Layout  # noqa: E402
-from pipelines.errors import EXIT_OK, ResourceError, SparkringError  # noqa: E402
+from pipelines.config.recipe import FactoryModel, GptModel  # noqa: E402
+from pipelines.errors import EXIT_OK, RankFailedError, ResourceError, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
 from pipelines.models.build import fill_model, sketch_model  # noqa: E402
 from pipelines.models.export import save_model  # noqa: E402
 from pipelines.models.gpt import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
+from pipelines.models.own_code import differing  # noqa: E402
 from pipelines.parallel.comms import PeerLostError, Place, Ring  # noqa: E402
 from pipelines.parallel.cut import part_ranges, parts_of_segment  # noqa: E402
 from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
@@ -99,6 +101,7 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
     device = training_device(platform.layout)
     check_compiler(platform.layout)
     model = sketch_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
+    check_code(recipe.model, plan.model_code, model)
     specs = model.specs()
     strategy = (data_parallel(config, plan, model, ring, device) if group is None
                 else layer_split(config, plan, model, ring, group, device, records))
@@ -185,6 +188,14 @@ def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, 
         bucket_bytes=config.platform.communication.bucket_bytes, overlap=config.platform.communication.overlap,
         gradient_wire=recipe.train.gradient_wire,
         expected_tokens=plan.tokens_per_step, compiled=layout.compile)
+
+
+def check_code(settings: GptModel | FactoryModel, known: dict[str, str], model: LayeredModel) -> None:
+    """Raises RankFailedError where a user's model is not made of the code that the driver looked at."""
+    if isinstance(settings, FactoryModel) and (differences := differing(known, model)):
+        raise RankFailedError("model.factory", f"{settings.factory} on {socket.gethostname()} is not what the driver looked at "
+                              f"({', '.join(differences)})", "have the same version on all hosts, or give it with --py-files; "
+                              "where it was edited meanwhile, repeat the command")
 
 
 def on_device(micro_batch: Samples, device: torch.device) -> MicroBatch:

@@ -52,7 +52,7 @@ def run_stage(spark, folder, observer=None, run_id=None, manifest=None, **overri
     lake = Lake.at(folder)
     manifest = manifest or publish_example(lake)
     config = example_config(**overrides)
-    run_id = run_id or default_run_id(config.recipe, manifest.version)
+    run_id = run_id or default_run_id(config.recipe, manifest)
     return train(spark, config, lake, manifest, run_id, "the command", observer or Seen()), lake, manifest
 
 
@@ -81,7 +81,7 @@ def wait_until_gone(folder, bound_s=10):
 
 def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp_path):
     seen = Seen()
-    outcome, lake, manifest = run_stage(spark, tmp_path, seen)
+    outcome, lake, manifest = run_stage(spark, tmp_path, seen, train__sample_tokens=8)
     assert (outcome.fresh, outcome.state.status, outcome.state.exit_code, outcome.state.attempt) == (True, "completed", 0, 0)
     assert [start["rank"] for start in seen.starts] == [0, 1]
     assert len(outcome.state.placement) == 2
@@ -89,7 +89,7 @@ def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp
     assert [r["kind"] for r in seen.records if r["kind"] in ("sample", "end")] == ["end", "sample"]
     for which in ("best", "last"):
         assert (lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
-    again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest)
+    again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest, train__sample_tokens=8)
     assert again.fresh is False
     assert not lake.run(outcome.state.run_id).attempt(1).exists()
     assert wait_until_gone(tmp_path, 1)

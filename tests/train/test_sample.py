@@ -19,7 +19,8 @@ GIB = 2**30
 def test_a_model_that_cannot_generate_ends_its_run_well_and_the_sample_says_why_it_is_missing(tmp_path, shorter, reason):
     lake = Lake.at(tmp_path)
     config = example_config(model={"factory": "tests.own_models:fixed_length", "shorter": shorter},
-                            layout__num_replicas=1, launch__stall_timeout_s=8 if shorter == "hang" else 600)
+                            layout__num_replicas=1, train__sample_tokens=8,
+                            launch__stall_timeout_s=8 if shorter == "hang" else 600)
     run = start_run_folder(lake, config, publish_example(lake))
     run_workers(run.path, 1)
     end, sample = RecordTail(run.record(0, 0)).new_records()[-2:]
