@@ -36,7 +36,7 @@ from pipelines.prepare.packing import unigram_loss
 from pipelines.prepare.publish import publish_rejected
 from pipelines.prepare.reading import local_documents
 from pipelines.prepare.records import REASONS
-from pipelines.prepare.remote import first_cause, remote_documents, unreadable
+from pipelines.prepare.remote import first_cause, refuse_changed, refuse_lost_lines, remote_documents, unreadable
 from pipelines.prepare.shards import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
 from pipelines.prepare.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
 from pipelines.tables.atomic import storage_errors
@@ -79,6 +79,8 @@ def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Input
                   .mapInArrow(lambda batches: pack_partition(iter(batches), settings), OUTCOME_DDL))
         outcomes = [json.loads(row.outcome) for row in packed.collect()]
     _raise_faults(outcomes)
+    refuse_changed(spark, prepare, inputs.remote)
+    refuse_lost_lines(prepare, inputs.remote, sum((Counter(outcome["read_bytes"]) for outcome in outcomes), Counter()))
     outcomes.sort(key=lambda outcome: outcome["partition"])
     with storage_errors(staging):
         manifest = _assemble(outcomes, recipe, lake, settings, identity)

@@ -76,7 +76,7 @@ def as_listed(input_index: int, path: str, size_bytes: int, modified_ns: int) ->
         yield
     except (OSError, pa.ArrowException) as error:
         refuse_change()  # what was cut short is not damaged
-        raise DataError(place, f"{shown(path)} cannot be read ({_one_line(error)})",
+        raise DataError(place, f"{shown(path)} cannot be read ({one_line(error)})",
                         "restore it, fix its permissions, or move it out of the input") from error
     refuse_change()
 
@@ -90,7 +90,7 @@ def _time(modified_ns: int) -> str:
     return datetime.fromtimestamp(modified_ns / 1e9, UTC).isoformat(timespec="milliseconds")
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     """What the operating system or a library says, short enough for an error."""
     strerror = error.strerror if isinstance(error, OSError) else None
     return " ".join((strerror or str(error)).split())[:300]

@@ -19,6 +19,7 @@ from pyspark.sql.functions import lit
 from pipelines.config.recipe import Prepare
 from pipelines.prepare.encoders import EncoderKind, choose_encoder
 from pipelines.prepare.reading import Piece, read_piece
+from pipelines.prepare.remote import NO_REMOTE, RemoteSummary
 from pipelines.prepare.tokenizer import bytes_tokenizer, characters_tokenizer, given_tokenizer, train_bpe
 from pipelines.tables.atomic import storage_errors
 
@@ -29,7 +30,11 @@ class Inputs(NamedTuple):
     """What is to be prepared."""
 
     pieces: list[Piece]  # of local files
-    remote_bytes: int
+    remote: RemoteSummary = NO_REMOTE
+
+    @property
+    def remote_bytes(self) -> int:
+        return self.remote.bytes
 
     @property
     def bytes(self) -> int:

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,18 +22,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
-from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, Decompressed, codec_of_file
+from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, codec_of_file
 from pipelines.prepare.inputs import InputFile, as_listed, shown
-from pipelines.prepare.records import (
-    JSON_LINE_FACTOR,
-    Record,
-    cut,
-    cut_stream,
-    json_record,
-    oversized_record,
-    text_record,
-    value_record,
-)
+from pipelines.prepare.records import Record, value_record
+from pipelines.prepare.text import has_lines, read_text
 from pipelines.prepare.workers import lighten_worker
 from pipelines.tables.atomic import storage_errors
 
@@ -74,17 +66,13 @@ def cut_into_pieces(files: list[InputFile], inputs: tuple[InputSource, ...]) -> 
 def _pieces_of(file: InputFile, source: InputSource) -> Iterator[Piece]:
     if source.format == "parquet":
         yield from _row_groups(file, source.column)
-    elif file.bytes <= PIECE_BYTES or _is_one_document(source) or _is_compressed(file):
+    elif file.bytes <= PIECE_BYTES or not has_lines(source) or _is_compressed(file):
         likely = USUAL_RATIO if file.name.endswith(ENDINGS) else 1
         yield _piece(file, 0, file.bytes, file.bytes * likely)
     else:
         for start in range(0, file.bytes, PIECE_BYTES):
             end = min(start + PIECE_BYTES, file.bytes)
             yield _piece(file, start, end, end - start)
-
-
-def _is_one_document(source: InputSource) -> bool:
-    return source.format == "text" and source.delimiter is None
 
 
 def _is_compressed(file: InputFile) -> bool:
@@ -140,39 +128,6 @@ def read_piece(piece: Piece, prepare: Prepare) -> Iterator[Record]:
                 yield from read_text(file, piece.start, piece.end, piece.file_bytes, name, source, limit)
 
 
-def read_text(file: BinaryIO, start: int, end: int, size_bytes: int, name: str, source: InputSource,
-              limit: int) -> Iterator[Record]:
-    """The records of text or JSON lines that begin in ``[start, end)`` of an open file of ``size_bytes``.
-
-    Raises:
-        OSError: a compressed file is cut off or damaged.
-    """
-    codec = codec_of_file(file) if end - start == size_bytes else None
-    if _is_one_document(source):
-        yield _read_whole(file, codec, size_bytes, name, limit)
-        return
-    json_lines = source.format == "jsonl"
-    delimiter = b"\n" if json_lines else (source.delimiter or "\n").encode()
-    raw_limit = limit * JSON_LINE_FACTOR if json_lines else limit
-    cuts = (cut(file, start, end, delimiter, raw_limit) if codec is None
-            else cut_stream(Decompressed(file, codec, size_bytes), delimiter, raw_limit))
-    for offset, raw, size in cuts:
-        if raw is None:
-            yield oversized_record(name, offset, size, limit)
-        elif json_lines:
-            yield json_record(name, offset, raw, source.column, limit)
-        else:
-            yield text_record(name, offset, raw, limit)
-
-
-def _read_whole(file: BinaryIO, codec: str | None, size_bytes: int, name: str, limit: int) -> Record:
-    if codec is not None:  # of what is too long, the first byte too much is enough to know
-        return text_record(name, 0, Decompressed(file, codec, size_bytes).read(limit + 1), limit)
-    if size_bytes > limit:
-        return oversized_record(name, 0, size_bytes, limit)
-    return text_record(name, 0, file.read(limit + 1), limit)
-
-
 def _read_row_group(piece: Piece, name: str, column: str, limit: int) -> Iterator[Record]:
     row = piece.start
     with pq.ParquetFile(piece.path) as parquet:
@@ -204,7 +159,12 @@ def _records_or_fault(pieces: Path, prepare: Prepare) -> Iterator[Record]:
         for piece in json.loads(pieces.read_text(encoding="ascii")):
             yield from read_piece(Piece(*piece), prepare)
     except DataError as error:  # an exception would reach the driver as a Java trace, after retries
-        yield Record("", 0, None, FAULT, f"{error.place}\t{error.problem}", 0)
+        yield fault_record(error.place, error.problem)
+
+
+def fault_record(place: str, problem: str) -> Record:
+    """The row that stops prepare with a ``DataError``."""
+    return Record("", 0, None, FAULT, f"{place}\t{problem}", 0)
 
 
 def group_pieces(pieces: list[Piece]) -> list[list[Piece]]:

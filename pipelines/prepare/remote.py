@@ -4,29 +4,36 @@ Runs on: driver; executors through Spark.
 Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) other than ``file:``.
 Gives:   ``documents`` as ``reading.local_documents`` does, and what makes their fingerprint.
 
-Spark's file sources never read hidden names (``inputs.is_hidden``), in any format. The position of a record of a text
-file that is cut at a delimiter is the offset of the block of the file that Spark read it in.
+Spark's file sources never read hidden names (``inputs.is_hidden``), in any format.
+
+Text and JSON lines: files up to ``WHOLE_BYTES`` are read whole and cut by the code that reads local files. Longer ones are
+cut by Spark's text source, with the block of the file as position. That source would hold a line of any length; told a
+longest one it drops longer ones without a word, so that the bytes it gave are added up and compared with the file's
+(``refuse_lost_lines``). Longer compressed files are decompressed by Spark itself, which knows ``.gz`` and ``.bz2``.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
 from pyspark.errors import PySparkException
-from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+from pyspark.sql import DataFrame, DataFrameReader, SparkSession
 from pyspark.sql.functions import col, lit, xxhash64
 from pyspark.sql.functions import sum as total_of
 
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
-from pipelines.prepare.inputs import is_url
-from pipelines.prepare.reading import DOCUMENT_DDL, record_batches
-from pipelines.prepare.records import Record, json_record, oversized_record, text_record, value_record
+from pipelines.prepare.inputs import is_url, one_line
+from pipelines.prepare.reading import DOCUMENT_DDL, fault_record, record_batches
+from pipelines.prepare.records import Record, oversized_record, value_record
+from pipelines.prepare.text import delimiter_of, has_lines, line_record, longest_line_bytes, read_text
 
 
 class RemoteSummary(NamedTuple):
@@ -35,6 +42,15 @@ class RemoteSummary(NamedTuple):
     files: int
     bytes: int
     identity: str  # changes when a file's name, size or modification time does
+    long_files: tuple[tuple[int, str, int], ...]  # that Spark cuts into lines: input, URL as Spark writes it, bytes
+
+
+NO_REMOTE = RemoteSummary(0, 0, "", ())
+WHOLE_BYTES = 64 * 1024**2
+READ = "read"  # a row that is no record: how many bytes a Spark task read of a long file
+MARK_BYTES = 3  # of a byte-order mark, which Spark leaves out
+SPARK_ENDINGS = (".gz", ".bz2")
+LONGEST_LINE = "mapreduce.input.linerecordreader.line.maxlength"
 
 
 def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> RemoteSummary:
@@ -43,7 +59,7 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
     Raises:
         DataError: an input cannot be read or holds no file.
     """
-    files, total, identities = 0, 0, []
+    files, total, identities, long_files = 0, 0, [], list[tuple[int, str, int]]()
     for index, source in _remote(inputs):
         place = f"prepare.inputs.{index}.path"
         try:
@@ -51,6 +67,9 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
             names = sorted(found.inputFiles())  # with the files of no bytes, which a scan leaves out
             hashes = xxhash64("path", "length", "modificationTime").cast("decimal(38,0)")
             size, identity = found.agg(total_of("length"), total_of(hashes)).first() or (0, 0)
+            if has_lines(source):
+                urls = found.where(col("length") > WHOLE_BYTES).select(col("_metadata.file_path"), "length")
+                long_files += [(index, url, length) for url, length in urls.collect()]
         except PySparkException as error:
             raise unreadable(place, source.path, error) from None
         if not names:
@@ -58,7 +77,42 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
                             "give a file, folder or glob that does (Spark skips names that start with '_' or '.')")
         files, total = files + len(names), total + (size or 0)
         identities.append((index, hashlib.sha256("\n".join(names).encode()).hexdigest(), size, str(identity)))
-    return RemoteSummary(files, total, repr(identities))
+    for index, url, length in long_files:
+        if url.endswith(".zst"):
+            raise DataError(f"prepare.inputs.{index}.path", f"{url} has {length:,} bytes; Zstandard is read from a URL up "
+                            f"to {WHOLE_BYTES:,}", "use smaller files, gzip or bzip2, or a path")
+    return RemoteSummary(files, total, repr(identities), tuple(long_files))
+
+
+def refuse_changed(spark: SparkSession, prepare: Prepare, remote: RemoteSummary) -> None:
+    """Lists the URL inputs again, after they were read.
+
+    Raises:
+        DataError: the listing is another than before.
+    """
+    if remote.files and summarize_remote(spark, prepare.inputs).identity != remote.identity:
+        urls = ", ".join(source.path for _, source in _remote(prepare.inputs))
+        raise DataError("prepare.inputs", f"{urls}: input changed while it was read",
+                        "prepare again when nothing writes to the input")
+
+
+def refuse_lost_lines(prepare: Prepare, remote: RemoteSummary, read_bytes: Counter[str]) -> None:
+    """Compares what Spark's text source gave of each long file with the file's size.
+
+    Raises:
+        DataError: lines are missing.
+    """
+    for index, url, size in remote.long_files:
+        source = prepare.inputs[index]
+        delimiter, longest = delimiter_of(source), longest_line_bytes(source, prepare.max_document_bytes)
+        if not url.endswith(SPARK_ENDINGS) and not -len(delimiter) <= size - read_bytes[read_key(index, url)] <= MARK_BYTES:
+            raise DataError(f"prepare.inputs.{index}.path", f"{url} holds a record of more than {longest:,} bytes, which "
+                            "cannot be counted in so long a file at a URL", "take it out, or give the file as a path")
+
+
+def read_key(index: int, url: str) -> str:
+    """The name under which the bytes read of an input's file are added up."""
+    return f"{index} {url}"
 
 
 def unreadable(place: str, path: str, error: BaseException) -> DataError:
@@ -81,7 +135,7 @@ def remote_documents(spark: SparkSession, prepare: Prepare) -> list[DataFrame]:
     Raises:
         DataError: the input has another schema than the recipe says.
     """
-    return [_documents(spark, index, source, prepare.max_document_bytes) for index, source in _remote(prepare.inputs)]
+    return [_documents(spark, index, source, prepare) for index, source in _remote(prepare.inputs)]
 
 
 def _remote(inputs: tuple[InputSource, ...]) -> list[tuple[int, InputSource]]:
@@ -93,18 +147,14 @@ def _reader(spark: SparkSession, source: InputSource) -> DataFrameReader:
     return reader.option("pathGlobFilter", source.pattern) if source.pattern else reader
 
 
-def _documents(spark: SparkSession, index: int, source: InputSource, limit: int) -> DataFrame:
-    place, column = f"prepare.inputs.{index}.path", source.column
+def _documents(spark: SparkSession, index: int, source: InputSource, prepare: Prepare) -> DataFrame:
+    place, column, limit = f"prepare.inputs.{index}.path", source.column, prepare.max_document_bytes
     try:
         if source.format == "parquet":
             raw = _parquet(spark, index, source)
-            return _cleaned(raw, lambda path, at, value, size: value_record(path, at, value, column, limit))
-        if source.format == "jsonl":
-            raw = _pieces(spark, source, "\n")
-            return _cleaned(raw, lambda path, at, value, size: json_record(path, at, value or b"", column, limit))
-        raw = _pieces(spark, source, source.delimiter) if source.delimiter else _whole_files(spark, source, limit)
-        return _cleaned(raw, lambda path, at, value, size: oversized_record(path, at, size, limit) if value is None
-                        else text_record(path, at, value, limit))
+            return _cleaned(raw, lambda rows: (value_record(url, at, value, column, limit) for url, at, value in rows))
+        documents = _whole_files(spark, index, source, prepare)
+        return documents.union(_long_files(spark, index, source, prepare)) if has_lines(source) else documents
     except PySparkException as error:
         raise unreadable(place, source.path, error) from None
 
@@ -116,31 +166,55 @@ def _parquet(spark: SparkSession, index: int, source: InputSource) -> DataFrame:
         found = f"is {kinds[source.column]}, not text" if source.column in kinds else "is not there"
         raise DataError(f"prepare.inputs.{index}.column", f"{source.column!r} of {source.path} {found}",
                         f"name a column of strings; there are {', '.join(kinds)}")
-    return table.select(*_raw(col("_metadata.file_path"), col("_metadata.row_index"),
-                              col(f"`{source.column}`").cast("binary"), lit(0)))
+    return table.select(col("_metadata.file_path"), col("_metadata.row_index"), col(f"`{source.column}`").cast("binary"))
 
 
-def _raw(source: Column, position: Column, raw: Column, size: Column) -> list[Column]:
-    """The columns that ``_cleaned`` takes."""
-    return [source.alias("source"), position.cast("bigint").alias("position"), raw.alias("raw"),
-            size.cast("bigint").alias("bytes")]
-
-
-def _pieces(spark: SparkSession, source: InputSource, delimiter: str) -> DataFrame:
-    lines = _reader(spark, source).option("lineSep", delimiter).text(source.path)
-    return lines.select(*_raw(col("_metadata.file_path"), col("_metadata.file_block_start"),
-                              col("value").cast("binary"), lit(0)))
-
-
-def _whole_files(spark: SparkSession, source: InputSource, limit: int) -> DataFrame:
-    """Files up to the limit with their content, longer ones without, and those of no bytes, which a scan leaves out."""
+def _whole_files(spark: SparkSession, index: int, source: InputSource, prepare: Prepare) -> DataFrame:
+    """Files with their content; longer ones without, unless they have lines; and those of no bytes, which a scan omits."""
     files = _reader(spark, source).format("binaryFile").load(source.path)
-    small = files.where(col("length") <= limit).select(*_raw(col("path"), lit(0), col("content"), col("length")))
-    no_content = lit(None).cast("binary")
-    large = files.where(col("length") > limit).select(*_raw(col("path"), lit(0), no_content, col("length")))
-    read = {_without_host(row.path) for row in files.select("path").toLocalIterator()}
-    unread = [(name, 0, b"", 0) for name in files.inputFiles() if unquote(_without_host(name)) not in read]
-    return small.union(large).union(spark.createDataFrame(unread, small.schema))
+    columns = (col("path"), col("length"), col("content"))
+    rows = files.where(col("length") <= WHOLE_BYTES).select(*columns)
+    if not has_lines(source):
+        no_content = lit(None).cast("binary").alias("content")
+        rows = rows.union(files.where(col("length") > WHOLE_BYTES).select(col("path"), col("length"), no_content))
+        read = {_without_host(row.path) for row in files.select("path").toLocalIterator()}
+        unread = [(name, 0, b"") for name in files.inputFiles() if unquote(_without_host(name)) not in read]
+        rows = rows.union(spark.createDataFrame(unread, rows.schema))
+    place, limit = f"prepare.inputs.{index}.path", prepare.max_document_bytes
+
+    def records(rows: Iterator[tuple[Any, ...]]) -> Iterator[Record]:
+        for url, size, content in rows:
+            if content is None:
+                yield oversized_record(url, 0, size, limit)
+            elif len(content) != size:
+                yield fault_record(place, f"{url}: input changed while it was read")
+            else:
+                try:
+                    yield from read_text(io.BytesIO(content), 0, size, size, url, source, limit)
+                except (OSError, pa.ArrowException) as error:
+                    yield fault_record(place, f"{url} cannot be read ({one_line(error)})")
+
+    return _cleaned(rows, records)
+
+
+def _long_files(spark: SparkSession, index: int, source: InputSource, prepare: Prepare) -> DataFrame:
+    """The lines of long files, and behind those of each Spark task the ``READ`` rows that say how many bytes they were."""
+    limit, delimiter = prepare.max_document_bytes, delimiter_of(source)
+    longest = min(longest_line_bytes(source, limit), 2**31 - 1 - 2 * len(delimiter))
+    lines = (_reader(spark, source).option("lineSep", delimiter.decode())
+             .option(LONGEST_LINE, longest + len(delimiter) + 1).text(source.path))
+    rows = lines.where(col("_metadata.file_size") > WHOLE_BYTES).select(
+        col("_metadata.file_path"), col("_metadata.file_block_start"), col("value").cast("binary"))
+
+    def records(rows: Iterator[tuple[Any, ...]]) -> Iterator[Record]:
+        read_bytes: Counter[str] = Counter()
+        for url, at, line in rows:
+            read_bytes[url] += len(line) + len(delimiter)
+            yield line_record(source, url, at, line, limit)
+        for url, size in read_bytes.items():
+            yield Record(url, index, None, READ, None, size)
+
+    return _cleaned(rows, records)
 
 
 def _without_host(url: str) -> str:
@@ -148,9 +222,9 @@ def _without_host(url: str) -> str:
     return re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", url)
 
 
-def _cleaned(raw: DataFrame, clean: Callable[[str, int, bytes | None, int], Record]) -> DataFrame:
+def _cleaned(raw: DataFrame, records: Callable[[Iterator[tuple[Any, ...]]], Iterator[Record]]) -> DataFrame:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        return record_batches(clean(*row) for batch in batches
-                              for row in zip(*(column.to_pylist() for column in batch.columns), strict=True))
+        yield from record_batches(records(row for batch in batches for row in zip(
+            *(column.to_pylist() for column in batch.columns), strict=True)))
 
     return raw.mapInArrow(run, DOCUMENT_DDL)

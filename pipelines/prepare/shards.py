@@ -27,6 +27,7 @@ from pyspark import TaskContext
 from pipelines.prepare.encoders import Encoder, EncoderKind, load_encoder
 from pipelines.prepare.packing import WindowPacker, Windows, predicted_tokens
 from pipelines.prepare.reading import FAULT
+from pipelines.prepare.remote import READ, read_key
 from pipelines.prepare.workers import lighten_worker
 from pipelines.tables.manifest import SHARD_SCHEMA, file_sha256
 
@@ -61,8 +62,8 @@ class PackSettings:
 def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) -> Iterator[pa.RecordBatch]:
     """The function of ``DataFrame.mapInArrow``: one row, the outcome as JSON.
 
-    The outcome is ``{"attempt": folder, "counts": {...}, "examples": {reason: [source, position, detail]}, "shards":
-    {split: {...}}}``, or ``{"fault": {...}}`` where
+    The outcome is ``{"attempt": folder, "counts": {...}, "examples": {reason: [source, position, detail]},
+    "read_bytes": {read_key: bytes}, "shards": {split: {...}}}``, or ``{"fault": {...}}`` where
     reading or writing failed: an exception would be retried and reach the user as a Java trace.
     """
     context = TaskContext.get()
@@ -101,11 +102,15 @@ class PartitionPacker:
         self._kept_key: bytes | None = None  # of the newest record that was no duplicate
         self._kept_place = ""
         self._examples: dict[str, tuple[str, int, str | None]] = {}  # the first refused record by reason
+        self._read_bytes: Counter[str] = Counter()  # of long files at URLs
         self._threshold = round(settings.validation_fraction * 2**64)
 
     def add(self, key: bytes, source: str, position: int, content: bytes | None, reason: str | None, detail: str | None,
             size: int) -> None:
         """One row of ``documents``."""
+        if reason == READ:
+            self._read_bytes[read_key(position, source)] += size
+            return
         self._counts["input_records"] += 1
         if content is not None and self._settings.deduplicate:
             if key == self._kept_key:
@@ -140,7 +145,7 @@ class PartitionPacker:
     def finish(self) -> dict[str, Any]:
         """Closes the files; what they hold."""
         self._rejected.close()
-        return {"counts": dict(self._counts), "examples": self._examples,
+        return {"counts": dict(self._counts), "examples": self._examples, "read_bytes": self._read_bytes,
                 "shards": {split: shard.close() for split, shard in self._shards.items()}}
 
 

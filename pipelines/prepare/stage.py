@@ -22,7 +22,7 @@ from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is
 from pipelines.prepare.learning import Inputs
 from pipelines.prepare.publish import publish_dataset_row, published, version_lock
 from pipelines.prepare.reading import cut_into_pieces
-from pipelines.prepare.remote import summarize_remote
+from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
 from pipelines.tables.atomic import new_folder
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
@@ -41,7 +41,7 @@ class PreparePlan:
     folder: Path | None
     exists: bool
     files: tuple[InputFile, ...] = field(repr=False)
-    remote_bytes: int = 0
+    remote: RemoteSummary = field(default=NO_REMOTE, repr=False)
 
 
 def plan_prepare(recipe: Recipe, lake: Lake) -> PreparePlan:
@@ -94,7 +94,7 @@ def _completed(plan: PreparePlan, spark: SparkSession, recipe: Recipe, lake: Lak
         return plan
     remote = summarize_remote(spark, recipe.prepare.inputs)
     plan = replace(plan, num_files=plan.num_files + remote.files, input_bytes=plan.input_bytes + remote.bytes,
-                   remote_bytes=remote.bytes)
+                   remote=remote)
     both = hashlib.sha256(f"{fingerprint(list(plan.files))} {remote.identity}".encode()).hexdigest()
     return _with_version(plan, lake, both)
 
@@ -108,7 +108,7 @@ def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> Prep
 def _build(spark: SparkSession, recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
            report: Callable[[str], None]) -> Manifest:
     report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
-    inputs = Inputs(cut_into_pieces(list(plan.files), recipe.prepare.inputs), plan.remote_bytes)
+    inputs = Inputs(cut_into_pieces(list(plan.files), recipe.prepare.inputs), plan.remote)
     folder = lake.dataset(plan.name, identity.version)
     try:
         with new_folder(folder) as staging:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +19,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.errors import DataError, StorageError
+from pipelines.prepare.records import BYTE_ORDER_MARK
 from pipelines.prepare.stage import plan_prepare, prepare
 from pipelines.prepare.tokenizer import train_bpe
 from pipelines.tables.manifest import Manifest, file_sha256, row_group_runs
@@ -294,6 +298,60 @@ def test_schema_drift_names_the_column(spark: SparkSession, lake: Lake, tmp_path
     path = remote_url(tmp_path / "x.parquet") if url else str(tmp_path / "x.parquet")
     with pytest.raises(DataError, match=r"prepare\.inputs\.0\.column: .*x\.parquet"):
         prepare(spark, make_recipe({"path": path, "format": "parquet"}), lake, silent)
+
+
+def test_compressed_files_are_read_from_paths_and_urls_alike(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    inputs = write_inputs(tmp_path / "in")
+    for name, compress in (("rows.jsonl", gzip.compress), ("cut.txt", bz2.compress)):
+        (tmp_path / "in" / name).write_bytes(compress((tmp_path / "in" / name).read_bytes()))
+    for path in (tmp_path / "in" / "texts").iterdir():
+        path.write_bytes(pa.Codec("zstd").compress(path.read_bytes(), asbytes=True))
+    sources = [inputs[kind] for kind in ("text", "cut", "jsonl")]
+    local = prepare(spark, make_recipe(*sources, max_document_bytes=1000), lake, silent)
+    remote = prepare(spark, make_recipe(*({**source, "path": remote_url(source["path"])} for source in sources),
+                                        max_document_bytes=1000), lake, silent)
+    assert sorted(documents(lake, local, "train") + documents(lake, local, "validation")) == sorted(TEXTS)
+    assert (remote.splits, remote.counts) == (local.splits, local.counts)
+    assert local.counts["rejected_duplicate"] == 3 * 31 - 30
+
+
+def test_long_files_at_a_url_are_read_in_parts_and_no_line_of_them_is_lost_in_silence(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = write_inputs(tmp_path / "in")
+    rows, cut = tmp_path / "in" / "rows.jsonl", tmp_path / "in" / "cut.txt"
+    cut.write_bytes(BYTE_ORDER_MARK + cut.read_bytes())
+    sources = [{**inputs[kind], "path": remote_url(inputs[kind]["path"])} for kind in ("cut", "jsonl", "jsonl")]
+    recipe = make_recipe(*sources, max_document_bytes=2500)
+    monkeypatch.setattr("pipelines.prepare.remote.WHOLE_BYTES", 1000)
+    spark.conf.set("spark.sql.files.maxPartitionBytes", 5000)
+    try:
+        manifest = prepare(spark, recipe, lake, silent)
+        assert manifest.counts["documents"] == 31  # one is 2,000 times x
+        rows.write_bytes(rows.read_bytes() + b"\n" + b'{"body": "' + b"x" * 50_000 + b'"}\n{"body": "last"}')
+        with pytest.raises(DataError, match=r"inputs\.1\.path: .*rows\.jsonl holds a record of more than 20,000 bytes"):
+            prepare(spark, recipe, lake, silent)
+    finally:
+        spark.conf.unset("spark.sql.files.maxPartitionBytes")
+    monkeypatch.undo()  # shorter files are read whole: the line is counted
+    assert prepare(spark, recipe, lake, silent).counts["rejected_oversized"] == 2
+
+
+@pytest.mark.parametrize("kind", ["text", "parquet"])
+def test_input_at_a_url_that_changes_while_prepare_runs_is_not_published(
+        spark: SparkSession, lake: Lake, tmp_path: Path, kind: str) -> None:
+    source = write_inputs(tmp_path / "in")[kind]
+    changed = next(Path(source["path"]).iterdir()) if kind == "text" else Path(source["path"])
+    source["path"] = remote_url(source["path"])
+
+    def meanwhile(message: str) -> None:
+        if "tokenizer ready" in message:
+            os.utime(changed, (1, 1))
+
+    with pytest.raises(DataError, match="input changed while it was read") as error:
+        prepare(spark, make_recipe(source), lake, meanwhile)
+    assert "viewfs" in str(error.value)
+    assert not list(lake.datasets("test").iterdir()) and not lake.table("rejected").exists()
 
 
 def test_a_missing_url_is_named_without_a_java_trace(
