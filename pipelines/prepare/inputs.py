@@ -12,11 +12,13 @@ files are read from a path and from a URL. A local file or folder that is named 
 
 from __future__ import annotations
 
+import errno
 import fnmatch
 import glob
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -74,7 +76,7 @@ def as_listed(input_index: int, path: str, size_bytes: int, modified_ns: int) ->
     refuse_change()
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, pa.ArrowException, UnicodeEncodeError) as error:  # the last: a name that pyarrow cannot spell
         refuse_change()  # what was cut short is not damaged
         raise DataError(place, f"{shown(path)} cannot be read ({one_line(error)})",
                         "restore it, fix its permissions, or move it out of the input") from error
@@ -139,7 +141,8 @@ def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputF
                 name = os.path.relpath(found, base) if found != base else os.path.basename(found)
                 files[full] = InputFile(index, full, name, status.st_size, status.st_mtime_ns)
     except OSError as error:
-        raise DataError(place, f"{error.filename!r} cannot be read: {error.strerror}", "fix its permissions") from error
+        problem = error.strerror if error.errno == errno.EINVAL else f"cannot be read: {error.strerror}"
+        raise DataError(place, f"{error.filename!r} {problem}", "restore it, fix its permissions, or leave it out") from error
     if not files:
         which = f" that match {source.pattern!r}" if source.pattern else ""
         raise DataError(place, f"{path!r} holds no files{which}", "give a folder that does, or another pattern")
@@ -157,6 +160,8 @@ def is_hidden(name: str) -> bool:
 def _walk(root: str, source: InputSource, lake_root: Path) -> Iterator[str]:
     """The root itself where it is a file; else the files below it, without the lake that we write to."""
     if not os.path.isdir(root):
+        if not stat.S_ISREG(os.stat(root).st_mode):  # a pipe or a device has no end
+            raise OSError(errno.EINVAL, "is neither a file nor a folder", root)
         yield root
         return
 

@@ -92,11 +92,14 @@ def _row_groups(file: InputFile, column: str) -> Iterator[Piece]:
             raise DataError(f"prepare.inputs.{file.input_index}.column",
                             f"{file.path} has no column {column!r}; it has {', '.join(names)}",
                             "name one of them, or move the file out of the input")
+        if names.count(column) > 1:
+            raise DataError(f"prepare.inputs.{file.input_index}.column",
+                            f"{file.path} has {names.count(column)} columns {column!r}", "rename all but one")
         kind = parquet.schema_arrow.field(column).type
         if not _holds_text(kind):
             raise DataError(f"prepare.inputs.{file.input_index}.column",
                             f"{column!r} of {file.path} is {kind}, not text", "name a column of strings")
-        leaf = parquet.schema.names.index(column)
+        leaf = [parquet.schema.column(leaf).path for leaf in range(len(parquet.schema))].index(column)
     first_row = 0
     for index in range(metadata.num_row_groups):
         group = metadata.row_group(index)

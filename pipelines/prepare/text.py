@@ -13,6 +13,7 @@ from typing import BinaryIO
 from pipelines.config.recipe import InputSource
 from pipelines.prepare.compressed import Decompressed, codec_of_file
 from pipelines.prepare.records import (
+    BYTE_ORDER_MARK,
     JSON_LINE_FACTOR,
     Record,
     cut,
@@ -42,7 +43,11 @@ def line_record(source: InputSource, name: str, position: int, line: bytes, limi
     """One record of an input that ``has_lines``."""
     if source.format == "jsonl":
         return json_record(name, position, line, source.column, limit)
-    return text_record(name, position, line, limit)
+    return text_record(name, position, _without_mark(line) if position == 0 else line, limit)
+
+
+def _without_mark(content: bytes) -> bytes:
+    return content.removeprefix(BYTE_ORDER_MARK)
 
 
 def read_text(file: BinaryIO, start: int, end: int, size_bytes: int, name: str, source: InputSource,
@@ -68,7 +73,7 @@ def read_text(file: BinaryIO, start: int, end: int, size_bytes: int, name: str, 
 
 def _read_whole(file: BinaryIO, codec: str | None, size_bytes: int, name: str, limit: int) -> Record:
     if codec is not None:  # of what is too long, the first byte too much is enough to know
-        return text_record(name, 0, Decompressed(file, codec, size_bytes).read(limit + 1), limit)
+        return text_record(name, 0, _without_mark(Decompressed(file, codec, size_bytes).read(limit + 1)), limit)
     if size_bytes > limit:
         return oversized_record(name, 0, size_bytes, limit)
-    return text_record(name, 0, file.read(limit + 1), limit)
+    return text_record(name, 0, _without_mark(file.read(limit + 1)), limit)

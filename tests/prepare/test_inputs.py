@@ -226,3 +226,59 @@ def test_a_file_that_may_not_be_read_is_named_before_spark_starts(
     monkeypatch.setattr(inputs_module, "file_sha256", refuse)
     with pytest.raises(DataError, match=r"0000\.txt cannot be read \(Permission denied\); .*fix its permissions"):
         version_of(tmp_path / "in", lake)
+
+
+def contents(*sources: dict[str, object]) -> list[tuple[bytes | None, str | None]]:
+    prepare = make_recipe(*sources).prepare
+    pieces = cut_into_pieces(list_files(prepare.inputs, Path("/nowhere")), prepare.inputs)
+    return [(record.content, record.reason) for piece in pieces for record in read_piece(piece, prepare)]
+
+
+@pytest.mark.parametrize("delimiter", [None, "\n"])
+def test_a_byte_order_mark_is_not_part_of_a_text(tmp_path: Path, delimiter: str | None) -> None:
+    for name, raw in (("a", b"\xef\xbb\xbfwith"), ("b", b"\xef\xbb\xbf"), ("c", "utf-16".encode("utf-16"))):
+        (tmp_path / name).write_bytes(raw)
+    assert contents({"path": str(tmp_path), "delimiter": delimiter}) == [
+        (b"with", None), (None, "empty"), (None, "undecodable")]
+
+
+def test_odd_names_and_links_are_followed_once_or_left_out(tmp_path: Path) -> None:
+    (tmp_path / "folder.txt").mkdir()
+    for name in (b"new\nline.txt", b"not utf8 \xff.txt", b"folder.txt/inner.txt"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/" + name)).write_bytes(name)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "dangling.txt").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe.txt")
+    assert {content for content, _ in contents({"path": str(tmp_path), "pattern": "*.txt"})} == {
+        b"new\nline.txt", b"folder.txt/inner.txt", None}  # None: this content is not UTF-8
+
+
+@pytest.mark.parametrize("name", ["pipe.txt", "zero.txt", "self.txt"])
+def test_what_is_not_a_file_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "zero.txt").symlink_to("/dev/zero")
+    (tmp_path / "self.txt").symlink_to("self.txt")
+    for path in (tmp_path / name, tmp_path / f"*{name}"):
+        with pytest.raises(DataError, match=rf"{name}' (is neither a file nor a folder|cannot be read)"):
+            names(InputSource(path=str(path)))
+
+
+def test_odd_parquet_files_are_read_or_named(tmp_path: Path) -> None:
+    def written(name: str, table: pa.Table) -> dict[str, object]:
+        pq.write_table(table, tmp_path / name)
+        return {"path": str(tmp_path / name), "format": "parquet"}
+
+    nested = pa.table({"other": [{"text": "x" * 1000}], "text": ["y"]})
+    source = written("nested.parquet", nested)
+    assert contents(source) == [(b"y", None)]
+    inputs = make_recipe(source).prepare.inputs
+    (piece,) = cut_into_pieces(list_files(inputs, Path("/nowhere")), inputs)
+    assert piece.bytes < 500  # of the column that is read
+    assert contents(written("empty.parquet", pa.table({"text": pa.array([], pa.string())}))) == []
+    with pytest.raises(DataError, match="'text' of .*struct.parquet is struct"):
+        contents(written("struct.parquet", pa.table({"text": [{"a": "x"}]})))
+    with pytest.raises(DataError, match="twice.parquet has 2 columns 'text'"):
+        contents(written("twice.parquet", pa.table([["a"], ["b"]], names=["text", "text"])))
+    (tmp_path / "nested.parquet").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.parquet"))
+    with pytest.raises(DataError, match="cannot be read"):
+        contents({"path": str(tmp_path), "pattern": "?.parquet", "format": "parquet"})
