@@ -180,3 +180,12 @@ def as_wide_as_the_rank(vocabulary_size: int, sequence_length: int) -> LayeredMo
     """Another structure on every rank."""
     width = 8 + int(os.environ.get("HOROVOD_RANK", "0"))
     return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("out", nn.Linear(width, vocabulary_size))])
+
+
+def with_frozen_beginning(vocabulary_size: int, sequence_length: int, width: int = 16) -> LayeredModel:
+    """Its first layers are not trained, so that no gradient goes back to the first segment."""
+    model = LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("square_0", Square(width)),
+                          ("square_1", Square(width)), ("out", nn.Linear(width, vocabulary_size))])
+    for name in ("table", "square_0"):
+        model.get_submodule(name).requires_grad_(False)
+    return model

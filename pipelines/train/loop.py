@@ -13,13 +13,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from pipelines.config.recipe import Recipe
 from pipelines.errors import RankFailedError
 from pipelines.parallel.comms import Place
-from pipelines.parallel.steps import MicroBatch, StepOutcome, Strategy
+from pipelines.parallel.steps import MicroBatch, Strategy
 from pipelines.tables.records import RecordWriter
 from pipelines.train.evaluation import Evaluation
 from pipelines.train.optimizer import learning_rate_at
@@ -80,7 +81,8 @@ class TrainingLoop:
                                   "are the dataset's files the same on all hosts?")
         outcome = self.strategy.run_step(step_input.micro_batches)
         if not outcome.finite:
-            self._refuse(step, outcome)
+            rank, what = outcome.first_bad_rank, "gradient" if outcome.first_bad_rank is None else "loss"
+            self._refuse(step, self.place.rank if rank is None else rank, what)
         clip = self.recipe.train.clip_norm
         factor = 1.0 if clip is None else min(1.0, clip / (outcome.gradient_norm + 1e-6))
         self.strategy.scale_gradients(factor)
@@ -106,15 +108,17 @@ class TrainingLoop:
                 [work.kind, work.part, work.micro_batch, round(work.begin_s, 6), round(work.end_s, 6)]
                 for work in outcome.timeline])
 
-    def _refuse(self, step: int, outcome: StepOutcome) -> None:
-        what = "gradient" if outcome.first_bad_rank is None else "loss"
-        rank = self.place.rank if outcome.first_bad_rank is None else outcome.first_bad_rank
-        raise RankFailedError(f"step {step}, rank {rank}", f"the {what} is not finite (NaN or Inf)",
+    def _refuse(self, step: int, rank: int | None, what: str) -> NoReturn:
+        """``rank``: whose fault it is, where it is one's."""
+        raise RankFailedError(f"step {step}" + (f", rank {rank}" if rank is not None else ""),
+                              f"the {what} is not finite (NaN or Inf)",
                               "lower optimizer.learning_rate, raise schedule.warmup_steps, set train.clip_norm or "
                               "train.precision: fp32")
 
     def _evaluate(self, step: int) -> float:
         evaluation = self.evaluate()
+        if not math.isfinite(evaluation.loss):  # the step before it was, its update was too much
+            self._refuse(step, None, "validation loss")
         if self.place.rank == 0:
             self.records.write("evaluation", step=step, split="validation", loss=evaluation.loss,
                                samples=evaluation.samples, tokens=evaluation.tokens,

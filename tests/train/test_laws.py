@@ -68,6 +68,16 @@ def test_an_evaluation_reads_no_more_rows_than_the_recipe_says_and_tells_of_its_
         assert phases == ["evaluating", "saving", "evaluating", "saving", "saving"]  # the best one twice, and the last
 
 
+def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
+    lake = Lake.at(tmp_path)
+    config = example_config(optimizer__learning_rate=1e30, train__clip_norm=None, train__steps=1, schedule__warmup_steps=0)
+    run = start_run_folder(lake, config, publish_example(lake))
+    with pytest.raises(AssertionError, match="step 1: the validation loss is not finite"):
+        run_workers(run.path, 1)
+    end = RecordTail(run.record(0, 0)).new_records()[-1]
+    assert (end["kind"], end["status"], end["error"]["exit_code"]) == ("end", "failed", 6)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rank(tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake)

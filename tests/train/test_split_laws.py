@@ -107,6 +107,15 @@ def test_a_parameter_that_takes_part_rarely_or_never_is_updated_alike_on_every_l
                                  layout__schedule=schedule, optimizer__weight_decay=1.0), sometimes_alone)
 
 
+@pytest.mark.parametrize("layout", [(1, 2, "1f1b"), (2, 2, "interleaved_1f1b")], ids=lambda layout: "{}x{}-{}".format(*layout))
+def test_a_model_whose_first_segment_is_not_trained_learns_the_same_when_it_is_split(tmp_path, layout):
+    num_replicas, num_segments, schedule = layout
+    frozen = {"model": {"factory": "tests.own_models:with_frozen_beginning"}, "layout__cut": "parameters"}
+    expected = trained(tmp_path / "1x1", num_replicas=1, num_segments=1, **frozen)
+    assert_same_training(trained(tmp_path / "split", num_replicas=num_replicas, num_segments=num_segments,
+                                 layout__schedule=schedule, layout__micro_batch_samples=2, **frozen), expected)
+
+
 @pytest.mark.parametrize(("train_rows", "layout"), [(1, (4, 1)), (3, (4, 1)), (1, (2, 2))])
 def test_replicas_without_rows_train_and_evaluate_with_the_others(tmp_path, train_rows, layout):
     rows = (train_rows, 1)  # the only validation row is not the first replica's either
