@@ -63,15 +63,15 @@ class LookupBesideTokens(nn.Module):
 class Sometimes(nn.Module):
     """One matrix that takes part only for samples that begin with a rare token, and one that never does."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, rare_tokens: int) -> None:
         super().__init__()
+        self.rare_tokens = rare_tokens
         self.always, self.rarely, self.never = (nn.Linear(width, width) for _ in range(3))
 
     def forward(self, both: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         hidden_BTD, tokens_BT = both
         hidden_BTD = hidden_BTD + torch.tanh(self.always(hidden_BTD))
-        rare_B = tokens_BT[:, 0] < 3
-        if rare_B.any():
+        if self.rare_tokens and (rare_B := tokens_BT[:, 0] < self.rare_tokens).any():
             hidden_BTD = hidden_BTD + self.rarely(hidden_BTD) * rare_B[:, None, None]
         return hidden_BTD, tokens_BT
 
@@ -162,9 +162,11 @@ def large_tensors(vocabulary_size: int, sequence_length: int, width: int = 1000)
                          *((f"square_{i}", Square(width)) for i in range(4)), ("logits", nn.Linear(width, vocabulary_size))])
 
 
-def taking_part_sometimes(vocabulary_size: int, sequence_length: int, width: int = 16) -> LayeredModel:
+def taking_part_sometimes(vocabulary_size: int, sequence_length: int, rare_tokens: int, width: int = 16) -> LayeredModel:
+    """With rare tokens it cannot be split: what runs depends on the data."""
     return LayeredModel([("lookup", LookupBesideTokens(vocabulary_size, width)),
-                         *((f"sometimes_{i}", Sometimes(width)) for i in range(4)), ("logits", Logits(vocabulary_size, width))])
+                         *((f"sometimes_{i}", Sometimes(width, rare_tokens)) for i in range(4)),
+                         ("logits", Logits(vocabulary_size, width))])
 
 
 def drawn_from_numpy(vocabulary_size: int, sequence_length: int) -> LayeredModel:
@@ -174,12 +176,6 @@ def drawn_from_numpy(vocabulary_size: int, sequence_length: int) -> LayeredModel
     with torch.no_grad():
         model.get_parameter("out.weight").copy_(torch.from_numpy(np.random.default_rng().normal(size=(vocabulary_size, 8))))
     return model
-
-
-def as_wide_as_the_rank(vocabulary_size: int, sequence_length: int) -> LayeredModel:
-    """Another structure on every rank."""
-    width = 8 + int(os.environ.get("HOROVOD_RANK", "0"))
-    return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("out", nn.Linear(width, vocabulary_size))])
 
 
 def with_frozen_beginning(vocabulary_size: int, sequence_length: int, width: int = 16) -> LayeredModel:

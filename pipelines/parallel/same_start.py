@@ -30,46 +30,41 @@ _HOST_BYTES = 64
 
 
 def check_same_start(model: LayeredModel, ring: Ring, group: SegmentGroup | None) -> None:
-    """Compares names and shapes, then the values of every parameter and buffer that more than one rank holds.
+    """Compares the values of every parameter and buffer that more than one rank holds; the structure is equal already.
 
     Raises:
         ConfigError: two ranks differ; it names both, their hosts, and the first value that differs.
     """
     named = [*model.named_parameters(), *model.named_buffers()]
-    structure = repr([(name, tuple(value.shape), value.dtype) for name, value in named]).encode()
-    for what, own in (("its layers", [_checksum(structure)]), *([("", [_value_checksum(v) for _, v in named])] if named else [])):
-        told_RN = _told_by_all(own, ring, group)
-        for at, told_R in enumerate(told_RN.T):
-            holders = told_R.nonzero().flatten().tolist()
-            others = [rank for rank in holders if told_R[rank] != told_R[holders[0]]]
-            if others:
-                raise _refusal(what or named[at][0], holders[0], others[0], ring, group)
+    told_RN = _told_by_all([_checksum(value) for _, value in named], "same.start", ring, group)
+    for (name, _), told_R in zip(named, told_RN.T, strict=True):
+        holders = told_R.nonzero().flatten().tolist()
+        others = [rank for rank in holders if told_R[rank] != told_R[holders[0]]]
+        if others:
+            raise _refusal(name, holders[0], others[0], ring, group)
 
 
-def _checksum(content: bytes) -> int:
-    return zlib.crc32(content) + 1  # 0 stands for what a rank does not hold
-
-
-def _value_checksum(value: Tensor) -> int:
+def _checksum(value: Tensor) -> int:
+    """Above 0; 0 for a value that this rank does not hold."""
     if value.is_meta:
         return 0
     return zlib.crc32(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data) + 1
 
 
-def _told_by_all(own: list[int], ring: Ring, group: SegmentGroup | None) -> Tensor:
+def _told_by_all(own: list[int], what: str, ring: Ring, group: SegmentGroup | None) -> Tensor:
     """One row per rank, int64: a sum in which every rank fills its own."""
     told_RN = torch.zeros(ring.place.num_ranks, len(own), dtype=torch.float64)  # exact up to 2^53
     told_RN[ring.place.rank] = torch.tensor(own, dtype=torch.float64)
-    ring.sum(told_RN, f"same.start.{len(own)}")
+    ring.sum(told_RN, what)
     if group is not None:
         group.sum(told_RN)
     return told_RN.long()
 
 
-def _refusal(what: str, rank: int, other: int, ring: Ring, group: SegmentGroup | None) -> ConfigError:
+def _refusal(name: str, rank: int, other: int, ring: Ring, group: SegmentGroup | None) -> ConfigError:
     """Hosts are told only now; all ranks have found the same difference."""
-    name = socket.gethostname().encode()[:_HOST_BYTES]
-    told_RN = _told_by_all(list(name.ljust(_HOST_BYTES, b" ")), ring, group)
+    host = socket.gethostname().encode()[:_HOST_BYTES]
+    told_RN = _told_by_all(list(host.ljust(_HOST_BYTES, b" ")), "same.start.hosts", ring, group)
     hosts = [bytes(row).decode(errors="replace").strip() for row in told_RN.tolist()]
-    return ConfigError(SparkringError("model", f"{what} on rank {other} ({hosts[other]}) is not what rank {rank} "
+    return ConfigError(SparkringError("model", f"{name} on rank {other} ({hosts[other]}) is not what rank {rank} "
                                       f"({hosts[rank]}) has before the first step", REMEDY))
