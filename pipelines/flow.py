@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from pyspark.sql import SparkSession
@@ -23,8 +24,9 @@ from pipelines.launch.preflight import check_launch, check_slots
 from pipelines.launch.room import chosen_layout, known_room
 from pipelines.launch.runs import check_run_id, default_run_id
 from pipelines.launch.stage import train
-from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare
-from pipelines.session import requested_master, spark_session
+from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare_planned
+from pipelines.session import requested_master
+from pipelines.session_start import SessionStart
 from pipelines.tables.manifest import Manifest
 from pipelines.tables.paths import Lake
 from pipelines.track import LiveLoader, find_run, load_run, write_report
@@ -46,12 +48,12 @@ class FlowPlan:
     choice: Choice | None = None  # of an automatic layout
 
 
-def plan_flow(config: Config, run_id: str | None) -> FlowPlan:
-    """Looks at the lake without starting Spark or writing anything."""
+def plan_flow(config: Config, run_id: str | None, begin_build: Callable[[PreparePlan], None] | None = None) -> FlowPlan:
+    """Looks at the lake without starting Spark or writing anything; ``begin_build``: see ``plan_prepare``."""
     lake = Lake.at(config.platform.storage.root)
     if run_id is not None:
         lake.run(run_id)  # refuses what is no name, before the input is listed
-    dataset = plan_prepare(config.recipe, lake)
+    dataset = plan_prepare(config.recipe, lake, begin_build)
     if dataset.version is None or not dataset.exists:
         return FlowPlan(dataset, None, run_id, False, None)
     folder = lake.dataset(config.recipe.name, dataset.version)
@@ -91,7 +93,7 @@ class Flow:
     observer: Observer
     run_id: str | None = None
     _stack: ExitStack = field(default_factory=ExitStack)
-    _spark: SparkSession | None = None
+    _session_start: SessionStart | None = None
 
     @property
     def lake(self) -> Lake:
@@ -101,7 +103,7 @@ class Flow:
         """The dataset and, unless only ``prepare`` was wanted, the run's id."""
         with self._stack:
             lake = self.lake
-            plan = plan_flow(self.config, self.run_id)
+            plan = plan_flow(self.config, self.run_id, partial(self._begin_build, stages) if "prepare" in stages else None)
             check_flow(self.config, plan, stages)
             if plan.manifest is None and {"prepare", "train"} <= set(stages) and not self.config.platform.layout.automatic:
                 # before hours of preparing for ranks that cannot start
@@ -118,9 +120,18 @@ class Flow:
 
     def spark(self) -> SparkSession:
         """The session, started when first asked for and stopped at the flow's end."""
-        if self._spark is None:
-            self._spark = self._stack.enter_context(spark_session(self.config.platform, self.config.recipe.name))
-        return self._spark
+        return self._start_spark().session()
+
+    def _begin_build(self, stages: tuple[str, ...], dataset: PreparePlan) -> None:
+        """The dataset will have to be built: Spark starts, unless what follows could not."""
+        check_flow(self.config, FlowPlan(dataset, None, self.run_id, False, None), stages)
+        self._start_spark()
+
+    def _start_spark(self) -> SessionStart:
+        """Lets Spark start while the flow goes on."""
+        if self._session_start is None:
+            self._session_start = self._stack.enter_context(SessionStart(self.config.platform, self.config.recipe.name))
+        return self._session_start
 
     def _prepare(self, plan: FlowPlan, lake: Lake, *, wanted: bool) -> Manifest:
         if plan.manifest is not None:
@@ -129,7 +140,7 @@ class Flow:
         if not wanted:
             raise DataError(str(lake.datasets(self.config.recipe.name)), "holds no dataset of this recipe and input",
                             "run the prepare job first")
-        return prepare(self.spark(), self.config.recipe, lake, self.say)
+        return prepare_planned(self.spark, plan.dataset, self.config.recipe, lake, self.say)
 
     def _train(self, plan: FlowPlan, lake: Lake, manifest: Manifest, run_id: str) -> None:
         if plan.run_complete:

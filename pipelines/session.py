@@ -35,6 +35,7 @@ from pipelines.config.checks import UNFIT_SETTINGS
 from pipelines.config.secrets import is_secret
 from pipelines.errors import ConfigError, ResourceError, SparkringError
 from pipelines.java import find_java
+from pipelines.jvm import quick_start
 
 LOOPBACK = "127.0.0.1"
 PACKAGES = (".zip", ".egg", ".jar", ".whl")  # --py-files that executors import from: Spark's own endings, and a wheel's
@@ -169,7 +170,8 @@ def _start_jvm(settings: dict[str, str], log: Path) -> tuple[Any, bool]:
     visible.setAll([(key, value) for key, value in settings.items() if not is_secret(key, settings)])
     with open(log, "ab") as output:
         try:
-            gateway = launch_gateway(visible, {"stdout": output, "stderr": subprocess.STDOUT})
+            with quick_start():
+                gateway = launch_gateway(visible, {"stdout": output, "stderr": subprocess.STDOUT})
         except (PySparkException, OSError) as error:
             raise ResourceError("Spark", f"its Java process did not start: {_complaint(log) or error}",
                                 f"see {log}") from error

@@ -98,6 +98,10 @@ install_packages() {
 install_project() {
     echo "[4/4] this project"
     pip_install --no-deps --no-build-isolation -e .
+    # Spark's Java starts faster from an archive of its classes; without one everything works.
+    if [[ ! -e .venv/share/sparkring/spark-classes.jsa ]] && ! .venv/bin/python setup/class_archive.py >>"$log" 2>&1; then
+        echo "      no archive of Spark's classes could be made, so Spark will start more slowly; see $PWD/$log"
+    fi
     echo "$project_key" >"$project_stamp"
 }
 

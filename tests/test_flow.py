@@ -19,7 +19,8 @@ def training(tmp_path, monkeypatch):
     lake, said = Lake.at(tmp_path), []
     lake.run("r").path.mkdir(parents=True)
     lake.run("r").state.write_text("{}")
-    flow = Flow(example_config(), "the command", said.append, None, "r", _spark="a session")
+    flow = Flow(example_config(), "the command", said.append, None, "r")
+    monkeypatch.setattr(Flow, "spark", lambda self: "a session")
     plan = FlowPlan(PreparePlan("example", "", 0, 0, None, None, None, False, ()), None, "r", False, None)
     return lambda: flow._train(plan, lake, None, "r"), said
 

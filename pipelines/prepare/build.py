@@ -17,7 +17,8 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,17 +58,23 @@ class Identity(NamedTuple):
     recipe_hash: str
 
 
-def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Inputs, identity: Identity, staging: Path,
-                  report: Callable[[str], None]) -> Manifest:
+def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, inputs: Inputs, identity: Identity,
+                  staging: Path, report: Callable[[str], None]) -> Manifest:
     """Writes everything into ``staging``; publishes only the table ``rejected``.
+
+    The tokenizer of local text is made before ``session`` is asked for: Spark may still be starting.
 
     Raises:
         DataError: unreadable input, no document left, a split without a row.
         StorageError: disk full, read-only.
     """
     prepare, started = recipe.prepare, time.monotonic()
-    with _arrow_batches(spark), _spark_errors(prepare):
-        documents = _documents(spark, prepare, inputs, staging)
+    with ExitStack() as spark_settings, _spark_errors(prepare):
+        @cache
+        def documents() -> DataFrame:
+            spark_settings.enter_context(_arrow_batches(session()))
+            return _documents(session(), prepare, inputs, staging)
+
         tokenizer_path = staging / TOKENIZER_NAME
         encoder = make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
         settings = _pack_settings(recipe, identity, staging, encoder)
@@ -75,11 +82,11 @@ def build_dataset(spark: SparkSession, recipe: Recipe, lake: Lake, inputs: Input
                f"({settings.vocabulary_size:,} tokens, encoded by {encoder})")
         packing = time.monotonic()
         partitions = num_partitions(inputs.bytes, prepare.shard_text_bytes)
-        packed = (documents.repartition(partitions, "key").sortWithinPartitions("key", "source", "position")
+        packed = (documents().repartition(partitions, "key").sortWithinPartitions("key", "source", "position")
                   .mapInArrow(lambda batches: pack_partition(iter(batches), settings), OUTCOME_DDL))
         outcomes = [json.loads(row.outcome) for row in packed.collect()]
     _raise_faults(outcomes)
-    refuse_changed(spark, prepare, inputs.remote)
+    refuse_changed(session(), prepare, inputs.remote)
     refuse_lost_lines(prepare, inputs.remote, sum((Counter(outcome["read_bytes"]) for outcome in outcomes), Counter()))
     outcomes.sort(key=lambda outcome: outcome["partition"])
     with storage_errors(staging):

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -34,6 +35,7 @@ from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
 from pipelines.tables.manifest import FORMAT_VERSION, file_sha256
 
+FILES_PER_THREAD = 64  # at a time
 CONTENT_FINGERPRINT_BYTES = 2 * 1024**3  # above it, size and modification time stand for the content
 
 
@@ -190,12 +192,13 @@ def fingerprint(files: list[InputFile]) -> str:
     """
     by_content = sum(file.bytes for file in files) <= CONTENT_FINGERPRINT_BYTES
 
-    def identity(file: InputFile) -> str:
-        return _content_identity(file) if by_content else str(file.modified_ns)
+    def identities(group: list[InputFile]) -> list[str]:
+        return [_content_identity(file) if by_content else str(file.modified_ns) for file in group]
 
     whole = hashlib.sha256()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        for file, what in zip(files, threads.map(identity, files, chunksize=64), strict=True):
+        groups = [files[at:at + FILES_PER_THREAD] for at in range(0, len(files), FILES_PER_THREAD)]
+        for file, what in zip(files, chain.from_iterable(threads.map(identities, groups)), strict=True):
             whole.update(repr((file.input_index, file.name, file.bytes, what)).encode())
     return whole.hexdigest()
 

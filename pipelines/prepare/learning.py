@@ -1,7 +1,7 @@
 """The tokenizer of a dataset, learned from a bounded part of its text, and the encoder that runs it.
 
 Runs on: driver; the characters of all documents are gathered by executors.
-Takes:   the inputs as pieces and as ``documents``.
+Takes:   the inputs as pieces, and as ``documents``, for which Spark is waited for where they are needed.
 Gives:   ``tokenizer.json`` and the kind of the fastest encoder that gives its ids.
 """
 
@@ -41,7 +41,7 @@ class Inputs(NamedTuple):
         return sum(piece.bytes for piece in self.pieces) + self.remote_bytes
 
 
-def make_tokenizer(documents: DataFrame, prepare: Prepare, inputs: Inputs, path: Path,
+def make_tokenizer(documents: Callable[[], DataFrame], prepare: Prepare, inputs: Inputs, path: Path,
                     report: Callable[[str], None]) -> EncoderKind:
     """Saves ``tokenizer.json`` and chooses what encodes with it."""
     setting = prepare.tokenizer
@@ -53,7 +53,7 @@ def make_tokenizer(documents: DataFrame, prepare: Prepare, inputs: Inputs, path:
     elif setting.kind == "bpe":
         tokenizer = train_bpe((content.decode() for content in sample), setting.vocabulary_size)
     elif setting.kind == "characters":
-        tokenizer = characters_tokenizer(_alphabet(documents))
+        tokenizer = characters_tokenizer(_alphabet(documents()))
     else:
         tokenizer = bytes_tokenizer()
     with storage_errors(path):
@@ -64,7 +64,7 @@ def make_tokenizer(documents: DataFrame, prepare: Prepare, inputs: Inputs, path:
     return encoder
 
 
-def _sample(documents: DataFrame, prepare: Prepare, inputs: Inputs, limit: int) -> list[bytes]:
+def _sample(documents: Callable[[], DataFrame], prepare: Prepare, inputs: Inputs, limit: int) -> list[bytes]:
     """Documents of about ``limit`` bytes together, the same ones for the same input, from all over it."""
     local_limit = limit * (inputs.bytes - inputs.remote_bytes) // max(inputs.bytes, 1)
     pieces = sorted(inputs.pieces, key=lambda piece: hashlib.sha256(
@@ -73,7 +73,7 @@ def _sample(documents: DataFrame, prepare: Prepare, inputs: Inputs, limit: int) 
     sample = _take(local, local_limit)
     if inputs.remote_bytes:
         share = min(1.0, 2.0 * limit / inputs.bytes)
-        chosen = documents.where(documents.content.isNotNull()).select("key", "content")
+        chosen = documents().where(documents().content.isNotNull()).select("key", "content")
         if share < 1.0:
             below = chosen.where(chosen.key < lit(bytearray(int(share * 2**64).to_bytes(8, "big"))))
             chosen = below if below.head(1) else chosen.orderBy("key").limit(1)

@@ -24,7 +24,7 @@ from pipelines.prepare.publish import publish_dataset_row, published, version_lo
 from pipelines.prepare.reading import cut_into_pieces
 from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
 from pipelines.tables.atomic import new_folder
-from pipelines.tables.manifest import Manifest
+from pipelines.tables.manifest import MANIFEST_NAME, Manifest
 from pipelines.tables.paths import Lake
 
 
@@ -44,8 +44,11 @@ class PreparePlan:
     remote: RemoteSummary = field(default=NO_REMOTE, repr=False)
 
 
-def plan_prepare(recipe: Recipe, lake: Lake) -> PreparePlan:
+def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan], None] | None = None) -> PreparePlan:
     """Lists and fingerprints the local inputs; starts nothing, writes nothing.
+
+    ``begin_build`` is called before the inputs are read, where no version was made by this recipe yet: what a build
+    needs can start meanwhile.
 
     Raises:
         ConfigError: tokenizer settings that contradict each other.
@@ -60,20 +63,37 @@ def plan_prepare(recipe: Recipe, lake: Lake) -> PreparePlan:
     files = list_files(prepare_section.inputs, lake.root)
     plan = PreparePlan(recipe.name, recipe_hash(prepare_section), len(files), sum(file.bytes for file in files),
                        None, None, None, False, tuple(files))
+    if begin_build is not None and not _was_prepared(plan, lake):
+        begin_build(plan)
     if any(is_url(source.path) for source in prepare_section.inputs):
         return plan
     return _with_version(plan, lake, fingerprint(files))
 
 
+def _was_prepared(plan: PreparePlan, lake: Lake) -> bool:
+    """Whether a version of this prepare section is there, of whatever input."""
+    made_by = f'"recipe_hash": "{plan.recipe_hash}"'
+    return any(made_by in path.read_text(encoding="utf-8", errors="replace")
+               for path in lake.datasets(plan.name).glob(f"*/{MANIFEST_NAME}"))
+
+
 def prepare(spark: SparkSession, recipe: Recipe, lake: Lake, report: Callable[[str], None] = print) -> Manifest:
+    """``prepare_planned`` of the inputs as they are now."""
+    return prepare_planned(lambda: spark, plan_prepare(recipe, lake), recipe, lake, report)
+
+
+def prepare_planned(session: Callable[[], SparkSession], plan: PreparePlan, recipe: Recipe, lake: Lake,
+                    report: Callable[[str], None]) -> Manifest:
     """Makes the dataset version, or finds it; then its row is in table ``datasets``, refused records in ``rejected``.
+
+    ``session`` is asked when Spark is needed, which may still be starting.
 
     Raises:
         DataError: missing, unreadable or empty input; nothing left after cleaning; a damaged version in its place.
         AlreadyRunningError: another process prepares the same version now.
         StorageError: the lake cannot be written.
     """
-    plan = _completed(plan_prepare(recipe, lake), spark, recipe, lake)
+    plan = _completed(plan, session, recipe, lake)
     if plan.version is None or plan.folder is None or plan.fingerprint is None:
         raise SparkringError("prepare", "the inputs have no fingerprint")
     manifest = published(lake, plan.name, plan.version)
@@ -82,17 +102,17 @@ def prepare(spark: SparkSession, recipe: Recipe, lake: Lake, report: Callable[[s
     else:
         identity = Identity(plan.version, plan.fingerprint, plan.recipe_hash)
         with version_lock(lake, plan.name, plan.version):
-            manifest = published(lake, plan.name, plan.version) or _build(spark, recipe, lake, plan, identity, report)
+            manifest = published(lake, plan.name, plan.version) or _build(session, recipe, lake, plan, identity, report)
         report(f"prepare: published {plan.folder}")
     publish_dataset_row(manifest, lake)
     return manifest
 
 
-def _completed(plan: PreparePlan, spark: SparkSession, recipe: Recipe, lake: Lake) -> PreparePlan:
+def _completed(plan: PreparePlan, session: Callable[[], SparkSession], recipe: Recipe, lake: Lake) -> PreparePlan:
     """The plan with what Spark knows of inputs given as URLs."""
     if plan.version is not None:
         return plan
-    remote = summarize_remote(spark, recipe.prepare.inputs)
+    remote = summarize_remote(session(), recipe.prepare.inputs)
     plan = replace(plan, num_files=plan.num_files + remote.files, input_bytes=plan.input_bytes + remote.bytes,
                    remote=remote)
     both = hashlib.sha256(f"{fingerprint(list(plan.files))} {remote.identity}".encode()).hexdigest()
@@ -105,14 +125,14 @@ def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> Prep
     return replace(plan, fingerprint=input_fingerprint, version=version, folder=folder, exists=folder.exists())
 
 
-def _build(spark: SparkSession, recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
+def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
            report: Callable[[str], None]) -> Manifest:
     report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
     inputs = Inputs(cut_into_pieces(list(plan.files), recipe.prepare.inputs), plan.remote)
     folder = lake.dataset(plan.name, identity.version)
     try:
         with new_folder(folder) as staging:
-            return build_dataset(spark, recipe, lake, inputs, identity, staging, report)
+            return build_dataset(session, recipe, lake, inputs, identity, staging, report)
     except StorageError:
         # Where another machine's lock is not seen here, that machine may have been first.
         manifest = published(lake, plan.name, identity.version)
