@@ -22,7 +22,7 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import takewhile, tee
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 
@@ -160,11 +160,15 @@ class TrainingFeed:
     def _fill(self, read_ahead: ReadAhead) -> None:
         """In the thread: reads window after window into the ring, as room comes."""
         per_lane, until = self._order.samples_per_lane, self._until_step
-        windows, windows_ahead = tee(takewhile(lambda window: until is None or window.first_ordinal < until * per_lane,
-                                               self._order.windows(self._lanes, self._first_step)))
-        row_groups = (int(number) for window in windows_ahead for number in window.row_groups_P)
+
+        def windows() -> Iterator[Window]:
+            return takewhile(lambda window: until is None or window.first_ordinal < until * per_lane,
+                             self._order.windows(self._lanes, self._first_step))
+
+        # a second pass, not a tee: the thread that decodes asks for them, and a tee is no place for two threads
+        row_groups = (int(number) for window in windows() for number in window.row_groups_P)
         with closing(read_in_order(self._reader, self._shards, row_groups)) as row_group_samples:
-            for window in windows:
+            for window in windows():
                 read_ahead.announce(window.first_ordinal // per_lane)
                 if not read_ahead.wait_for_room((window.first_ordinal + window.rows - 1) // per_lane):
                     return

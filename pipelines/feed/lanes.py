@@ -100,7 +100,8 @@ class LaneOrder:
         self.rows = int(self._rows_G.sum(dtype=np.int64))
         self.steps_per_epoch = steps_per_epoch(self.rows, num_lanes, global_batch_samples)
         self._window_row_groups, self._shuffle, self._seed = window_row_groups, shuffle, seed
-        self._epoch_order = lru_cache(maxsize=2)(self._make_epoch_order)  # lanes pass into a new epoch one by one
+        # lanes pass into a new epoch one by one, and what is decoded ahead before what is placed
+        self._epoch_order = lru_cache(maxsize=3)(self._make_epoch_order)
 
     @property
     def max_window_rows(self) -> int:

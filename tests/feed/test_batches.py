@@ -19,6 +19,7 @@ from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceError
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed
+from pipelines.feed.lanes import LaneOrder
 from pipelines.feed.shards import NO_SAMPLE, ShardFiles
 from tests.feed.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
 
@@ -204,6 +205,19 @@ def test_waiting_for_the_training_thread_uses_no_processor_time(prime):
         time.sleep(0.5)
         after = psutil.Process().cpu_times()
     assert after.user + after.system - before.user - before.system <= 0.1
+
+
+def test_the_thread_that_decodes_may_ask_what_comes_while_the_one_that_places_rows_does(prime, monkeypatch):
+    straight = ids_by_step(prime, 200, window=1)
+    windows = LaneOrder.windows
+
+    def slow(self, lanes, first_step):
+        for window in windows(self, lanes, first_step):
+            time.sleep(0.002)  # lets the other thread come in between
+            yield window
+
+    monkeypatch.setattr(LaneOrder, "windows", slow)
+    assert ids_by_step(prime, 200, window=1) == straight
 
 
 def test_an_error_in_the_thread_is_raised_where_steps_are_taken(tmp_path, kind):
