@@ -33,7 +33,7 @@ stdout = Console(highlight=False, soft_wrap=True)
 
 def say(line: str) -> None:
     """One line of progress; square brackets are text, not markup, and no text moves the cursor."""
-    stderr.print(Text(printable(line)))
+    stderr.print(Text(printable(line)), soft_wrap=True)
 
 
 class TrainingProgress:

@@ -185,3 +185,15 @@ def with_frozen_beginning(vocabulary_size: int, sequence_length: int, width: int
     for name in ("table", "square_0"):
         model.get_submodule(name).requires_grad_(False)
     return model
+
+
+class Centred(nn.Module):
+    """Takes the mean over the micro-batch away: a sample's result depends on its neighbours."""
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD - hidden_BTD.mean(0, keepdim=True)
+
+
+def mixing(vocabulary_size: int, sequence_length: int, width: int = 8) -> LayeredModel:
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("mixed", Centred()),
+                         ("logits", nn.Linear(width, vocabulary_size))])

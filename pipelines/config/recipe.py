@@ -167,8 +167,8 @@ class Train(Section):
     steps: Count | None = None
     epochs: Count | None = None
     seed: Annotated[Whole, Field(ge=0, lt=2**31)] = 1337
-    # true: a model whose result would depend on the layout, because it draws random numbers as it trains, is refused;
-    # false: it is trained, and the same command gives the same result only on the same layout
+    # true: a model whose result would depend on the layout, because it draws random numbers as it trains or mixes samples,
+    # is refused; false: it is trained, and the same command gives the same result only on the same layout
     same_on_any_layout: bool = True
     precision: Literal["fp32", "bf16"] = "fp32"
     gradient_wire: Literal["fp32", "fp16", "bf16"] = "fp32"  # what travels in the allreduce

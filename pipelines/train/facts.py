@@ -38,6 +38,7 @@ class LayerFacts:
 class ModelFacts:
     layers: tuple[LayerFacts, ...]
     random_layers: tuple[str, ...] = ()  # give another result when they are run again on the same: they draw random numbers
+    mixing_layers: tuple[str, ...] = ()  # give a sample another result when another one is in its micro-batch
     unsplittable: str | None = None  # why its layers cannot be on several ranks
     sketched: bool = True  # a rank fills only its own layers; else it builds the whole model first
     code: dict[str, str] = field(default_factory=dict)  # of a user's model: hashes of its sources, by module, and structure
@@ -53,9 +54,11 @@ class ModelFacts:
     @staticmethod
     def from_json(text: str) -> ModelFacts:
         content = json.loads(text)
-        layers = tuple(LayerFacts(**layer) for layer in content["layers"])
-        return ModelFacts(layers, tuple(content["random_layers"]), content["unsplittable"], content["sketched"],
-                          content["code"], tuple((path, changed_ns, size) for path, changed_ns, size in content["sources"]))
+        content["layers"] = tuple(LayerFacts(**layer) for layer in content["layers"])
+        for names in ("random_layers", "mixing_layers"):
+            content[names] = tuple(content[names])
+        content["sources"] = tuple((path, changed_ns, size) for path, changed_ns, size in content["sources"])
+        return ModelFacts(**content)
 
     def is_current(self) -> bool:
         """Whether the files of the code are still those that were looked at."""
@@ -78,13 +81,20 @@ def model_facts(recipe: Recipe, vocabulary_size: int, sequence_length: int) -> M
     if asked not in _looked_at or not _looked_at[asked].is_current():
         _looked_at[asked] = _probed(order)
     facts = _looked_at[asked]
-    if facts.random_layers and recipe.train.same_on_any_layout:
-        names = ", ".join(facts.random_layers[:3]) + (", ..." if len(facts.random_layers) > 3 else "")
-        raise ConfigError(SparkringError(
-            "train.same_on_any_layout", f"true, but layers {names} of {model.factory} give another result each time they are "
-            "run on the same (dropout, noise, or state from call to call), so what is learned would depend on the layout",
-            "set their dropout to 0, or give it up with train.same_on_any_layout: false"))
+    if recipe.train.same_on_any_layout:
+        _refuse(facts.random_layers, model.factory, "give another result each time they are run on the same (dropout, noise, "
+                "or state from call to call)", "set their dropout to 0")
+        _refuse(facts.mixing_layers, model.factory, "give a sample another result when another one is in its micro-batch "
+                "(normalisation over the batch, a dimension taken for another)", "use LayerNorm or GroupNorm, batch_first=True")
     return facts
+
+
+def _refuse(layers: tuple[str, ...], factory: str, problem: str, remedy: str) -> None:
+    if layers:
+        names = ", ".join(layers[:3]) + (", ..." if len(layers) > 3 else "")
+        raise ConfigError(SparkringError(
+            "train.same_on_any_layout", f"true, but layers {names} of {factory} {problem}, so what is learned would depend on "
+            "the layout", f"{remedy}, or give it up with train.same_on_any_layout: false"))
 
 
 def gpt_facts(model: GptModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:

@@ -6,7 +6,8 @@ Gives:   ``ModelFacts`` as the last line of standard output; an error's one line
 
 Each layer is run twice on the same input with the same weights, forward and backward. One that gives another result the
 second time, or moves a random generator of the process, draws random numbers: what it draws would depend on how samples
-are spread over ranks and micro-batches.
+are spread over ranks and micro-batches. And each is run on two samples together and on each alone: one that gives a
+sample another result then, such as a normalisation over the batch, mixes the samples of a micro-batch.
 """
 
 from __future__ import annotations
@@ -41,15 +42,20 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
     held = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     tokens_BT = (torch.arange(sequence_length) % vocabulary_size)[None]
     value: Any = tokens_BT
+    pair: Any = torch.cat([tokens_BT, tokens_BT.flip(1)])
     layers: list[LayerFacts] = []
     random_layers: list[str] = []
+    mixing_layers: list[str] = []
     for name, layer in model.layers.items():
         parameters = set(layer.parameters())
         try:
             last = len(layers) == len(model.layers) - 1
             result, saved_bytes = _saved(layer, _leaves(value), held, targets_BT=tokens_BT if last else None)
+            together = layer(_leaves(pair))
             if _draws(layer, value):
                 random_layers.append(name)
+            elif _mixes(layer, pair, together):
+                mixing_layers.append(name)
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             raise ConfigError(SparkringError(
                 f"model.factory, layer {name}", f"failed on a sample: {str(error).splitlines()[0]}",
@@ -60,8 +66,8 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
             sum(t.numel() * t.element_size() for t in _tensors(result)), 6.0 * sum(p.numel() for p in parameters)
             * sequence_length))
         seen |= parameters
-        value = result
-    return ModelFacts(tuple(layers), tuple(random_layers), _unsplittable(model, tokens_BT), sketched=False)
+        value, pair = result, together
+    return ModelFacts(tuple(layers), tuple(random_layers), tuple(mixing_layers), _unsplittable(model, tokens_BT), sketched=False)
 
 
 def _unsplittable(model: LayeredModel, tokens_BT: Tensor) -> str | None:
@@ -100,6 +106,24 @@ def _draws(layer: nn.Module, value: Any) -> bool:
     same = all(torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
                for one, other in zip(*runs, strict=True))
     return moved or not same
+
+
+def _mixes(layer: nn.Module, pair: Any, together: Any) -> bool:
+    """Whether one of two samples, run alone, comes out otherwise than it did together with the other."""
+    return any(
+        one.shape != other.shape or not torch.allclose(one.detach(), other, rtol=1e-3, equal_nan=True,
+                                                       atol=1e-4 * float(other.abs().amax()))
+        for index in (0, 1)
+        for one, other in zip(_tensors(layer(_sample(pair, index))), _tensors(_sample(together, index)), strict=True)
+        if other.numel() and other.is_floating_point())
+
+
+def _sample(pair: Any, index: int) -> Any:
+    """One sample of what a layer takes or returns for two, detached; what has no samples stays."""
+    take: Callable[[Tensor], Tensor] = lambda t: (t[index : index + 1] if t.dim() and len(t) == 2 else t).detach()  # noqa: E731
+    if isinstance(pair, tuple):
+        return tuple(take(item) if isinstance(item, Tensor) else item for item in pair)
+    return take(pair)
 
 
 def _outputs_and_gradients(layer: nn.Module, value: Any) -> list[Tensor]:

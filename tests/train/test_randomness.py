@@ -34,9 +34,9 @@ class Attention(nn.Module):
 
 
 class Recurrent(nn.Module):
-    def __init__(self, dropout):
+    def __init__(self, dropout, batch_first=True):
         super().__init__()
-        self.mix = nn.GRU(WIDTH, WIDTH, num_layers=2, dropout=dropout, batch_first=True)
+        self.mix = nn.GRU(WIDTH, WIDTH, num_layers=2, dropout=dropout, batch_first=batch_first)
 
     def forward(self, hidden_BTD):
         return self.mix(hidden_BTD)[0]
@@ -85,11 +85,15 @@ STILL_LAYERS = {"dropout of nothing": lambda: nn.Dropout(0.0), "a GRU": lambda: 
                 "attention": lambda: Attention(0.0), "normalisation": lambda: nn.LayerNorm(WIDTH)}
 
 
-def random_layers(layer):
+def looked_at(layer):
+    """The facts of a model with this layer in its middle."""
     torch.manual_seed(0)
-    model = LayeredModel([("table", nn.Embedding(32, WIDTH, padding_idx=0)), ("middle", layer),
-                          ("logits", nn.Linear(WIDTH, 32))])
-    return facts_of(model, 32, 16).random_layers
+    return facts_of(LayeredModel([("table", nn.Embedding(32, WIDTH, padding_idx=0)), ("middle", layer),
+                                  ("logits", nn.Linear(WIDTH, 32))]), 32, 16)
+
+
+def random_layers(layer):
+    return looked_at(layer).random_layers
 
 
 @pytest.mark.parametrize("name", DRAWING_LAYERS)
@@ -100,6 +104,29 @@ def test_a_layer_that_draws_is_found(name):
 @pytest.mark.parametrize("name", STILL_LAYERS)
 def test_a_layer_that_draws_nothing_is_not_blamed(name):
     assert random_layers(STILL_LAYERS[name]()) == ()
+
+
+MIXING_LAYERS = {
+    "normalisation over the batch": lambda: Calls(nn.BatchNorm1d(16, track_running_stats=False)),
+    "a sequence taken for the batch": lambda: Recurrent(0.0, batch_first=False),
+    "centred by the batch": lambda: Calls(lambda x: x - x.mean(0, keepdim=True))}
+
+
+@pytest.mark.parametrize("name", MIXING_LAYERS)
+def test_a_layer_that_mixes_the_samples_of_a_micro_batch_is_found(name):
+    assert looked_at(MIXING_LAYERS[name]()).mixing_layers == ("middle",)
+
+
+@pytest.mark.parametrize("name", STILL_LAYERS)
+def test_a_layer_that_keeps_samples_apart_is_not_blamed(name):
+    assert looked_at(STILL_LAYERS[name]()).mixing_layers == ()
+
+
+def test_a_model_that_mixes_samples_is_refused_unless_the_law_is_given_up():
+    recipe = {"model": {"factory": "tests.own_models:mixing"}}
+    with pytest.raises(ConfigError, match=r"layers mixed of tests.own_models:mixing give a sample another result"):
+        model_facts(example_config(**recipe).recipe, 32, 16)
+    assert model_facts(example_config(**recipe, train__same_on_any_layout=False).recipe, 32, 16).mixing_layers == ("mixed",)
 
 
 def test_the_gpt_draws_nothing_and_a_look_at_a_model_leaves_its_mode_and_no_gradient():
