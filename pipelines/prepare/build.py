@@ -39,6 +39,7 @@ from pipelines.prepare.reading import local_documents
 from pipelines.prepare.records import REASONS
 from pipelines.prepare.remote import first_cause, refuse_changed, refuse_lost_lines, remote_documents, unreadable
 from pipelines.prepare.shards import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
+from pipelines.prepare.threads import in_threads
 from pipelines.prepare.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
 from pipelines.tables.atomic import storage_errors
 from pipelines.tables.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
@@ -186,18 +187,20 @@ def _name_shards(outcomes: list[dict[str, Any]], split: str,
                  settings: PackSettings) -> tuple[tuple[Shard, ...], np.ndarray]:
     """Moves a split's shards to their place; how often each token is predicted."""
     staging = Path(settings.staging)
-    shards: list[Shard] = []
+    made = [(outcome["attempt"], facts) for outcome in outcomes if (facts := outcome["shards"][split]) is not None]
+    shards = tuple(Shard(f"{split}-{number:05d}.parquet", row_group_runs(facts["row_groups"]), facts["bytes"], facts["sha256"])
+                   for number, (_, facts) in enumerate(made))
+
+    def move(attempt_and_shard: tuple[str, Shard]) -> np.ndarray:
+        attempt, shard = attempt_and_shard
+        written = staging / attempt / f"{split}.parquet"
+        written.rename(staging / shard.path)
+        return np.load(written.with_suffix(".npy"), allow_pickle=False)
+
     tokens_V = np.zeros(settings.vocabulary_size, dtype=np.int64)
-    for outcome in outcomes:
-        facts = outcome["shards"][split]
-        if facts is None:
-            continue
-        written = staging / outcome["attempt"] / f"{split}.parquet"
-        name = f"{split}-{len(shards):05d}.parquet"
-        written.rename(staging / name)
-        tokens_V += np.load(written.with_suffix(".npy"), allow_pickle=False)
-        shards.append(Shard(name, row_group_runs(facts["row_groups"]), facts["bytes"], facts["sha256"]))
-    return tuple(shards), tokens_V
+    for counts_V in in_threads(move, [(attempt, shard) for (attempt, _), shard in zip(made, shards, strict=True)]):
+        tokens_V += counts_V
+    return shards, tokens_V
 
 
 def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:

@@ -20,10 +20,8 @@ import os
 import re
 import stat
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -33,9 +31,9 @@ import pyarrow as pa
 from pipelines.config import content_hash
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
+from pipelines.prepare.threads import in_threads
 from pipelines.tables.manifest import FORMAT_VERSION, file_sha256
 
-FILES_PER_THREAD = 64  # at a time
 CONTENT_FINGERPRINT_BYTES = 2 * 1024**3  # above it, size and modification time stand for the content
 
 
@@ -192,14 +190,12 @@ def fingerprint(files: list[InputFile]) -> str:
     """
     by_content = sum(file.bytes for file in files) <= CONTENT_FINGERPRINT_BYTES
 
-    def identities(group: list[InputFile]) -> list[str]:
-        return [_content_identity(file) if by_content else str(file.modified_ns) for file in group]
+    def identity(file: InputFile) -> str:
+        return _content_identity(file) if by_content else str(file.modified_ns)
 
     whole = hashlib.sha256()
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-        groups = [files[at:at + FILES_PER_THREAD] for at in range(0, len(files), FILES_PER_THREAD)]
-        for file, what in zip(files, chain.from_iterable(threads.map(identities, groups)), strict=True):
-            whole.update(repr((file.input_index, file.name, file.bytes, what)).encode())
+    for file, what in zip(files, in_threads(identity, files, os.cpu_count() or 1), strict=True):
+        whole.update(repr((file.input_index, file.name, file.bytes, what)).encode())
     return whole.hexdigest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,8 @@ def _sample(documents: Callable[[], DataFrame], prepare: Prepare, inputs: Inputs
         if share < 1.0:
             below = chosen.where(chosen.key < lit(bytearray(int(share * 2**64).to_bytes(8, "big"))))
             chosen = below if below.head(1) else chosen.orderBy("key").limit(1)
-        sample += _take((bytes(row.content) for row in chosen.orderBy("key").toLocalIterator()), limit - local_limit)
+        by_key = groupby(chosen.orderBy("key").toLocalIterator(), key=lambda row: row.key)
+        sample += _take((bytes(next(copies).content) for _, copies in by_key), limit - local_limit)
     return sample
 
 

@@ -10,9 +10,9 @@ Compressed text is read as its content; a file of it is one piece, because it ca
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,22 +23,17 @@ from pyspark.sql import DataFrame, SparkSession
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
 from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, codec_of_file
+from pipelines.prepare.documents import DOCUMENT_DDL, fault_record, record_batches
 from pipelines.prepare.inputs import InputFile, as_listed, shown
 from pipelines.prepare.records import Record, value_record
 from pipelines.prepare.text import has_lines, read_text
+from pipelines.prepare.threads import in_threads
 from pipelines.prepare.workers import lighten_worker
 from pipelines.tables.atomic import storage_errors
 
 PIECE_BYTES = 8 * 1024**2
 MIN_TASK_BYTES, MAX_TASK_BYTES, MIN_TASKS = 1024**2, 64 * 1024**2, 8
 FILE_COST_BYTES = 4096  # opening a file costs about as much as reading this
-BATCH_BYTES, BATCH_ROWS = 8 * 1024**2, 4096
-FAULT = "fault"  # a row that stops the job: its detail is "place\tproblem"
-
-DOCUMENT_DDL = "key BINARY, source STRING, position BIGINT, content BINARY, reason STRING, detail STRING, bytes BIGINT"
-DOCUMENT_SCHEMA = pa.schema([("key", pa.binary()), ("source", pa.string()), ("position", pa.int64()),
-                             ("content", pa.binary()), ("reason", pa.string()), ("detail", pa.string()),
-                             ("bytes", pa.int64())])
 
 
 class Piece(NamedTuple):
@@ -60,7 +55,10 @@ def cut_into_pieces(files: list[InputFile], inputs: tuple[InputSource, ...]) -> 
     Raises:
         DataError: a Parquet file is not one, or lacks the column.
     """
-    return [piece for file in files for piece in _pieces_of(file, inputs[file.input_index])]
+    def pieces_of(file: InputFile) -> list[Piece]:
+        return list(_pieces_of(file, inputs[file.input_index]))
+
+    return list(chain.from_iterable(in_threads(pieces_of, files)))  # some are opened
 
 
 def _pieces_of(file: InputFile, source: InputSource) -> Iterator[Piece]:
@@ -150,8 +148,9 @@ def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare, 
             (folder / f"{index}.json").write_text(json.dumps(group), encoding="ascii")
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        yield from record_batches(record for batch in batches for index in batch.column(0).to_pylist()
-                                  for record in _records_or_fault(folder / f"{index}.json", prepare))
+        records = (record for batch in batches for index in batch.column(0).to_pylist()
+                   for record in _records_or_fault(folder / f"{index}.json", prepare))
+        yield from record_batches(records, deduplicate=prepare.deduplicate)
         lighten_worker()
 
     return spark.range(0, len(groups), 1, len(groups)).mapInArrow(read, DOCUMENT_DDL)
@@ -163,11 +162,6 @@ def _records_or_fault(pieces: Path, prepare: Prepare) -> Iterator[Record]:
             yield from read_piece(Piece(*piece), prepare)
     except DataError as error:  # an exception would reach the driver as a Java trace, after retries
         yield fault_record(error.place, error.problem)
-
-
-def fault_record(place: str, problem: str) -> Record:
-    """The row that stops prepare with a ``DataError``."""
-    return Record("", 0, None, FAULT, f"{place}\t{problem}", 0)
 
 
 def group_pieces(pieces: list[Piece]) -> list[list[Piece]]:
@@ -183,31 +177,3 @@ def group_pieces(pieces: list[Piece]) -> list[list[Piece]]:
         groups[-1].append(piece)
         filled += piece.bytes + FILE_COST_BYTES
     return groups
-
-
-def record_batches(records: Iterator[Record]) -> Iterator[pa.RecordBatch]:
-    """Rows of ``documents`` in batches bounded by bytes and rows."""
-    waiting: list[Record] = []
-    waiting_bytes = 0
-    for record in records:
-        waiting.append(record)
-        waiting_bytes += len(record.content or b"")
-        if waiting_bytes >= BATCH_BYTES or len(waiting) >= BATCH_ROWS:
-            yield _batch(waiting)
-            waiting, waiting_bytes = [], 0
-    if waiting:
-        yield _batch(waiting)
-
-
-def _batch(records: list[Record]) -> pa.RecordBatch:
-    columns = list(zip(*records, strict=True))
-    keys = [_key(record) for record in records]
-    return pa.RecordBatch.from_arrays(
-        [pa.array(values, type=field.type) for values, field in zip([keys, *columns], DOCUMENT_SCHEMA, strict=True)],
-        schema=DOCUMENT_SCHEMA)
-
-
-def _key(record: Record) -> bytes:
-    """SHA-256 of the content; of the place where there is none."""
-    return hashlib.sha256(record.content if record.content is not None
-                          else f"{record.source}\0{record.position}".encode()).digest()

@@ -30,8 +30,8 @@ from pyspark.sql.functions import sum as total_of
 
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
+from pipelines.prepare.documents import DOCUMENT_DDL, fault_record, record_batches
 from pipelines.prepare.inputs import is_url, one_line
-from pipelines.prepare.reading import DOCUMENT_DDL, fault_record, record_batches
 from pipelines.prepare.records import Record, oversized_record, value_record
 from pipelines.prepare.text import delimiter_of, has_lines, line_record, longest_line_bytes, read_text
 
@@ -152,7 +152,8 @@ def _documents(spark: SparkSession, index: int, source: InputSource, prepare: Pr
     try:
         if source.format == "parquet":
             raw = _parquet(spark, index, source)
-            return _cleaned(raw, lambda rows: (value_record(url, at, value, column, limit) for url, at, value in rows))
+            return _cleaned(raw, lambda rows: (value_record(url, at, value, column, limit) for url, at, value in rows),
+                            prepare)
         documents = _whole_files(spark, index, source, prepare)
         return documents.union(_long_files(spark, index, source, prepare)) if has_lines(source) else documents
     except PySparkException as error:
@@ -194,7 +195,7 @@ def _whole_files(spark: SparkSession, index: int, source: InputSource, prepare: 
                 except (OSError, pa.ArrowException) as error:
                     yield fault_record(place, f"{url} cannot be read ({one_line(error)})")
 
-    return _cleaned(rows, records)
+    return _cleaned(rows, records, prepare)
 
 
 def _long_files(spark: SparkSession, index: int, source: InputSource, prepare: Prepare) -> DataFrame:
@@ -214,7 +215,7 @@ def _long_files(spark: SparkSession, index: int, source: InputSource, prepare: P
         for url, size in read_bytes.items():
             yield Record(url, index, None, READ, None, size)
 
-    return _cleaned(rows, records)
+    return _cleaned(rows, records, prepare)
 
 
 def _without_host(url: str) -> str:
@@ -222,9 +223,10 @@ def _without_host(url: str) -> str:
     return re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*:(//[^/]*)?", "", url)
 
 
-def _cleaned(raw: DataFrame, records: Callable[[Iterator[tuple[Any, ...]]], Iterator[Record]]) -> DataFrame:
+def _cleaned(raw: DataFrame, records: Callable[[Iterator[tuple[Any, ...]]], Iterator[Record]],
+             prepare: Prepare) -> DataFrame:
     def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from record_batches(records(row for batch in batches for row in zip(
-            *(column.to_pylist() for column in batch.columns), strict=True)))
+            *(column.to_pylist() for column in batch.columns), strict=True)), deduplicate=prepare.deduplicate)
 
     return raw.mapInArrow(run, DOCUMENT_DDL)

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 
+from pipelines.prepare.documents import COPY, FAULT
 from pipelines.prepare.encoders import Encoder, EncoderKind, load_encoder
 from pipelines.prepare.packing import WindowPacker, Windows, predicted_tokens
-from pipelines.prepare.reading import FAULT
 from pipelines.prepare.remote import READ, read_key
 from pipelines.prepare.workers import lighten_worker
 from pipelines.tables.manifest import SHARD_SCHEMA, file_sha256
@@ -112,8 +112,8 @@ class PartitionPacker:
             self._read_bytes[read_key(position, source)] += size
             return
         self._counts["input_records"] += 1
-        if content is not None and self._settings.deduplicate:
-            if key == self._kept_key:
+        if self._settings.deduplicate and (content is not None or reason == COPY):
+            if key == self._kept_key:  # a row without content is never the first of its key
                 content, reason, detail = None, "duplicate", f"same content as {self._kept_place}"
             else:
                 self._kept_key, self._kept_place = key, f"{source} at {position}"
