@@ -7,7 +7,7 @@ Gives:   an exit code of ``pipelines/errors.py``.
 
 import sys
 
-from pipelines.cli import main
+from pipelines.entry import main
 
 if __name__ == "__main__":
     sys.exit(main(["prepare", *sys.argv[1:]]))

@@ -59,7 +59,7 @@ class Cluster:
     def of_session(spark: SparkSession) -> Cluster:
         """With what spark-submit and ``spark-defaults.conf`` said too, and the cluster's own defaults."""
         master, conf = str(spark.sparkContext.master), dict(spark.sparkContext.getConf().getAll())
-        return Cluster(master, (_CONTAINER_DEFAULTS if _in_containers(master) else {}) | conf)
+        return Cluster(master, (_CONTAINER_DEFAULTS if in_containers(master) else {}) | conf)
 
     @property
     def local(self) -> bool:
@@ -75,14 +75,14 @@ class Cluster:
             return (int(given) if given.isdigit() else os.cpu_count() or 1) // self._task_cpus
         if together is not None:
             return int(together[1]) * (int(together[2]) // self._task_cpus)
-        if _in_containers(self.master) and "spark.executor.instances" in self.conf and self.slots_per_executor is not None:
+        if in_containers(self.master) and "spark.executor.instances" in self.conf and self.slots_per_executor is not None:
             return int(self.conf["spark.executor.instances"]) * self.slots_per_executor
         return None
 
     @property
     def most_slots(self) -> int | None:
         """No more tasks than this will ever run at once; None where the settings do not say."""
-        cores = None if self.local or _in_containers(self.master) else self.conf.get("spark.cores.max")
+        cores = None if self.local or in_containers(self.master) else self.conf.get("spark.cores.max")
         return self.promised_slots if cores is None else int(cores) // self._task_cpus
 
     @property
@@ -116,7 +116,7 @@ class Cluster:
         if self.local:
             free = USABLE_SHARE * machine_memory_bytes() - self.size_bytes("spark.driver.memory", "1g")
             limits.append(max(0, int(free)) // num_slots)
-        elif _in_containers(self.master) and "spark.executor.pyspark.memory" not in self.conf:
+        elif in_containers(self.master) and "spark.executor.pyspark.memory" not in self.conf:
             limits.append(self._overhead_bytes // (self.slots_per_executor or 1))
         if "spark.executor.pyspark.memory" in self.conf:  # an address space of its own for each worker
             cores = int(self.conf.get("spark.executor.cores", 1))
@@ -134,7 +134,8 @@ class Cluster:
                    int(factor * self.size_bytes("spark.executor.memory", "1g")))
 
 
-def _in_containers(master: str | None) -> bool:
+def in_containers(master: str | None) -> bool:
+    """Whether executors (and their folders) are containers of their own."""
     return (master or "").startswith(("yarn", "k8s://"))
 
 

@@ -19,9 +19,9 @@ from pipelines.config import load_config, load_platform
 from pipelines.config.secrets import masked_override
 from pipelines.console import TrainingProgress, plan_facts, print_facts, print_summary, say
 from pipelines.doctor import check_all
-from pipelines.errors import EXIT_OK, ConfigError, SparkringError
+from pipelines.errors import EXIT_OK, ConfigError, InterruptedRunError, SparkringError
 from pipelines.flow import STAGES, Flow, check_flow, own_run, plan_flow, plan_report, report_run
-from pipelines.interrupts import arm_interrupts
+from pipelines.interrupts import Interrupt, arm_interrupts, ignore_interrupts, release_interrupts
 from pipelines.printable import printable, printable_json
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -130,11 +130,21 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit code; every expected error is one clear message."""
     arm_interrupts()
     try:
+        release_interrupts()
         app(args=sys.argv[1:] if arguments is None else arguments, prog_name="sparkring")
         return EXIT_OK
     except SystemExit as end:  # typer's own: --help, a wrong option (2, as ours), a code that a command chose
         return end.code if isinstance(end.code, int) else EXIT_OK
     except SparkringError as error:
-        print("\n".join(f"error: {line}" if i == 0 or isinstance(error, ConfigError) else line
-                        for i, line in enumerate(printable(str(error)).split("\n"))), file=sys.stderr, flush=True)
-        return error.exit_code
+        return _told(error)
+    except Interrupt as interrupt:
+        return _told(interrupt.as_error())
+
+
+def _told(error: SparkringError) -> int:
+    """Its exit code, once the error has been printed."""
+    if isinstance(error, InterruptedRunError):
+        ignore_interrupts()
+    print("\n".join(f"error: {line}" if i == 0 or isinstance(error, ConfigError) else line
+                    for i, line in enumerate(printable(str(error)).split("\n"))), file=sys.stderr, flush=True)
+    return error.exit_code

@@ -23,10 +23,12 @@ OPTIONS_VARIABLE = "SPARK_SUBMIT_OPTS"  # spark-submit adds its words to the dri
 
 
 @contextmanager
-def quick_start(archive: Path = CLASS_ARCHIVE) -> Iterator[None]:
-    """Java processes that spark-submit starts in the block have the options of ``options``."""
+def quick_start(archive: Path = CLASS_ARCHIVE, temporary: Path | None = None) -> Iterator[None]:
+    """Java processes that spark-submit starts in the block have the options of ``options``; ``temporary`` is where they put
+    their temporary files."""
     given = os.environ.get(OPTIONS_VARIABLE)
-    os.environ[OPTIONS_VARIABLE] = " ".join([*options(archive), *([given] if given else [])])
+    place = [] if temporary is None else [f'"-Djava.io.tmpdir={temporary}"']
+    os.environ[OPTIONS_VARIABLE] = " ".join([*options(archive), *place, *([given] if given else [])])
     try:
         yield
     finally:

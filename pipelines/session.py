@@ -15,32 +15,37 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import SparkConf, SparkContext
 from pyspark.errors import PySparkException
-from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
+from pipelines.capacity import in_containers
 from pipelines.config import Platform
 from pipelines.config.checks import UNFIT_SETTINGS
-from pipelines.config.secrets import is_secret
 from pipelines.errors import ConfigError, ResourceError, SparkringError
+from pipelines.gateway import (
+    JVM_STOP_TIMEOUT_S,
+    LOOPBACK,
+    drop_connection,
+    end_jvm,
+    raise_if_ended,
+    start_jvm,
+    try_within,
+)
+from pipelines.interrupts import before_interrupts, held_interrupts
 from pipelines.java import find_java
-from pipelines.jvm import quick_start
+from pipelines.scratch import Scratch
 
-LOOPBACK = "127.0.0.1"
 PACKAGES = (".zip", ".egg", ".jar", ".whl")  # --py-files that executors import from: Spark's own endings, and a wheel's
 CONNECT_TIMEOUT_S = 5.0
-JVM_STOP_TIMEOUT_S = 10.0
 
 
 @contextmanager
@@ -59,30 +64,27 @@ def spark_session(platform: Platform, app_name: str) -> Iterator[SparkSession]:
     find_java()
     master = requested_master(platform)
     _check_reachable(master)
-    log, keep_log = _new_log(), True  # until all went well
+    scratch = Scratch.new()
     gateway: Any = None
     ours = False  # whether the JVM is ours to end
     try:
-        gateway, ours = _start_jvm(_settings(platform, master, app_name), log)
-        spark = _start_session(gateway, platform, master, app_name, log)
-        keep_log = False
-        try:
-            yield spark
-        finally:
-            _try_within(JVM_STOP_TIMEOUT_S, spark.stop)
-    except ConfigError:
-        keep_log = False
-        raise
-    except (PySparkException, Py4JError) as error:
-        keep_log = ours
+        with held_interrupts():  # a JVM that is still starting has no handle to end it by
+            gateway, ours = start_jvm(_settings(platform, master, app_name), scratch)
+        with before_interrupts(partial(drop_connection, gateway)):
+            spark = _start_session(gateway, platform, master, app_name, scratch)
+            try:
+                yield spark
+            finally:
+                try_within(JVM_STOP_TIMEOUT_S, spark.stop)
+    except (PySparkException, Py4JError, ConnectionError) as error:
         if ours:
-            error.add_note(f"Spark's own log: {log}")
+            raise_if_ended(gateway, scratch.log, error)
+            error.add_note(f"Spark's own log: {scratch.log}")
         raise
     finally:
         if ours:
-            _end_jvm(gateway)
-        if not keep_log:
-            log.unlink(missing_ok=True)
+            end_jvm(gateway)
+        scratch.remove(sys.exception())
 
 
 def requested_master(platform: Platform) -> str | None:
@@ -149,36 +151,8 @@ def _settings(platform: Platform, master: str | None, app_name: str) -> dict[str
     return settings
 
 
-def _new_log() -> Path:
-    descriptor, path = tempfile.mkstemp(prefix="sparkring-spark-", suffix=".log")
-    os.close(descriptor)
-    return Path(path)
-
-
-def _start_jvm(settings: dict[str, str], log: Path) -> tuple[Any, bool]:
-    """The JVM's gateway, and whether we started it (spark-submit's own is its starter's to end).
-
-    The console belongs to the job: what the JVM and Spark's Python workers print goes to ``log``. Secrets are left
-    out here, since these settings are the JVM's command line; ``_start_session`` gives them.
-    """
-    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    if settings.get("spark.driver.host") == LOOPBACK:
-        os.environ.setdefault("SPARK_LOCAL_IP", LOOPBACK)
-    if SparkContext._gateway is not None:
-        return SparkContext._gateway, False
-    visible = SparkConf(loadDefaults=False)
-    visible.setAll([(key, value) for key, value in settings.items() if not is_secret(key, settings)])
-    with open(log, "ab") as output:
-        try:
-            with quick_start():
-                gateway = launch_gateway(visible, {"stdout": output, "stderr": subprocess.STDOUT})
-        except (PySparkException, OSError) as error:
-            raise ResourceError("Spark", f"its Java process did not start: {_complaint(log) or error}",
-                                f"see {log}") from error
-    return gateway, gateway.proc is not None
-
-
-def _start_session(gateway: Any, platform: Platform, master: str | None, app_name: str, log: Path) -> SparkSession:
+def _start_session(gateway: Any, platform: Platform, master: str | None, app_name: str, scratch: Scratch
+                   ) -> SparkSession:
     """
     Raises:
         ConfigError: spark-submit's settings contradict the platform's, or a gang of ranks cannot work with them.
@@ -192,13 +166,16 @@ def _start_session(gateway: Any, platform: Platform, master: str | None, app_nam
                                          "set it to null (--set spark.master=null) to take spark-submit's"))
     for key, value in _settings(platform, master or given, app_name).items():
         conf.set(key, value)
+    if not in_containers(conf.get("spark.master")):  # there the setting would be a path inside of executors
+        conf.set("spark.local.dir", scratch.local_dirs(conf.get("spark.local.dir")))
     _refuse_unfit(conf)
     interrupt = signal.getsignal(signal.SIGINT)
     SparkContext.PACKAGE_EXTENSIONS = PACKAGES
     try:
         context = SparkContext(conf=conf, gateway=gateway)
     except (Py4JJavaError, PySparkException) as error:
-        raise ResourceError("Spark", f"the session did not start: {_reason(error)}", f"see {log}") from error
+        raise ResourceError("Spark", f"the session did not start: {_reason(error)}",
+                            f"see {scratch.log}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, interrupt)  # Spark put its own handler; signals are the job's to handle
@@ -222,33 +199,3 @@ def _reason(error: Py4JJavaError | PySparkException) -> str:
     while cause.getCause() is not None:
         cause = cause.getCause()
     return str(cause.toString()).partition("\n")[0]
-
-
-def _complaint(log: Path) -> str | None:
-    """The line in which Java says what is wrong."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    complaint = next((line for line in lines if re.search("Exception|Error|Invalid", line)), None)
-    return complaint and complaint.strip().removeprefix('Exception in thread "main" ')
-
-
-def _try_within(bound_s: float, call: Callable[[], None]) -> None:
-    """Asks the JVM for something and waits no longer than that: one that was interrupted in a call may never answer."""
-    def ask() -> None:
-        with suppress(Py4JError, OSError):  # it may be gone already; then there is nothing to do
-            call()
-
-    asking = threading.Thread(target=ask, name="ask the JVM", daemon=True)
-    asking.start()
-    asking.join(bound_s)
-
-
-def _end_jvm(gateway: Any) -> None:
-    """Ends the JVM and its Python workers, and lets a later session start a fresh one."""
-    SparkContext._gateway = SparkContext._jvm = None
-    _try_within(JVM_STOP_TIMEOUT_S, gateway.shutdown)
-    gateway.proc.stdin.close()  # the JVM ends when its input does
-    try:
-        gateway.proc.wait(JVM_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        gateway.proc.kill()
-        gateway.proc.wait()

@@ -162,6 +162,46 @@ with spark_session(platform, "test") as spark:
         assert process.wait(60) != 0
 
 
+def left_behind(folder: Path) -> list[str]:
+    """What a session leaves in the temporary folder, but for a log that its error names."""
+    return sorted(each.name for each in folder.iterdir() if not each.name.startswith("hsperfdata"))
+
+
+def test_a_killed_jvm_is_one_clear_error_and_leaves_only_the_log_that_it_names(tmp_path: Path):
+    temporary, fast = tmp_path / "temporary mit Leerzeichen 日本", tmp_path / "fast disk"
+    temporary.mkdir()
+    for conf in ({}, {"spark.local.dir": str(fast)}):
+        ended = run("""
+import os, signal, threading
+try:
+    with spark_session(platform, "test") as spark:
+        spark.range(10).repartition(2).persist().count()
+        threading.Timer(1, os.kill, [spark.sparkContext._gateway.proc.pid, signal.SIGKILL]).start()
+        spark.sparkContext.parallelize([0, 1], 2).map(lambda _: time.sleep(600)).collect()
+except SparkringError as error:
+    print(error)
+    sys.exit(error.exit_code)
+""", {"spark": {"master": "local[2]", "conf": conf}}, TMPDIR=str(temporary))
+        assert ended.returncode == 5, ended.stdout + ended.stderr
+        assert ended.stdout.startswith("Spark: its Java process was killed by SIGKILL (often: out of memory); ")
+        (log,) = left_behind(temporary)
+        assert str(temporary / log) in ended.stdout
+        (temporary / log).unlink()
+        assert "Traceback" not in ended.stderr
+    assert left_behind(fast) == []
+
+
+def test_nothing_is_left_in_the_temporary_folder_after_a_good_session_and_after_a_failure_in_it(tmp_path: Path):
+    for last in ("pass", "raise ValueError('not about Spark')"):
+        ended = run(f"""
+with spark_session(platform, "test") as spark:
+    spark.sparkContext.parallelize([0, 1], 2).map(lambda x: (x, x)).groupByKey().collect()
+    {last}
+""", {"spark": {"master": "local[2]"}}, TMPDIR=str(tmp_path))
+        assert (ended.returncode == 0) == (last == "pass"), ended.stderr
+        assert left_behind(tmp_path) == []
+
+
 def test_missing_java_is_named_with_the_command_that_installs_it(tmp_path: Path):
     without_java = {"PATH": str(tmp_path), "JAVA_HOME": ""}
     ended = run(REPORT_ERRORS, {"spark": {"master": "local[1]"}}, **without_java)

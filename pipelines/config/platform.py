@@ -81,7 +81,7 @@ class Layout(Section):
     # where it is cut: so that parts cost (or weigh) about the same, or the number of layers of each part
     cut: Literal["cost", "parameters"] | tuple[Count, ...] = "cost"
     # for auto:
-    memory_per_rank_bytes: Bytes | None = None  # null: from Spark's executor settings, or this machine's memory
+    memory_per_rank_bytes: Bytes | None = None  # null: what Spark leaves beside the JVMs' heaps (capacity.py)
     max_bubble: Fraction = 0.25  # share of time in which a split model's ranks may wait for each other
 
     @model_validator(mode="before")
@@ -114,7 +114,7 @@ class Reader(Section):
 class Launch(Section):
     """Bounds of every wait while ranks start, run and stop."""
 
-    start_timeout_s: Seconds = 120.0  # from launch until all ranks have met
+    start_timeout_s: Seconds = 120.0  # from launch until all ranks have met; before, until a cluster's slots are there
     stall_timeout_s: Seconds = 600.0  # without a record of any kind from any rank
     stop_timeout_s: Seconds = 10.0  # from the request to stop until every rank is gone
     rendezvous_port: Annotated[Whole, Field(ge=0, lt=65536)] = 0  # on the driver, see Rendezvous

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import Config
 from pipelines.errors import DataError, InterruptedRunError, ResourceError, SparkringError, StalledError
+from pipelines.interrupts import interrupts_as_errors
 from pipelines.launch.diagnosis import frozen
 from pipelines.launch.environment import environment
 from pipelines.launch.gang import Gang
@@ -72,7 +73,8 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         news = News(run, attempt, config.platform.layout.num_ranks)
         failure: SparkringError | None = None
         try:
-            _run_gang(spark, config, run, attempt, plan, news, observer)
+            with interrupts_as_errors():
+                _run_gang(spark, config, run, attempt, plan, news, observer)
         except SparkringError as error:
             failure = error
         state = _ended(state, news, failure)

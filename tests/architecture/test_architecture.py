@@ -34,10 +34,12 @@ TABLE = {
     "jvm": row(0),
     "interrupts": row(0),
     "printable": row(0),
+    "scratch": row(0),
     "config": row(0, "", "pydantic yaml"),
     "tables": row(1, "config", "pyarrow"),
-    "session": row(1, "config java jvm", "pyspark py4j"),
-    "session_start": row(2, "config session", "pyspark py4j"),
+    "gateway": row(1, "config jvm scratch", "pyspark py4j"),
+    "session": row(2, "config java gateway interrupts scratch capacity", "pyspark py4j"),
+    "session_start": row(3, "config session", "pyspark py4j"),
     "capacity": row(1, "config", "pyspark"),
     "feed": row(2, "config tables", "pyarrow petastorm numpy torch"),
     "models": row(2, "config tables", "torch safetensors tokenizers pydantic"),
@@ -45,16 +47,15 @@ TABLE = {
     "track": row(3, "config tables printable", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
     "parallel": row(4, "config models.layered", "torch horovod.torch horovod.common.exceptions"),
     "train": row(5, "config tables feed models parallel", "torch numpy psutil pydantic"),
-    "launch": row(6, "config tables session capacity train.worker train.plan train.rank_variables train.layout train.facts "
-                  "train.memory",
-                  "pyspark py4j horovod.runner psutil"),
+    "launch": row(6, "config interrupts tables session capacity train.worker train.plan train.rank_variables train.layout "
+                  "train.facts train.memory", "pyspark py4j horovod.runner psutil"),
     "doctor": row(6, "config tables java capacity", "psutil"),
-    "flow": row(7, "config tables session session_start capacity interrupts prepare launch track train.plan train.layout",
-                "pyspark"),
+    "flow": row(7, "config tables session session_start prepare launch track train.plan train.layout", "pyspark"),
     "console": row(8, "config printable flow train.plan train.layout", "rich"),
+    "entry": row(10, "interrupts cli"),
     "cli": row(9, "config interrupts printable doctor flow console", "typer click rich"),
 }
-JOBS = row(10, "cli config session flow")
+JOBS = row(11, "entry config session flow")
 
 LIBRARY = sorted((ROOT / "pipelines").rglob("*.py"))
 JOB_FILES = sorted((ROOT / "jobs").glob("*.py"))

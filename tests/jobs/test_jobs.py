@@ -267,3 +267,57 @@ def test_an_interrupt_ends_every_process_within_its_bound(place, finished, tmp_p
     assert (state["status"], state["exit_code"]) == ("interrupted", 9)
     rows = pq.read_table(place / "lake/tables/steps").to_pylist()
     assert any(row["run_id"] == f"stopped-{number}" for row in rows)
+
+
+@pytest.fixture(scope="module")
+def many_texts(tmp_path_factory):
+    """More than a job prepares in a moment."""
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(300):
+        words = random.Random(i).choices(["the", "text", "number", "says", "that", str(i), str(i * 7), "once", "more"], k=9000)
+        (folder / f"{i}.txt").write_text(" ".join(words))
+    return folder
+
+
+@pytest.mark.parametrize(("number", "moment", "times"), [
+    (signal.SIGINT, "importing", 1), (signal.SIGTERM, "java", 1), (signal.SIGINT, " files, ", 2),
+    (signal.SIGTERM, "tokenizer ready", 1)])
+def test_an_interrupt_of_prepare_is_one_line_and_leaves_nothing(place, many_texts, tmp_path, number, moment, times):
+    """In the imports, while Spark starts, right before its first job, in the middle of packing."""
+    own = ["--set", f"prepare.inputs=[{{path: '{many_texts}'}}]", "--set", f"storage.root={tmp_path / 'lake'}",
+           "--set", "prepare.tokenizer={kind: bpe, vocabulary_size: 1000}"]
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    job = subprocess.Popen(command("prepare", place, *own), cwd=place, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                           env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}, text=True)
+    try:
+        wait_for_moment(job, moment)
+        started = [psutil.Process(job.pid), *psutil.Process(job.pid).children(recursive=True)]
+        for _ in range(times):
+            job.send_signal(number)
+            time.sleep(0.2)
+        _, errors = job.communicate(timeout=60)
+    finally:
+        job.kill()
+    assert job.returncode == 9, errors
+    said = [line for line in errors.splitlines() if not line.startswith("prepare: ")]
+    assert said == [f"error: {number.name}: the run was asked to stop; the same command again starts it anew; "
+                    "what was complete is kept"], errors
+    assert not psutil.wait_procs(started, timeout=10)[1]
+    assert not [each.name for each in temporary.iterdir() if not each.name.startswith("hsperfdata")]
+    assert not list((tmp_path / "lake").glob("datasets/*/[!.]*"))
+
+
+def wait_for_moment(job, moment, bound_s=60):
+    """Until a process is at a place that can be seen from outside: its libraries, its children, a line that it printed."""
+    until = time.monotonic() + bound_s
+    process = psutil.Process(job.pid)
+    if moment == "importing":  # of what the commands import early: signals have been taken care of by then
+        there = lambda: any("pydantic_core" in each.path for each in process.memory_maps())  # noqa: E731
+    elif moment == "java":
+        there = lambda: any(each.name() == "java" for each in process.children(recursive=True))  # noqa: E731
+    else:
+        there = lambda: moment in job.stderr.readline()  # noqa: E731
+    while not there():
+        assert job.poll() is None and time.monotonic() < until, f"{moment} was not seen"
+        time.sleep(0.01)
