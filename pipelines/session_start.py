@@ -32,6 +32,7 @@ class SessionStart:
         self._opening = spark_session(platform, app_name)
         self._closing = ExitStack()
         self._thread = threading.Thread(target=self._start, name="start Spark", daemon=True)
+        self._done = threading.Event()  # a join that a signal breaks off takes its thread for ended (bpo-45274)
         self._spark: SparkSession | None = None
         self._error: Exception | None = None
 
@@ -50,7 +51,7 @@ class SessionStart:
             ConfigError, ResourceError: see ``spark_session``.
         """
         if self._spark is None:
-            self._thread.join()  # what a start waits for is bounded there
+            self._done.wait()  # what a start waits for is bounded there
         if self._error is not None:
             raise self._error
         if self._spark is None:
@@ -59,7 +60,7 @@ class SessionStart:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._thread.is_alive():
-            self._thread.join(ABANDONED_START_TIMEOUT_S)
+            self._done.wait(ABANDONED_START_TIMEOUT_S)
         self._closing.__exit__(kind, error, trace)
 
     def _start(self) -> None:
@@ -67,3 +68,5 @@ class SessionStart:
             self._spark = self._closing.enter_context(self._opening)
         except (SparkringError, PySparkException, Py4JError, OSError) as error:
             self._error = error
+        finally:
+            self._done.set()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 from pipelines import jvm, session_start
 from pipelines.config import Platform
 from pipelines.errors import InterruptedRunError, ResourceError
+from pipelines.interrupts import Interrupt
 from pipelines.session_start import SessionStart
 
 OPENED = object()
@@ -64,6 +67,25 @@ def test_a_job_that_is_interrupted_while_spark_starts_ends_it(monkeypatch: pytes
     with pytest.raises(InterruptedRunError), SessionStart(Platform(), "test"):
         interrupted.set()
         raise InterruptedRunError("SIGTERM", "the run was asked to stop", "give the command again")
+    assert opened.closed == 1
+
+
+def test_a_job_that_is_interrupted_while_it_waits_for_spark_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    interrupted = threading.Event()
+
+    def arrive(number: int, frame: Any) -> None:
+        interrupted.set()
+        raise Interrupt(number)
+
+    opened = Opened(monkeypatch, lambda: (interrupted.wait(60) and time.sleep(0.5)) or OPENED)
+    signal.signal(signal.SIGTERM, arrive)
+    try:
+        with pytest.raises(Interrupt), SessionStart(Platform(), "test") as start:
+            threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM]).start()
+            start.session()
+    finally:
+        signal.signal(signal.SIGTERM, before)
     assert opened.closed == 1
 
 
