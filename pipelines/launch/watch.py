@@ -87,7 +87,7 @@ def _out_of_bounds(news: News, began: float, bounds: Launch) -> bool:
 
 def _stalled(ranks: list[RankNews], bound_s: float) -> StalledError:
     """Names the ranks that are furthest behind: the others wait for them."""
-    running = [rank for rank in ranks if rank.end is None]
+    running = [rank for rank in ranks if rank.end is None] or ranks
     behind = min(running, key=lambda rank: (rank.step, rank.heard_s))
     oldest = [rank for rank in running if (rank.step, rank.phase) == (behind.step, behind.phase)]
     return StalledError("launch.stall_timeout_s", f"no rank has recorded anything for {bound_s:g} s; the oldest news "

@@ -82,15 +82,15 @@ def run_worker(run: RunFolder, attempt: int) -> int | None:
                       device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
         try:
             last_step = _train(config, plan, ring, group, records)
-            if group is not None:
-                group.leave()
-            ring.leave()
             records.write("end", step=last_step, status="completed", error=None)
         except SparkringError as error:
             records.write("end", step=None, status="failed", error={
                 "exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy,
                 "peer_lost": isinstance(error, PeerLostError)})
             raise
+        if group is not None:  # behind the end: what is complete must be known as that, whatever happens while ranks leave
+            group.leave()
+        ring.leave()
     return last_step if place.rank == 0 and config.recipe.train.sample_tokens else None
 
 

@@ -122,6 +122,12 @@ def test_silence_is_told_with_the_ranks_that_are_behind_and_what_they_did(tmp_pa
         gang.watch()
 
 
+def test_silence_of_ranks_that_have_all_said_that_they_failed_is_bounded_too(tmp_path):
+    gang = Played(tmp_path, [step(0, 2), end(0, "failed"), end(1, "failed")], ends=False)
+    with pytest.raises(StalledError, match=r"the oldest news is of rank 1 on host-1: before its first step, ended"):
+        gang.watch()
+
+
 def test_ranks_that_do_not_leave_a_complete_run_are_not_waited_for_without_end(tmp_path):
     gang = Played(tmp_path, [end(0), end(1)], ends=False)
     gang.watch()

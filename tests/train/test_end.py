@@ -1,0 +1,27 @@
+"""A rank's end is recorded as soon as its work is done, before anything that takes time or may go wrong."""
+
+import subprocess
+import sys
+
+from pipelines.tables.paths import Lake
+from pipelines.tables.records import end_record
+from tests.example_data import example_config, publish_example, start_run_folder
+
+DIES_AS_IT_LEAVES = """
+import os, sys
+from pipelines.parallel.comms import Ring
+from pipelines.train.worker import main
+Ring.leave = lambda self: os._exit(77)
+main(sys.argv[1:])
+"""
+
+
+def test_a_rank_that_dies_as_it_leaves_the_ring_has_recorded_its_end(tmp_path):
+    lake = Lake.at(tmp_path)
+    config = example_config(layout__num_replicas=1, train__steps=3, train__evaluate_every_steps=3)
+    run = start_run_folder(lake, config, publish_example(lake))
+    ended = subprocess.run([sys.executable, "-c", DIES_AS_IT_LEAVES, str(run.path), "0"], capture_output=True, text=True,
+                           timeout=120)
+    assert ended.returncode == 77, ended.stderr
+    assert end_record(run.record(0, 0))["status"] == "completed"
+    assert (lake.model(run.path.name, "last") / "model.safetensors").exists()
