@@ -31,6 +31,8 @@ import pyarrow as pa
 from pipelines.config import content_hash
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
+from pipelines.prepare.compressed import HEAD_BYTES, codec_of
+from pipelines.prepare.records import BYTE_ORDER_MARK
 from pipelines.prepare.threads import in_threads
 from pipelines.tables.manifest import FORMAT_VERSION, file_sha256
 
@@ -45,6 +47,7 @@ class InputFile(NamedTuple):
     name: str  # relative to the input's folder: the same wherever the folder lies
     bytes: int
     modified_ns: int
+    format: str  # of the input
 
 
 @contextmanager
@@ -139,7 +142,7 @@ def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputF
             for found in _walk(root, source, lake_root):
                 status, full = os.stat(found), os.path.abspath(found)
                 name = os.path.relpath(found, base) if found != base else os.path.basename(found)
-                files[full] = InputFile(index, full, name, status.st_size, status.st_mtime_ns)
+                files[full] = InputFile(index, full, name, status.st_size, status.st_mtime_ns, source.format)
     except OSError as error:
         problem = error.strerror if error.errno == errno.EINVAL else f"cannot be read: {error.strerror}"
         raise DataError(place, f"{error.filename!r} {problem}", "restore it, fix its permissions, or leave it out") from error
@@ -191,7 +194,7 @@ def fingerprint(files: list[InputFile]) -> str:
     by_content = sum(file.bytes for file in files) <= CONTENT_FINGERPRINT_BYTES
 
     def identity(file: InputFile) -> str:
-        return _content_identity(file) if by_content else str(file.modified_ns)
+        return (_content_identity(file) if by_content else str(file.modified_ns)) + _reading(file)
 
     whole = hashlib.sha256()
     for file, what in zip(files, in_threads(identity, files, os.cpu_count() or 1), strict=True):
@@ -202,6 +205,19 @@ def fingerprint(files: list[InputFile]) -> str:
 def _content_identity(file: InputFile) -> str:
     with as_listed(file.input_index, file.path, file.bytes, file.modified_ns):
         return file_sha256(Path(file.path))
+
+
+def _reading(file: InputFile) -> str:
+    """Not empty for files that the first release read in another way: archives and byte-order marks were text to it.
+
+    So a dataset that it made of them is not taken for what they give now, and all others stay valid.
+    """
+    if file.format == "parquet":
+        return ""
+    with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    marked = file.format == "text" and head.startswith(BYTE_ORDER_MARK)
+    return " decompressed" if codec_of(head) else " without mark" if marked else ""
 
 
 def recipe_hash(prepare: Prepare) -> str:

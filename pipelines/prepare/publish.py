@@ -89,7 +89,7 @@ def published(lake: Lake, name: str, version: str) -> Manifest | None:
     """The manifest of a version that is there, or None.
 
     Raises:
-        DataError: the folder is there, but a shard is gone or has another size.
+        DataError: the folder is there, but a shard is gone or has another size, or input was missing.
     """
     folder = lake.dataset(name, version)
     if not folder.exists():
@@ -98,6 +98,8 @@ def published(lake: Lake, name: str, version: str) -> Manifest | None:
     if not (folder / MANIFEST_NAME).exists():
         raise DataError(str(folder / MANIFEST_NAME), "is missing", remedy)
     manifest = Manifest.load(folder)
+    if missing := manifest.counts.get("rejected_unreadable"):  # which the first release counted and published
+        raise DataError(str(folder), f"was made without {missing} files that could not be read", remedy)
     for shard in (shard for shards in manifest.splits.values() for shard in shards):
         path = folder / shard.path
         size = path.stat().st_size if path.exists() else None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import gzip
+import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -105,6 +107,27 @@ def test_changed_added_and_renamed_files_are_another_input(tmp_path: Path, lake:
     versions.append(version_of(folder, lake))
     versions.append(version_of(folder, lake, sequence_length=17))
     assert len(set(versions)) == 5
+
+
+def version_before(files: list[inputs_module.InputFile]) -> str:
+    """The fingerprint of the first release, which read archives and byte-order marks as text."""
+    whole = hashlib.sha256()
+    for file in files:
+        content = hashlib.sha256(Path(file.path).read_bytes()).hexdigest()
+        whole.update(repr((file.input_index, file.name, file.bytes, content)).encode())
+    return whole.hexdigest()
+
+
+@pytest.mark.parametrize(("format", "raw", "same"), [
+    ("text", b"plain", True), ("jsonl", b'{"text": "a"}', True), ("jsonl", b'\xef\xbb\xbf{"text": "a"}', True),
+    ("parquet", b"\x1f\x8b\x08 is no archive", True), ("text", b"\xef\xbb\xbfmarked", False),
+    ("text", gzip.compress(b"x"), False), ("jsonl", gzip.compress(b"{}"), False)],
+    ids=["plain", "lines", "marked lines", "parquet", "marked", "archive", "archive of lines"])
+def test_only_what_is_read_in_another_way_than_before_makes_another_version(
+        tmp_path: Path, format: str, raw: bytes, same: bool) -> None:
+    (tmp_path / "x").write_bytes(raw)
+    files = list_files((InputSource.model_validate({"path": str(tmp_path), "format": format}),), Path("/nowhere"))
+    assert (fingerprint(files) == version_before(files)) is same
 
 
 def test_above_the_bound_modification_time_stands_for_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

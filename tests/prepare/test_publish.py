@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -140,6 +141,17 @@ def test_the_row_of_a_version_is_there_once_however_often_it_is_published(
     next(lake.table("datasets").iterdir()).unlink()  # as if killed between the rename and the row
     prepare(spark, recipe, lake, silent)
     pd.testing.assert_frame_equal(pd.read_parquet(lake.table("datasets")), before)
+
+
+def test_a_version_that_was_made_without_files_that_could_not_be_read_is_not_used(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    write_texts(tmp_path / "in", 20)
+    recipe = make_recipe(tmp_path / "in")
+    manifest = prepare(spark, recipe, lake, silent)
+    incomplete = replace(manifest, counts={**manifest.counts, "rejected_unreadable": 2})  # as the first release wrote it
+    incomplete.save(lake.dataset("test", manifest.version))
+    with pytest.raises(DataError, match="was made without 2 files that could not be read; .*prepare again"):
+        prepare(spark, recipe, lake, silent)
 
 
 @pytest.mark.parametrize("damage", ["remove", "truncate", "manifest"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import hashlib
 import json
 import os
 from collections import Counter
@@ -20,6 +21,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.errors import DataError, StorageError
 from pipelines.prepare.records import BYTE_ORDER_MARK
+from pipelines.prepare.remote import summarize_remote
 from pipelines.prepare.stage import plan_prepare, prepare
 from pipelines.prepare.tokenizer import train_bpe
 from pipelines.tables.manifest import Manifest, file_sha256, row_group_runs
@@ -314,6 +316,15 @@ def test_compressed_files_are_read_from_paths_and_urls_alike(
     assert sorted(documents(lake, local, "train") + documents(lake, local, "validation")) == sorted(TEXTS)
     assert (remote.splits, remote.counts) == (local.splits, local.counts)
     assert local.counts["rejected_duplicate"] == 3 * 31 - 30
+
+
+@pytest.mark.parametrize(("name", "delimiter", "same"), [("a.txt", None, True), ("a.gz", "\n", True), ("a.gz", None, False)])
+def test_only_what_is_read_in_another_way_than_before_from_a_url_makes_another_version(
+        spark: SparkSession, tmp_path: Path, name: str, delimiter: str | None, same: bool) -> None:
+    (tmp_path / name).write_text("x")
+    url = remote_url(tmp_path / name)
+    identity = summarize_remote(spark, make_recipe({"path": url, "delimiter": delimiter}).prepare.inputs).identity
+    assert (hashlib.sha256(url.encode()).hexdigest() in identity) is same  # the names as the first release hashed them
 
 
 def test_long_files_at_a_url_are_read_in_parts_and_no_line_of_them_is_lost_in_silence(
