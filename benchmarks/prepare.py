@@ -1,9 +1,10 @@
 """Prepare: raw text to packed shards, same vocabulary, 2 cores, against Hugging Face datasets.
 
 Runs on: driver.
-Takes:   the sources of the Python standard library and of what is installed beside it; the tokenizer is learned from the
-         former.
-Gives:   ``measure``: tokens per second in steady state (both sides have done a run before), alternated.
+Takes:   the sources of the Python standard library and of what is installed beside it, again and again with a first line
+         that differs, until there is enough; the tokenizer is learned from the former.
+Gives:   ``measure``: tokens per second in steady state (both sides have done a run before), and seconds of the cold
+         command, process start to end, at three sizes. Both sides are alternated.
 
 The tokenizer is given to both: what is measured is reading, cleaning, encoding, packing and writing. Ours does more in
 that time: checks of encoding and size, exact deduplication, split, checksums, table of refused records.
@@ -14,57 +15,133 @@ from __future__ import annotations
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
-from pipelines.config import Platform, load_config
+from pipelines.config import Platform, Recipe, load_config
+from pipelines.config.recipe import InputSource
 from pipelines.prepare.inputs import list_files
 from pipelines.prepare.stage import prepare
+from pipelines.prepare.tokenizer import train_bpe
 from pipelines.session import spark_session
-from pipelines.tables.manifest import TOKENIZER_NAME
 from pipelines.tables.paths import Lake
 
 ROOT = Path(__file__).parents[1]
+RECIPE, PLATFORM = ROOT / "conf/recipes/gpt-demo.yaml", ROOT / "conf/platforms/local.yaml"
 PEER = Path(__file__).parent / "peers" / "hf_prepare.py"
-WARM_RUNS, ROUNDS = 2, 3
+WARM_RUNS, ROUNDS, STEADY_MB = 2, 3, 121
+COLD_ROUNDS = {31: 3, 121: 3, 500: 1}  # by MB of text
+COLD_TARGETS = {31: 1 / 1.3, 121: 1 / 2, 500: 1 / 2}  # of the peer's time
+LEARNED_BYTES = 16 * 1000**2
 
 
 def measure() -> list[Figure]:
-    config = load_config(ROOT / "conf/recipes/gpt-demo.yaml", ROOT / "conf/platforms/local.yaml")
-    platform = Platform.model_validate({"spark": {"master": "local[2]", "conf": {"spark.driver.memory": "4g"}}})
-    python = peers_python()
-    with tempfile.TemporaryDirectory() as name, spark_session(platform, "bench-prepare") as spark:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        first = prepare(spark, config.recipe, Lake.at(folder / "first"))  # trains the tokenizer that both sides are given
+        recipe = load_config(RECIPE, PLATFORM).recipe
+        texts = [Path(file.path).read_bytes() for file in list_files(_everything(recipe), folder / "lake")]
         tokenizer = folder / "given-tokenizer.json"
-        shutil.copy(Lake.at(folder / "first").dataset(first.name, first.version) / TOKENIZER_NAME, tokenizer)
-        # what is installed beside the library is text as well: enough of it that start-up costs of either side vanish
-        section = config.recipe.prepare.model_copy(update={"inputs": tuple(
-            source.model_copy(update={"exclude": ()}) for source in config.recipe.prepare.inputs)})
-        recipe = config.recipe.model_copy(update={"prepare": section.model_copy(update={
-            "tokenizer": section.tokenizer.model_copy(update={"path": str(tokenizer)})})})
-        files = folder / "files.txt"
-        files.write_text("\n".join(str(file.path) for file in list_files(section.inputs, folder / "first")))
-        seen: dict[str, list[float]] = {"ours": [], "datasets": []}
-        for i in range(WARM_RUNS + ROUNDS):
-            lake = Lake.at(folder / f"ours-{i}")
+        setting = recipe.prepare.tokenizer
+        train_bpe(_utf8(texts, LEARNED_BYTES), setting.vocabulary_size).save(str(tokenizer))
+        figures = []
+        for megabytes in COLD_ROUNDS:
+            text = folder / f"text-{megabytes}"
+            write_text(text, texts, megabytes * 1000**2)
+            figures.append(cold(folder, text, tokenizer, recipe, megabytes))
+            if megabytes == STEADY_MB:
+                figures.append(steady(folder, text, tokenizer, recipe))
+            shutil.rmtree(text)
+        return figures
+
+
+def _everything(recipe: Recipe) -> tuple[InputSource, ...]:
+    """The demo's inputs with what is installed beside the standard library."""
+    return tuple(source.model_copy(update={"exclude": ()}) for source in recipe.prepare.inputs)
+
+
+def _utf8(texts: list[bytes], limit: int) -> Iterator[str]:
+    """Those that are text, ``limit`` bytes together."""
+    for text in texts:
+        if limit <= 0:
+            return
+        limit -= len(text)
+        yield text.decode("utf-8", "replace")
+
+
+def write_text(folder: Path, texts: list[bytes], size_bytes: int) -> None:
+    """Files of ``size_bytes`` together, no two of them equal because of a repetition."""
+    folder.mkdir()
+    written = number = 0
+    while written < size_bytes:
+        turn, index = divmod(number, len(texts))
+        text = (b"# turn %d\n" % turn if turn else b"") + texts[index]
+        written += (folder / f"{number:07d}.py").write_bytes(text)
+        number += 1
+
+
+def _peer(python: Path, folder: Path, text: Path, tokenizer: Path, recipe: Recipe, *options: str) -> dict[str, float]:
+    files, out = folder / "files.txt", folder / "peer"
+    files.write_text("\n".join(str(path) for path in sorted(text.iterdir())))
+    printed = output_of(python, PEER, files, tokenizer, recipe.prepare.sequence_length, out, *options)
+    shutil.rmtree(out)
+    return dict(json.loads(printed.splitlines()[-1]))
+
+
+def cold(folder: Path, text: Path, tokenizer: Path, recipe: Recipe, megabytes: int) -> Figure:
+    """The command as a user gives it, and the peer's script: processes from start to end."""
+    python = peers_python()
+    inputs = json.dumps([{"path": str(text), "format": "text"}])
+
+    def ours() -> None:
+        output_of(sys.executable, ROOT / "jobs/prepare.py", "--recipe", RECIPE, "--platform", PLATFORM,
+                  "--set", f"storage.root={folder / 'lake'}", "--set", f"prepare.inputs={inputs}",
+                  "--set", f"prepare.tokenizer.path={tokenizer}")
+        shutil.rmtree(folder / "lake")
+
+    seen: dict[str, list[float]] = {"ours": [], "datasets": []}
+    for _ in range(COLD_ROUNDS[megabytes]):
+        seen["ours"].append(_seconds(ours))
+        seen["datasets"].append(_seconds(lambda: _peer(python, folder, text, tokenizer, recipe)))
+        print(f"{megabytes} MB, cold: " + ", ".join(f"{side} {times[-1]:.1f} s" for side, times in seen.items()))
+    return Figure(f"prepare, the cold command, {megabytes} MB, vs datasets.map(num_proc=2)", statistics.median(seen["ours"]),
+                  statistics.median(seen["datasets"]), "s", COLD_TARGETS[megabytes], "python -m benchmarks prepare",
+                  higher_is_better=False, note=f"processes from start to end, medians of {COLD_ROUNDS[megabytes]} rounds")
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+def steady(folder: Path, text: Path, tokenizer: Path, recipe: Recipe) -> Figure:
+    """Both sides have done a run before in the same process."""
+    python = peers_python()
+    platform = Platform.model_validate({"spark": {"master": "local[2]", "conf": {"spark.driver.memory": "4g"}}})
+    source = recipe.prepare.inputs[0].model_copy(update={"path": str(text), "pattern": None, "exclude": ()})
+    section = recipe.prepare.model_copy(update={"inputs": (source,), "tokenizer": recipe.prepare.tokenizer.model_copy(
+        update={"path": str(tokenizer)})})
+    recipe = recipe.model_copy(update={"prepare": section})
+    seen: dict[str, list[float]] = {"ours": [], "datasets": []}
+    with spark_session(platform, "bench-prepare") as spark:
+        for round_ in range(WARM_RUNS + ROUNDS):
+            lake = Lake.at(folder / "lake")
             began = time.perf_counter()
             manifest = prepare(spark, recipe, lake, report=lambda line: None)
             seconds = time.perf_counter() - began
-            tokens = manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]
             shutil.rmtree(lake.root)
-            if i < WARM_RUNS:
+            if round_ < WARM_RUNS:
                 continue
-            seen["ours"].append(tokens / seconds)
-            out = folder / "peer"
-            peer = json.loads(output_of(python, PEER, files, tokenizer, section.sequence_length, out).splitlines()[-1])
+            seen["ours"].append((manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]) / seconds)
+            peer = _peer(python, folder, text, tokenizer, recipe, "--warm")
             seen["datasets"].append(peer["tokens"] / peer["seconds"])
-            shutil.rmtree(out)
-            print(", ".join(f"{side} {rates[-1]:,.0f} tokens/s" for side, rates in seen.items()))
-    return [Figure("prepare, text to packed shards, vs datasets.map(num_proc=2)", statistics.median(seen["ours"]),
-                   statistics.median(seen["datasets"]), "tokens/s", 4.0, "python -m benchmarks prepare",
-                   note=f"steady state, medians of {ROUNDS} alternated rounds")]
+            print("steady: " + ", ".join(f"{side} {rates[-1]:,.0f} tokens/s" for side, rates in seen.items()))
+    return Figure("prepare, text to packed shards, vs datasets.map(num_proc=2)", statistics.median(seen["ours"]),
+                  statistics.median(seen["datasets"]), "tokens/s", 4.0, "python -m benchmarks prepare",
+                  note=f"steady state, medians of {ROUNDS} alternated rounds")

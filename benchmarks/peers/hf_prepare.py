@@ -1,7 +1,8 @@
 """Peer of the prepare benchmark: Hugging Face datasets from text files to packed Parquet, 2 processes.
 
-Start: ``python hf_prepare.py FILE_LIST TOKENIZER_JSON SEQUENCE_LENGTH OUT_FOLDER`` in the peers' environment.
-Prints seconds and tokens as JSON. The steps are those of the usual language-model script: map(tokenize), map(group), save.
+Start: ``python hf_prepare.py FILE_LIST TOKENIZER_JSON SEQUENCE_LENGTH OUT_FOLDER [--warm]`` in the peers' environment.
+Prints seconds and tokens as JSON; with --warm it has prepared a few files before.
+The steps are those of the usual language-model script: map(tokenize), map(group), save.
 """
 
 import json
@@ -41,7 +42,8 @@ def prepare(files: list[str], tokenizer_path: str, sequence_length: int, out: Pa
 def main() -> None:
     files = Path(sys.argv[1]).read_text().splitlines()
     out = Path(sys.argv[4])
-    prepare(files[:20], sys.argv[2], int(sys.argv[3]), out / "warm")
+    if "--warm" in sys.argv:
+        prepare(files[:20], sys.argv[2], int(sys.argv[3]), out / "warm")
     began = time.perf_counter()
     tokens = prepare(files, sys.argv[2], int(sys.argv[3]), out / "measured")
     print(json.dumps({"seconds": time.perf_counter() - began, "tokens": tokens}))
