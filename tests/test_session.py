@@ -101,9 +101,12 @@ def test_the_platforms_conf_has_the_last_word():
     ended = run("""
 with spark_session(platform, "test") as spark:
     task_cpus = spark.sparkContext.getConf().get("spark.task.cpus")
-    print(spark.conf.get("spark.sql.session.timeZone"), task_cpus, slots_now(spark))
-""", {"spark": {"master": "local[4]", "conf": {"spark.sql.session.timeZone": "Asia/Tokyo", "spark.task.cpus": 2}}})
-    assert ended.stdout == "Asia/Tokyo 2 2\n", ended.stderr
+    java = spark._jvm.java.lang.management.ManagementFactory.getRuntimeMXBean().getInputArguments()
+    compiler = [option for option in java if "TieredStopAtLevel" in option]
+    print(spark.conf.get("spark.sql.session.timeZone"), task_cpus, slots_now(spark), *compiler)
+""", {"spark": {"master": "local[4]", "conf": {"spark.sql.session.timeZone": "Asia/Tokyo", "spark.task.cpus": 2,
+                                               "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=4"}}})
+    assert ended.stdout == "Asia/Tokyo 2 2 -XX:TieredStopAtLevel=1 -XX:TieredStopAtLevel=4\n", ended.stderr
 
 
 def test_a_second_session_in_one_process_starts_afresh():
