@@ -5,10 +5,10 @@ recipe := conf/recipes/gpt-demo.yaml
 platform := conf/platforms/local.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test test-fast lint bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
 
 setup: ## make .venv with every package, Horovod and this project (nothing to do the second time)
 	@setup/setup.sh
@@ -21,6 +21,9 @@ demo: setup ## prepare, train, tables, report on real text; DATA="folder, file, 
 
 test: setup ## run every test
 	@$(python) -m pytest
+
+test-fast: setup ## run the tests that start neither Spark nor ranks: about a minute
+	@$(python) -m pytest -m "not processes"
 
 lint: setup ## check style and types
 	@$(python) -m ruff check .

@@ -1,4 +1,8 @@
-"""Fixtures that several packages' tests share."""
+"""Fixtures that several packages' tests share, and the lane of the fast ones.
+
+A test that starts processes (Spark, ranks, jobs) says so with ``pytest.mark.processes``: one that does not say it is stopped
+when it starts one, so that ``make test-fast`` stays what it is.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import sysconfig
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -18,6 +23,27 @@ from pipelines.session import spark_session
 from tests.readme import block
 
 ROOT = Path(__file__).resolve().parents[1]
+UNMARKED = {"git"}  # programs that any test may run
+_unmarked: list[str] = []  # the running test, where it has no mark
+_start = subprocess.Popen.__init__
+
+
+def _start_marked(process: subprocess.Popen[bytes], args: Any, *rest: Any, **settings: Any) -> None:
+    if _unmarked and (args if isinstance(args, str) else str(args[0])) not in UNMARKED:
+        pytest.fail(f"{_unmarked[0]} starts {args}: mark it with pytest.mark.processes")
+    _start(process, args, *rest, **settings)
+
+
+subprocess.Popen.__init__ = _start_marked  # type: ignore[method-assign]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _unmarked[:] = [] if item.get_closest_marker("processes") else [item.nodeid]
+    try:
+        return (yield)
+    finally:
+        _unmarked.clear()
 
 
 @pytest.fixture(scope="session")

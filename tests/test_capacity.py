@@ -79,6 +79,7 @@ def test_the_worker_whose_ranks_have_least_counts_less_its_executors_heaps():
     assert least_memory_bytes(small, heap_bytes=16 * GIB) == 0
 
 
+@pytest.mark.processes
 def test_workers_answer_from_a_task_on_every_slot(spark):
     machine = capacity.machine_memory_bytes()
     assert workers_memory_bytes(spark, 2) == (int(0.9 * machine) - GIB) // 2

@@ -23,6 +23,7 @@ def by_name(checks: list[Check]) -> dict[str, Check]:
     return {check.name: check for check in checks}
 
 
+@pytest.mark.processes
 def test_this_machine_passes(tmp_path: Path):
     checks = doctor.check_all(platform(storage={"root": str(tmp_path)}, spark={"master": "local[2]"}))
     assert [check for check in checks if check.status == "FAIL"] == []
@@ -42,6 +43,7 @@ def test_java_off_the_path_fails_with_the_command_that_installs_it(tmp_path: Pat
     ('java version "1.8.0_402"', "is Java 8"),
     ("Segmentation fault", "does not tell its version"),
 ])
+@pytest.mark.processes
 def test_a_java_that_cannot_run_spark_fails(says: str, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     java = tmp_path / "bin/java"
     java.parent.mkdir()
@@ -64,6 +66,7 @@ def test_another_python_fails(monkeypatch: pytest.MonkeyPatch):
     assert check.status == "FAIL" and "3.12.1" in check.found
 
 
+@pytest.mark.processes
 def test_a_spark_that_does_not_load_fails_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "pyspark.py").write_text("raise OSError('broken for the test')", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
@@ -71,6 +74,7 @@ def test_a_spark_that_does_not_load_fails_with_the_reason(tmp_path: Path, monkey
     assert check.status == "FAIL" and "broken for the test" in check.found and check.fix
 
 
+@pytest.mark.processes
 def test_a_spark_home_of_another_version_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "RELEASE").write_text("Spark 3.5.1 (git revision fd86f85e181) built for Hadoop 3.3.4", encoding="utf-8")
     monkeypatch.setenv("SPARK_HOME", str(tmp_path))
@@ -134,6 +138,7 @@ def test_a_gpu_without_nccl_is_told_why(tmp_path: Path, monkeypatch: pytest.Monk
     assert by_name(one_replica)["GPU"].status == "OK"  # nobody to average with
 
 
+@pytest.mark.processes
 def test_a_probe_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor, "PROBE_TIMEOUT_S", 0.2)
     assert "does not load within" in doctor._probe("import time; time.sleep(60)")[1]

@@ -87,6 +87,7 @@ def test_the_picture_names_packages():
     assert [name for name in named if not (ROOT / "pipelines" / name / "__init__.py").exists()] == []
 
 
+@pytest.mark.processes
 def test_the_two_commands_set_up_and_start_the_job_and_the_tests(tmp_path: Path):
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "setup").mkdir()
@@ -101,6 +102,7 @@ def test_the_two_commands_set_up_and_start_the_job_and_the_tests(tmp_path: Path)
     assert run(test, tmp_path).stdout.splitlines() == ["set up", "-m pytest"]
 
 
+@pytest.mark.processes
 def test_the_query_of_the_metrics_runs_in_any_spark(spark: SparkSession, finished: Finished,
                                                     capsys: pytest.CaptureFixture[str]):
     lake = f"{finished.place}/lake/"  # the session was started in another folder
@@ -110,6 +112,7 @@ def test_the_query_of_the_metrics_runs_in_any_spark(spark: SparkSession, finishe
     assert len(losses.splitlines()) == 4 + 4
 
 
+@pytest.mark.processes
 def test_the_trained_model_is_used_without_spark(finished: Finished, monkeypatch: pytest.MonkeyPatch,
                                                  capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(finished.place)
@@ -131,6 +134,7 @@ def test_the_yaml_is_accepted():
     assert layouts[-1].automatic
 
 
+@pytest.mark.processes
 def test_the_overrides_and_the_single_stages_are_accepted(finished: Finished, monkeypatch: pytest.MonkeyPatch,
                                                           capsys: pytest.CaptureFixture[str]):
     (overrides,) = [span for span in SPANS if span.startswith("--set ") and "=" in span]
@@ -148,6 +152,7 @@ def test_the_overrides_and_the_single_stages_are_accepted(finished: Finished, mo
     assert json.loads(capsys.readouterr().out)["run_id"] == finished.run_id
 
 
+@pytest.mark.processes
 def test_the_doctor_needs_nothing(finished: Finished):
     assert "sparkring doctor" in SPANS
     found = run(".venv/bin/sparkring doctor", finished.place)
@@ -160,6 +165,7 @@ def test_every_make_target_exists():
     assert "bench" in named and set(named) <= set(targets)
 
 
+@pytest.mark.processes
 def test_every_path_exists(finished: Finished):
     """Of the repository or of what a run leaves; a bare file name is one beside the path before it."""
     missing, folder = [], ROOT

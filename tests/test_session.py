@@ -25,6 +25,8 @@ from pyspark.sql import SparkSession
 from pipelines.config import Platform
 from pipelines.session import spark_session
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[1]
 SPARK_HOME = Path(pyspark.__file__).parent
 PREAMBLE = """

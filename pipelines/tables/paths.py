@@ -25,6 +25,11 @@ WEIGHTS_NAME = "model.safetensors"  # of an exported model
 TABLE_NAMES = ("runs", "steps", "rank_steps", "evaluations", "datasets", "rejected")
 
 
+def is_run_id(name: str) -> bool:
+    """Whether a run may be called so."""
+    return _RUN_ID.fullmatch(name) is not None
+
+
 @dataclass(frozen=True)
 class Lake:
     """Paths below one storage root."""
@@ -45,7 +50,7 @@ class Lake:
 
     def run(self, run_id: str) -> RunFolder:
         """Raises ConfigError for an id that could lead out of the lake or break a file's or table's name."""
-        if not _RUN_ID.fullmatch(run_id):
+        if not is_run_id(run_id):
             raise ConfigError(SparkringError(f"--run-id {run_id!r}", "is not a name that files and tables can have",
                                              "use up to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"))
         return RunFolder(self.root / "runs" / run_id)

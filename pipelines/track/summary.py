@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.errors import DataError
 from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import TABLE_NAMES, Lake
+from pipelines.tables.paths import TABLE_NAMES, Lake, is_run_id
 from pipelines.tables.state import RunState, current_state
 from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
 from pipelines.track.pipeline import pipeline_of
@@ -88,7 +88,8 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
 
 def known_runs(lake: Lake) -> list[str]:
     """Ids of all runs in the lake, the newest last."""
-    found = sorted((path.stat().st_mtime, path.parent.name) for path in lake.runs().glob("*/state.json"))
+    found = sorted((path.stat().st_mtime, path.parent.name) for path in lake.runs().glob("*/state.json")
+                   if is_run_id(path.parent.name))
     return [run_id for _, run_id in found]
 
 
@@ -96,8 +97,10 @@ def find_run(lake: Lake, run_id: str | None) -> RunState:
     """The state of the named run, or of the run that was started last.
 
     Raises:
-        DataError: no such run.
+        DataError: no such run. ConfigError: the id is no name.
     """
+    if run_id is not None:
+        lake.run(run_id)
     known = known_runs(lake)
     if not known:
         raise DataError(str(lake.runs()), "there is no run yet",

@@ -170,6 +170,7 @@ def test_closing_anywhere_leaves_no_thread(prime, kind, take):
     feed.close()
 
 
+@pytest.mark.processes
 def test_a_process_that_never_closes_its_feed_ends_the_thread_first(tmp_path):
     publish(tmp_path, [4] * 9).save(tmp_path)
     program = f"""

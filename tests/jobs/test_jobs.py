@@ -18,6 +18,8 @@ import pytest
 from pipelines.models.export import load_model
 from pipelines.tables.schemas import TABLE_DDL
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).parents[2]
 RECIPE = """
 name: tiny

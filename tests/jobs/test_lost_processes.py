@@ -21,6 +21,8 @@ from tests.example_data import example_config, publish_example
 from tests.jobs.test_jobs import ROOT
 from tests.jobs.test_standalone import cluster  # noqa: F401 - a fixture
 
+pytestmark = pytest.mark.processes
+
 DRIVER = """
 import sys
 from pathlib import Path

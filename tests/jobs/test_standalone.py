@@ -21,6 +21,8 @@ from tests.conftest import ROOT
 from tests.readme import block
 from tests.test_readme import SMALL
 
+pytestmark = pytest.mark.processes
+
 FROM_THE_WHEEL = """
 import pipelines
 if ".whl" not in pipelines.__file__:

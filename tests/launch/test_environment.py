@@ -16,6 +16,7 @@ def git(folder: Path, *command: str) -> str:
                           capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.processes
 def test_a_checkout_gives_its_commit_and_whether_it_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / "code.py").write_text("1")
@@ -30,6 +31,7 @@ def test_a_checkout_gives_its_commit_and_whether_it_was_changed(tmp_path: Path, 
     assert environment.environment()["commit"] == f"{commit} and changes"
 
 
+@pytest.mark.processes
 def test_a_package_inside_another_checkout_does_not_take_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     git(tmp_path, "init", "-q")
     installed = tmp_path / "venv" / "site-packages"

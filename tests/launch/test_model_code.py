@@ -11,6 +11,8 @@ from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 from tests.track.conftest import state_of
 
+pytestmark = pytest.mark.processes
+
 MODEL = """
 from torch import nn
 import json

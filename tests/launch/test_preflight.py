@@ -77,6 +77,7 @@ def test_more_local_ranks_than_gpus_are_refused(gpus):
         check_launch(example_config(layout__device="cuda", layout__num_replicas=2, layout__num_segments=2))
 
 
+@pytest.mark.processes
 def test_torch_is_asked_for_this_machines_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert preflight.num_gpus() == 0

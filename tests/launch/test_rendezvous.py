@@ -64,6 +64,7 @@ def test_the_largest_ring_is_the_one_whose_values_just_fit():
                     assert rendezvous._stores[0].put(f"/{of}/rank_{rank}", b"h\0") == 200
 
 
+@pytest.mark.processes
 def test_gloo_stores_as_many_bytes_for_each_other_rank_as_the_bound_counts_with(tmp_path, monkeypatch):
     filled = []
     monkeypatch.setattr(Rendezvous, "__exit__", lambda self, *_: (filled.extend(self._stores), self.close())[1])

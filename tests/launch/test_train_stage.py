@@ -26,6 +26,8 @@ from pipelines.tables.paths import Lake
 from pipelines.tables.records import RecordTail
 from tests.example_data import example_config, publish_example
 
+pytestmark = pytest.mark.processes
+
 
 class Seen:
     """An observer that remembers, and may act on a record."""

@@ -4,6 +4,8 @@ import pytest
 
 from tests.rank_processes import run_ranks
 
+pytestmark = pytest.mark.processes
+
 SUMS = """
 import torch
 def rank_main(ring, argument):

@@ -49,6 +49,7 @@ def whole_batch_gradient(padding):
 
 @pytest.mark.parametrize(("num_ranks", "micro_batch", "bucket_bytes", "overlap", "padding"), [
     (1, 12, 1 << 20, True, 12), (2, 6, 1 << 20, True, 12), (2, 4, 64, True, 7), (3, 2, 200, False, 11), (4, 3, 1, True, 1)])
+@pytest.mark.processes
 def test_the_gradient_is_that_of_the_whole_batch(tmp_path, num_ranks, micro_batch, bucket_bytes, overlap, padding):
     settings = {"micro_batch": micro_batch, "bucket_bytes": bucket_bytes, "overlap": overlap, "padding": padding,
                 "wire": "fp32"}
@@ -63,6 +64,7 @@ def test_the_gradient_is_that_of_the_whole_batch(tmp_path, num_ranks, micro_batc
 
 
 @pytest.mark.parametrize("wire", ["fp16", "bf16"])
+@pytest.mark.processes
 def test_a_narrow_wire_changes_gradients_only_by_rounding(tmp_path, wire):
     settings = {"micro_batch": 6, "bucket_bytes": 100, "overlap": True, "padding": 12, "wire": wire}
     _, gradients = whole_batch_gradient(12)

@@ -22,6 +22,8 @@ from pipelines.tables.paths import Lake
 from tests.prepare.conftest import make_recipe, write_texts
 from tests.prepare.test_inputs import grow
 
+pytestmark = pytest.mark.processes
+
 Report = Callable[[str], None]
 
 KILLED_BEFORE_THE_RENAME = """

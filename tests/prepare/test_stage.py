@@ -29,6 +29,8 @@ from pipelines.tables.paths import Lake
 from pipelines.tables.schemas import TABLE_DDL
 from tests.prepare.conftest import documents, make_recipe, make_text, remote_url, streams, write_texts
 
+pytestmark = pytest.mark.processes
+
 Report = Callable[[str], None]
 TEXTS = [make_text(seed) for seed in range(30)]
 

@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import ROOT
 
+pytestmark = pytest.mark.processes
+
 PYTHON = r"""#!/usr/bin/env bash
 # Answers what the scripts ask of Python; `pip wheel` writes down what it was told and makes a wheel, or breaks.
 case "$*" in

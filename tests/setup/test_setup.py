@@ -23,6 +23,8 @@ from packaging.utils import canonicalize_name
 
 from pipelines.config.recipe import InputSource
 
+pytestmark = pytest.mark.processes
+
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ("bash", "env", "sed", "head", "cat", "sha256sum", "dirname", "flock", "rm", "mkdir", "mktemp", "find", "ls")
 

@@ -44,6 +44,7 @@ def holder(run):
         process.wait()
 
 
+@pytest.mark.processes
 def test_a_run_whose_driver_was_killed_is_lost_wherever_it_is_shown(tmp_path):
     lake = Lake.at(tmp_path)
     run = lake.run("held")

@@ -30,8 +30,8 @@ def test_a_report_needs_no_recipe(lake: Lake, platform: str, write_run: WriteRun
     assert json.loads(capsys.readouterr().out)["run_id"] == "older" and lake.run("older").report.exists()
     assert main(["report", "--platform", platform]) == 0  # the newest
     assert "run newer: completed" in capsys.readouterr().out and lake.run("newer").report.exists()
-    for stranger in ("oldr", "../runs/older"):
-        assert main(["report", "--platform", platform, "--run-id", stranger]) == 3
+    assert main(["report", "--platform", platform, "--run-id", "../runs/older"]) == 2
+    assert main(["report", "--platform", platform, "--run-id", "oldr"]) == 3
     assert "did you mean 'older'" in capsys.readouterr().err
     assert not (lake.runs() / "oldr").exists()
 
@@ -41,10 +41,10 @@ def test_no_text_of_a_model_or_an_error_steers_the_terminal(lake: Lake, platform
     write_run(num_steps=3, text=" \x1b[2Jgone\x9b\r\n", error="rank 0: \x1b]0;title\x07")
     assert main(["report", "--platform", platform]) == 0
     assert main(["report", "--platform", platform, "--json"]) == 0
-    assert main(["report", "--platform", platform, "--run-id", "\x1b[2J"]) == 3
+    assert main(["report", "--platform", platform, "--run-id", "\x1b[2J"]) == 2
     shown = "".join(capsys.readouterr())
     assert not {"\x1b", "\x9b", "\r", "\x07"} & set(shown)
-    assert r"\x1b[2Jgone\x9b\r" in shown and r"rank 0: \x1b]0;title\x07" in shown and r"run \x1b[2J" in shown
+    assert r"\x1b[2Jgone\x9b\r" in shown and r"rank 0: \x1b]0;title\x07" in shown and r"--run-id '\x1b[2J'" in shown
 
 
 def test_a_missing_sample_is_explained(lake: Lake, platform: str, write_run: WriteRun,

@@ -82,6 +82,7 @@ def test_a_fault_that_nobody_thought_of_does_not_stop_it_either(
         "metrics of run run-1 are not in the tables yet: KeyError('a fault')"]
 
 
+@pytest.mark.processes
 def test_a_spark_reader_never_fails_and_sees_each_row_once_while_files_grow(spark: SparkSession, lake: Lake) -> None:
     state_of("run-1", status="interrupted").save(lake.run("run-1").state)
     for rank in (0, 1):
@@ -116,6 +117,7 @@ def test_a_spark_reader_never_fails_and_sees_each_row_once_while_files_grow(spar
     assert seen > 7
 
 
+@pytest.mark.processes
 def test_tables_have_names_in_a_session_and_stay_current(spark: SparkSession, lake: Lake, write_run: WriteRun) -> None:
     register_tables(spark, lake)
     assert spark.sql("SELECT * FROM rejected").count() == 0

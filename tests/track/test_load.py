@@ -34,6 +34,7 @@ def keys(lake: Lake, table: str, run_id: str = "run-1") -> Counter[tuple[int, ..
     return Counter(tuple(row[name] for name in columns) for row in read_rows(lake, table, run_id, columns).to_pylist())
 
 
+@pytest.mark.processes
 def test_each_table_has_the_columns_that_its_ddl_says(spark: SparkSession, lake: Lake, write_run: WriteRun) -> None:
     write_run()
     load_run(lake, "run-1")
@@ -41,6 +42,7 @@ def test_each_table_has_the_columns_that_its_ddl_says(spark: SparkSession, lake:
         assert spark.read.parquet(str(lake.table(table))).schema == StructType.fromDDL(TABLE_DDL[table]), table
 
 
+@pytest.mark.processes
 def test_rows_hold_what_the_ranks_recorded(spark: SparkSession, lake: Lake, write_run: WriteRun) -> None:
     write_run(num_ranks=4)
     load_run(lake, "run-1")
@@ -192,6 +194,7 @@ KILLED_LOADER = textwrap.dedent("""
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.03, 0.1, 0.25])
+@pytest.mark.processes
 def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake, delay_s: float) -> None:
     state_of("run-1").save(lake.run("run-1").state)
     for rank in (0, 1):

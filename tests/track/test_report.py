@@ -221,6 +221,7 @@ def test_ticks_are_few_and_span_the_range(low: float, span: float, count: int) -
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.integers(0, 40))
+@pytest.mark.processes
 def test_smoothing_stays_within_the_values_and_keeps_a_straight_line(values: list[float], window: int) -> None:
     smooth = smoothed(np.array(values), window)
     assert len(smooth) == len(values) and min(values) - 1e-6 <= smooth.min() and smooth.max() <= max(values) + 1e-6

@@ -21,7 +21,7 @@ from pipelines.tables.records import RecordWriter
 from pipelines.track.figures import StepFigures
 from pipelines.track.load import load_run
 from pipelines.track.parts import append_rows, arrow_schema
-from pipelines.track.summary import summarize
+from pipelines.track.summary import known_runs, summarize
 from pipelines.track.verdict import verdict
 from tests.track.conftest import START_S, WriteRun, state_of, write_steps
 
@@ -214,3 +214,11 @@ def write_part(lake: Lake, part: int, num_steps: int, num_ranks: int) -> None:
         columns = [pa.array(values.get(field.name, np.ones(count, int))).cast(field.type) for field in schema]
         rows = pa.table(columns, schema=schema)
         append_rows(lake.table(table) / f"run-1-000-{part:05d}.parquet", rows, {"rank-00000.jsonl": part})
+
+
+def test_a_folder_beside_the_runs_that_is_no_run_disturbs_nothing(tmp_path):
+    lake = Lake.at(tmp_path)
+    for name in ("a copy of a run", "run"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "state.json").write_text("{}")
+    assert known_runs(lake) == ["run"]

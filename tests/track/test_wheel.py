@@ -7,10 +7,14 @@ import subprocess
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from pipelines.tables.paths import Lake
 from pipelines.track.load import load_run
 from tests.conftest import ROOT
 from tests.track.conftest import WriteRun
+
+pytestmark = pytest.mark.processes
 
 WRITE = """
 import sys

@@ -3,9 +3,13 @@
 import subprocess
 import sys
 
+import pytest
+
 from pipelines.tables.paths import Lake
 from pipelines.tables.records import end_record
 from tests.example_data import example_config, publish_example, start_run_folder
+
+pytestmark = pytest.mark.processes
 
 DIES_AS_IT_LEAVES = """
 import os, sys

@@ -8,6 +8,8 @@ from pipelines.tables.records import RecordTail
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 
+pytestmark = pytest.mark.processes
+
 
 def trained(folder, num_replicas, **overrides):
     """Step losses, evaluations, final weights and rank records of one training."""

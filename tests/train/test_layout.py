@@ -170,12 +170,14 @@ def test_a_layout_that_the_model_or_its_schedule_cannot_have_is_refused(layout, 
     ("tests.own_models:with_running_statistics", r"keeps state beside its parameters \(norm"),
     ("tests.own_models:layers_that_do_not_fit", "layer out: failed on a sample"),
 ])
+@pytest.mark.processes
 def test_a_factory_that_cannot_be_trained_is_refused_before_anything_is_launched(tmp_path, factory, message):
     lake = Lake.at(tmp_path)
     with pytest.raises(ConfigError, match=message):
         start_run_folder(lake, example_config(model={"factory": factory}), publish_example(lake))
 
 
+@pytest.mark.processes
 def test_a_model_whose_shapes_depend_on_the_data_is_refused_before_launch_where_it_is_split(tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake)
@@ -198,6 +200,7 @@ def test_what_is_counted_by_hand_for_the_gpt_is_what_a_probe_of_it_finds():
 
 @pytest.mark.parametrize(("replicas", "segments", "precision"), [
     (1, 1, "fp32"), (2, 1, "fp32"), (1, 2, "fp32"), (1, 4, "fp32"), (2, 2, "fp32"), (1, 1, "bf16")])
+@pytest.mark.processes
 def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, segments, precision):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake, sequence_length=256)
@@ -216,6 +219,7 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
         assert foretold[rank % segments] == pytest.approx(peak, rel=0.25), (rank, foretold, peak)
 
 
+@pytest.mark.processes
 def test_a_ranks_peak_is_its_own_and_not_that_of_who_started_it():
     large = bytearray(b"x") * 10**9
     command = "import torch; from pipelines.train.loop import peak_memory_bytes; print(peak_memory_bytes(torch.device('cpu')))"

@@ -40,6 +40,7 @@ DURING_COMPILATION = {  # what it does, whether that is work
 
 
 @pytest.mark.parametrize("does", DURING_COMPILATION)
+@pytest.mark.processes
 def test_a_compilation_tells_of_its_progress_while_it_works_and_not_when_it_hangs(tmp_path, does):
     act, is_work = DURING_COMPILATION[does]
     times_s = []

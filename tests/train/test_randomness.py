@@ -122,6 +122,7 @@ def test_a_layer_that_keeps_samples_apart_is_not_blamed(name):
     assert looked_at(STILL_LAYERS[name]()).mixing_layers == ()
 
 
+@pytest.mark.processes
 def test_a_model_that_mixes_samples_is_refused_unless_the_law_is_given_up():
     recipe = {"model": {"factory": "tests.own_models:mixing"}}
     with pytest.raises(ConfigError, match=r"layers mixed of tests.own_models:mixing give a sample another result"):
@@ -139,6 +140,7 @@ def test_the_gpt_draws_nothing_and_a_look_at_a_model_leaves_its_mode_and_no_grad
 
 
 @pytest.mark.parametrize(("num_replicas", "num_segments"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.processes
 def test_a_model_that_draws_is_refused_before_launch_on_every_layout(tmp_path, num_replicas, num_segments):
     lake = Lake.at(tmp_path)
     config = example_config(model=DRAWING, layout__num_replicas=num_replicas, layout__num_segments=num_segments)
@@ -146,6 +148,7 @@ def test_a_model_that_draws_is_refused_before_launch_on_every_layout(tmp_path, n
         start_run_folder(lake, config, publish_example(lake))
 
 
+@pytest.mark.processes
 def test_giving_the_law_up_makes_another_run_and_keeping_it_leaves_ids_as_they_were():
     kept, given_up = (example_config(train__sample_tokens=8, **change).recipe
                       for change in ({}, {"train__same_on_any_layout": False}))
@@ -168,6 +171,7 @@ def trained(folder, num_replicas, num_segments, **overrides):
     return [[record["loss"] for record in records if record["kind"] == kind] for kind in ("step", "evaluation")]
 
 
+@pytest.mark.processes
 def test_an_evaluation_draws_nothing_whole_and_split_and_training_goes_on_drawing(tmp_path):
     evaluations = []
     for num_segments in (1, 2):
@@ -180,6 +184,7 @@ def test_an_evaluation_draws_nothing_whole_and_split_and_training_goes_on_drawin
     assert evaluations[0] == pytest.approx(evaluations[1], rel=1e-6)
 
 
+@pytest.mark.processes
 def test_where_the_law_is_given_up_the_same_command_on_the_same_layout_gives_the_same_twice(tmp_path):
     first, again = (trained(tmp_path / name, 2, 1) for name in ("first", "again"))
     assert first == again

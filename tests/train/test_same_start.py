@@ -8,6 +8,8 @@ from pipelines.tables.records import RecordTail
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 
+pytestmark = pytest.mark.processes
+
 
 @pytest.mark.parametrize("layout", [(2, 1), (1, 2)])
 def test_a_factory_that_draws_other_weights_on_another_rank_is_refused_by_all(tmp_path, layout):

@@ -16,6 +16,7 @@ GIB = 2**30
     ("refuse", "RuntimeError: shape '[-1, 16]' is invalid for input of size 1"),
     ("die", "was killed by SIGKILL (often: out of memory)"),
     ("hang", "was not done after 4 s")])
+@pytest.mark.processes
 def test_a_model_that_cannot_generate_ends_its_run_well_and_the_sample_says_why_it_is_missing(tmp_path, shorter, reason):
     lake = Lake.at(tmp_path)
     config = example_config(model={"factory": "tests.own_models:fixed_length", "shorter": shorter},

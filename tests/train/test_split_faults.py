@@ -11,6 +11,8 @@ from pipelines.tables.records import RecordTail
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import started, worker_command
 
+pytestmark = pytest.mark.processes
+
 BOUND_S = 30  # from the death to the end of the last rank
 
 

@@ -12,6 +12,8 @@ from pipelines.tables.records import RecordTail
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 
+pytestmark = pytest.mark.processes
+
 GPT = {"num_layers": 6, "num_heads": 2, "width": 16}
 MODELS = {"gpt": {**GPT, "tied_embeddings": False}, "tied gpt": {**GPT, "tied_embeddings": True},
           "residual": {"factory": "tests.own_models:residual", "depth": 6}}
