@@ -30,6 +30,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
 from pipelines.errors import ConfigError, SparkringError
+from pipelines.running_session import running_session
 
 USABLE_SHARE = 0.9  # of a machine's memory: the rest is the system's and the driver's or worker's Python
 STABLE_S = 10.0  # no further slot for so long: no more are coming
@@ -52,7 +53,7 @@ class Cluster:
     @staticmethod
     def of(platform: Platform) -> Cluster:
         """As far as the platform says; where a session is running, that is the one that will be used."""
-        running = SparkSession.getActiveSession()
+        running = running_session()
         return Cluster(platform.spark.master, platform.spark.conf) if running is None else Cluster.of_session(running)
 
     @staticmethod

@@ -42,6 +42,7 @@ from pipelines.gateway import (
 )
 from pipelines.interrupts import before_interrupts, held_interrupts
 from pipelines.java import find_java
+from pipelines.running_session import running_session
 from pipelines.scratch import Scratch
 
 PACKAGES = (".zip", ".egg", ".jar", ".whl")  # --py-files that executors import from: Spark's own endings, and a wheel's
@@ -56,7 +57,7 @@ def spark_session(platform: Platform, app_name: str) -> Iterator[SparkSession]:
         ConfigError: no master, two different masters, or a setting that a gang of ranks cannot work with.
         ResourceError: no Java, no master at the address, a port in use.
     """
-    running = SparkSession.getActiveSession()
+    running = running_session()
     if running is not None:
         _refuse_unfit(running.sparkContext.getConf())
         yield running
@@ -95,7 +96,7 @@ def requested_master(platform: Platform) -> str | None:
     """
     master = platform.spark.master
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ or "--master" in os.environ.get("PYSPARK_SUBMIT_ARGS", "")
-    if master is None and not submitted and SparkSession.getActiveSession() is None:
+    if master is None and not submitted and running_session() is None:
         raise ConfigError(SparkringError(
             "spark.master", "null takes spark-submit's, but this was not started by spark-submit",
             "set it (for example local[4]), or start with spark-submit --master ..."))

@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
 from pipelines.errors import ResourceError, SparkringError
+from pipelines.running_session import running_session
 from pipelines.session import spark_session
 
 ABANDONED_START_TIMEOUT_S = 30.0  # of a job that ends before its session has started; Java then ends with the job
@@ -37,7 +38,7 @@ class SessionStart:
         self._error: Exception | None = None
 
     def __enter__(self) -> Self:
-        self._spark = SparkSession.getActiveSession()
+        self._spark = running_session()
         if self._spark is None:
             self._thread.start()
         else:

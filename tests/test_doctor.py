@@ -209,7 +209,7 @@ def test_fewer_slots_than_ranks_fails_and_fewer_cores_than_threads_is_warned_of(
 def test_an_automatic_layout_is_told_as_what_it_can_become(master: str, found: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor.psutil, "cpu_count", lambda: 4)
     monkeypatch.setattr(capacity.os, "cpu_count", lambda: 4)
-    monkeypatch.setattr(capacity.SparkSession, "getActiveSession", lambda: None)  # the tests' own would be the one to be used
+    monkeypatch.setattr(capacity, "running_session", lambda: None)  # the tests' own would be the one to be used
     automatic = platform(spark={"master": master}, layout="auto")
     slots, memory = doctor.check_slots(automatic), doctor.check_memory(automatic)
     assert slots.status == "OK" and slots.found.startswith(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shlex
 import shutil
@@ -52,7 +53,9 @@ class Finished:
 
 def run(command: str, cwd: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     words = [*shlex.split(command), *(word for override in overrides for word in ("--set", override))]
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL)
+    outside_of_make = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+    return subprocess.run(words, cwd=cwd, env=outside_of_make, capture_output=True, text=True, timeout=200,
+                          stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="module")

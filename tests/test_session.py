@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
+from pipelines.running_session import running_session
 from pipelines.session import spark_session
 
 pytestmark = pytest.mark.processes
@@ -124,6 +126,11 @@ def test_a_running_session_is_used_and_left_running(spark: SparkSession):
     with spark_session(Platform.model_validate({"spark": {"master": "local[1]"}}), "inner") as inner:
         assert inner is spark
     assert spark.range(5).count() == 5
+
+
+def test_a_thread_that_did_not_start_the_session_uses_it_all_the_same(spark: SparkSession):
+    with ThreadPoolExecutor(1) as stranger:
+        assert stranger.submit(running_session).result() is spark
 
 
 def test_no_secret_is_on_a_command_line():

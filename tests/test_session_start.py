@@ -38,7 +38,7 @@ class Opened:
                 self.closed += 1
 
         monkeypatch.setattr(session_start, "spark_session", spark_session)
-        monkeypatch.setattr(session_start.SparkSession, "getActiveSession", lambda: None)
+        monkeypatch.setattr(session_start, "running_session", lambda: None)
 
 
 def test_the_job_goes_on_while_spark_starts_and_waits_for_it_when_it_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
