@@ -33,9 +33,6 @@ from typing import Any
 
 from pipelines.tables.atomic import storage_errors
 
-RECORD_KINDS = ("start", "cut", "step", "timeline", "evaluation", "progress", "end", "sample")
-
-
 _TAIL_BYTES = 64 * 1024
 
 
