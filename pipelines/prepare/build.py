@@ -33,11 +33,12 @@ from pipelines.prepare.bigram import bigram_baseline
 from pipelines.prepare.encoders import EncoderKind
 from pipelines.prepare.inputs import is_url
 from pipelines.prepare.learning import Inputs, make_tokenizer
+from pipelines.prepare.local_copies import COPIES, compressed, with_copies
 from pipelines.prepare.packing import unigram_loss
 from pipelines.prepare.publish import publish_rejected
 from pipelines.prepare.reading import local_documents
 from pipelines.prepare.records import REASONS
-from pipelines.prepare.remote import first_cause, refuse_changed, refuse_lost_lines, remote_documents, unreadable
+from pipelines.prepare.remote import first_cause, refuse_changed, remote_documents, unreadable, with_lost_lines
 from pipelines.prepare.shards import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
 from pipelines.prepare.threads import in_threads
 from pipelines.prepare.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
@@ -69,8 +70,35 @@ def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lak
         DataError: unreadable input, no document left, a split without a row.
         StorageError: disk full, read-only.
     """
+    prepare, remote = recipe.prepare, inputs.remote
+    with _spark_errors(prepare):
+        if remote.long_files and (files := compressed(session(), remote.long_files)):
+            inputs = with_copies(session(), inputs, files, prepare, staging)
+        outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
+        if files := with_lost_lines(prepare, inputs.remote, _read_bytes(outcomes)):
+            report(f"prepare: {', '.join(file.url for file in files)}: so long a file with a record that is too long is "
+                   "copied and read again, to count it")
+            inputs = with_copies(session(), inputs, files, prepare, staging)
+            outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
+        refuse_changed(session(), prepare, remote)
+        if files := with_lost_lines(prepare, inputs.remote, _read_bytes(outcomes)):
+            raise DataError(files[0].place, f"{files[0].url}: Spark read fewer bytes than it holds",
+                            "prepare again; where that does not help, give the file as a path")
+    outcomes.sort(key=lambda outcome: outcome["partition"])
+    with storage_errors(staging):
+        manifest = _assemble(outcomes, recipe, lake, settings, identity)
+    tokens = manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]
+    report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
+    if warning := rejected_warning(manifest.counts, outcomes, lake):
+        report(warning)
+    return manifest
+
+
+def _packed(session: Callable[[], SparkSession], recipe: Recipe, inputs: Inputs, identity: Identity, staging: Path,
+            report: Callable[[str], None]) -> tuple[list[dict[str, Any]], PackSettings, float]:
+    """All partitions written: their outcomes, what they were packed by, and the seconds that packing took."""
     prepare, started = recipe.prepare, time.monotonic()
-    with ExitStack() as spark_settings, _spark_errors(prepare):
+    with ExitStack() as spark_settings:
         @cache
         def documents() -> DataFrame:
             spark_settings.enter_context(_arrow_batches(session()))
@@ -87,17 +115,12 @@ def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lak
                   .mapInArrow(lambda batches: pack_partition(iter(batches), settings), OUTCOME_DDL))
         outcomes = [json.loads(row.outcome) for row in packed.collect()]
     _raise_faults(outcomes)
-    refuse_changed(session(), prepare, inputs.remote)
-    refuse_lost_lines(prepare, inputs.remote, sum((Counter(outcome["read_bytes"]) for outcome in outcomes), Counter()))
-    outcomes.sort(key=lambda outcome: outcome["partition"])
-    with storage_errors(staging):
-        manifest = _assemble(outcomes, recipe, lake, settings, identity)
-    seconds = time.monotonic() - packing
-    tokens = manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]
-    report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
-    if warning := rejected_warning(manifest.counts, outcomes, lake):
-        report(warning)
-    return manifest
+    return outcomes, settings, time.monotonic() - packing
+
+
+def _read_bytes(outcomes: list[dict[str, Any]]) -> Counter[str]:
+    """The bytes that Spark's text source gave, by ``read_key``."""
+    return sum((Counter(outcome["read_bytes"]) for outcome in outcomes), Counter())
 
 
 def num_partitions(input_bytes: int, shard_text_bytes: int) -> int:
@@ -108,7 +131,7 @@ def num_partitions(input_bytes: int, shard_text_bytes: int) -> int:
 
 def _documents(spark: SparkSession, prepare: Prepare, inputs: Inputs, staging: Path) -> DataFrame:
     """All inputs as one DataFrame."""
-    sources = remote_documents(spark, prepare)
+    sources = remote_documents(spark, prepare, inputs.remote)
     if inputs.pieces:
         sources.append(local_documents(spark, inputs.pieces, prepare, staging))
     if not sources:
@@ -151,7 +174,7 @@ def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settin
         splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
         counts[f"{split}_tokens"] = int(tokens_V[split].sum())
     _check_splits(counts, recipe, lake)
-    for folder in (*staging.glob("attempt-*"), staging / "pieces"):
+    for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
         shutil.rmtree(folder, ignore_errors=True)
     train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
     bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)

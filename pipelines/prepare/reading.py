@@ -42,6 +42,7 @@ class Piece(NamedTuple):
     input_index: int
     path: str
     name: str
+    source: str  # what its records, and errors, call it
     start: int  # byte offset, or first row of a row group
     end: int  # byte offset, or index of a row group
     bytes: int
@@ -79,7 +80,7 @@ def _is_compressed(file: InputFile) -> bool:
 
 
 def _piece(file: InputFile, start: int, end: int, size_bytes: int) -> Piece:
-    return Piece(file.input_index, file.path, file.name, start, end, size_bytes, file.bytes, file.modified_ns)
+    return Piece(file.input_index, file.path, file.name, shown(file.path), start, end, size_bytes, file.bytes, file.modified_ns)
 
 
 def _row_groups(file: InputFile, column: str) -> Iterator[Piece]:
@@ -120,21 +121,20 @@ def read_piece(piece: Piece, prepare: Prepare) -> Iterator[Record]:
         DataError: the file cannot be read, or is not the one that was listed.
     """
     source, limit = prepare.inputs[piece.input_index], prepare.max_document_bytes
-    name = shown(piece.path)
     with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns):
         if source.format == "parquet":
-            yield from _read_row_group(piece, name, source.column, limit)
+            yield from _read_row_group(piece, source.column, limit)
         else:
             with open(piece.path, "rb") as file:
-                yield from read_text(file, piece.start, piece.end, piece.file_bytes, name, source, limit)
+                yield from read_text(file, piece.start, piece.end, piece.file_bytes, piece.source, source, limit)
 
 
-def _read_row_group(piece: Piece, name: str, column: str, limit: int) -> Iterator[Record]:
+def _read_row_group(piece: Piece, column: str, limit: int) -> Iterator[Record]:
     row = piece.start
     with pq.ParquetFile(piece.path) as parquet:
         for batch in parquet.iter_batches(batch_size=1024, row_groups=[piece.end], columns=[column]):
             for value in batch.column(0).to_pylist():
-                yield value_record(name, row, value, column, limit)
+                yield value_record(piece.source, row, value, column, limit)
                 row += 1
 
 
@@ -142,7 +142,7 @@ def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare, 
     """``documents`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
     folder = staging / "pieces"
     with storage_errors(folder):
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         groups = group_pieces(pieces)
         for index, group in enumerate(groups):
             (folder / f"{index}.json").write_text(json.dumps(group), encoding="ascii")

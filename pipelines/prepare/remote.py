@@ -9,7 +9,7 @@ Spark's file sources never read hidden names (``inputs.is_hidden``), in any form
 Text and JSON lines: files up to ``WHOLE_BYTES`` are read whole and cut by the code that reads local files. Longer ones are
 cut by Spark's text source, with the block of the file as position. That source would hold a line of any length; told a
 longest one it drops longer ones without a word, so that the bytes it gave are added up and compared with the file's
-(``refuse_lost_lines``). Longer compressed files are decompressed by Spark itself, which knows ``.gz`` and ``.bz2``.
+(``with_lost_lines``). Files that lost lines, and long compressed ones, are read as local copies (``local_copies.py``).
 """
 
 from __future__ import annotations
@@ -37,20 +37,39 @@ from pipelines.prepare.records import Record, oversized_record, value_record
 from pipelines.prepare.text import delimiter_of, has_lines, line_record, longest_line_bytes, read_text
 
 
+class LongFile(NamedTuple):
+    """A file of more than ``WHOLE_BYTES`` that is cut into lines."""
+
+    input_index: int
+    url: str  # as Spark writes it
+    bytes: int
+
+    @property
+    def place(self) -> str:
+        """Of its input in the recipe."""
+        return f"prepare.inputs.{self.input_index}.path"
+
+
 class RemoteSummary(NamedTuple):
     """All URL inputs together."""
 
     files: int
     bytes: int
     identity: str  # changes when a file's name, size or modification time does
-    long_files: tuple[tuple[int, str, int], ...]  # that Spark cuts into lines: input, URL as Spark writes it, bytes
+    long_files: tuple[LongFile, ...]  # that Spark cuts into lines
+    copied: frozenset[LongFile] = frozenset()  # which are not read from their URLs
+
+    def without(self, files: Iterable[LongFile]) -> RemoteSummary:
+        """Less ``files``, of which there are copies."""
+        copied = frozenset(files)
+        return self._replace(bytes=self.bytes - sum(file.bytes for file in copied), copied=self.copied | copied,
+                             long_files=tuple(file for file in self.long_files if file not in copied))
 
 
 NO_REMOTE = RemoteSummary(0, 0, "", ())
 WHOLE_BYTES = 64 * 1024**2
 READ = "read"  # a row that is no record: how many bytes a Spark task read of a long file
 MARK_BYTES = 3  # of a byte-order mark, which Spark leaves out
-SPARK_ENDINGS = (".gz", ".bz2")
 LONGEST_LINE = "mapreduce.input.linerecordreader.line.maxlength"
 
 
@@ -60,7 +79,7 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
     Raises:
         DataError: an input cannot be read or holds no file.
     """
-    files, total, identities, long_files = 0, 0, [], list[tuple[int, str, int]]()
+    files, total, identities, long_files = 0, 0, [], list[LongFile]()
     for index, source in _remote(inputs):
         place = f"prepare.inputs.{index}.path"
         try:
@@ -70,7 +89,7 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
             size, identity = found.agg(total_of("length"), total_of(hashes)).first() or (0, 0)
             if has_lines(source):
                 urls = found.where(col("length") > WHOLE_BYTES).select(col("_metadata.file_path"), "length")
-                long_files += [(index, url, length) for url, length in urls.collect()]
+                long_files += [LongFile(index, url, length) for url, length in sorted(urls.collect())]
         except PySparkException as error:
             raise unreadable(place, source.path, error) from None
         if not names:
@@ -81,10 +100,6 @@ def summarize_remote(spark: SparkSession, inputs: tuple[InputSource, ...]) -> Re
         if one_document and any(name.endswith(ENDINGS) for name in names):
             names.append("decompressed")  # the first release read such documents as they are: not the same dataset
         identities.append((index, hashlib.sha256("\n".join(names).encode()).hexdigest(), size, str(identity)))
-    for index, url, length in long_files:
-        if url.endswith(".zst"):
-            raise DataError(f"prepare.inputs.{index}.path", f"{url} has {length:,} bytes; Zstandard is read from a URL up "
-                            f"to {WHOLE_BYTES:,}", "use smaller files, gzip or bzip2, or a path")
     return RemoteSummary(files, total, repr(identities), tuple(long_files))
 
 
@@ -100,18 +115,13 @@ def refuse_changed(spark: SparkSession, prepare: Prepare, remote: RemoteSummary)
                         "prepare again when nothing writes to the input")
 
 
-def refuse_lost_lines(prepare: Prepare, remote: RemoteSummary, read_bytes: Counter[str]) -> None:
-    """Compares what Spark's text source gave of each long file with the file's size.
+def with_lost_lines(prepare: Prepare, remote: RemoteSummary, read_bytes: Counter[str]) -> list[LongFile]:
+    """The long files of which Spark's text source gave less than they hold; a delimiter or a mark may be missing."""
+    def is_whole(file: LongFile) -> bool:
+        delimiter = delimiter_of(prepare.inputs[file.input_index])
+        return -len(delimiter) <= file.bytes - read_bytes[read_key(file.input_index, file.url)] <= MARK_BYTES
 
-    Raises:
-        DataError: lines are missing.
-    """
-    for index, url, size in remote.long_files:
-        source = prepare.inputs[index]
-        delimiter, longest = delimiter_of(source), longest_line_bytes(source, prepare.max_document_bytes)
-        if not url.endswith(SPARK_ENDINGS) and not -len(delimiter) <= size - read_bytes[read_key(index, url)] <= MARK_BYTES:
-            raise DataError(f"prepare.inputs.{index}.path", f"{url} holds a record of more than {longest:,} bytes, which "
-                            "cannot be counted in so long a file at a URL", "take it out, or give the file as a path")
+    return [file for file in remote.long_files if not is_whole(file)]
 
 
 def read_key(index: int, url: str) -> str:
@@ -133,13 +143,13 @@ def first_cause(error: BaseException) -> str:
     return (named or told[::-1] or lines or [type(error).__name__])[0][:400]
 
 
-def remote_documents(spark: SparkSession, prepare: Prepare) -> list[DataFrame]:
-    """``documents`` of each URL input.
+def remote_documents(spark: SparkSession, prepare: Prepare, remote: RemoteSummary) -> list[DataFrame]:
+    """``documents`` of each URL input, less those of the files that are copied.
 
     Raises:
         DataError: the input has another schema than the recipe says.
     """
-    return [_documents(spark, index, source, prepare) for index, source in _remote(prepare.inputs)]
+    return [_documents(spark, index, source, prepare, remote) for index, source in _remote(prepare.inputs)]
 
 
 def _remote(inputs: tuple[InputSource, ...]) -> list[tuple[int, InputSource]]:
@@ -151,7 +161,8 @@ def _reader(spark: SparkSession, source: InputSource) -> DataFrameReader:
     return reader.option("pathGlobFilter", source.pattern) if source.pattern else reader
 
 
-def _documents(spark: SparkSession, index: int, source: InputSource, prepare: Prepare) -> DataFrame:
+def _documents(spark: SparkSession, index: int, source: InputSource, prepare: Prepare,
+               remote: RemoteSummary) -> DataFrame:
     place, column, limit = f"prepare.inputs.{index}.path", source.column, prepare.max_document_bytes
     try:
         if source.format == "parquet":
@@ -159,7 +170,9 @@ def _documents(spark: SparkSession, index: int, source: InputSource, prepare: Pr
             return _cleaned(raw, lambda rows: (value_record(url, at, value, column, limit) for url, at, value in rows),
                             prepare)
         documents = _whole_files(spark, index, source, prepare)
-        return documents.union(_long_files(spark, index, source, prepare)) if has_lines(source) else documents
+        if any(file.input_index == index for file in remote.long_files):
+            documents = documents.union(_long_files(spark, index, source, prepare, remote))
+        return documents
     except PySparkException as error:
         raise unreadable(place, source.path, error) from None
 
@@ -202,13 +215,16 @@ def _whole_files(spark: SparkSession, index: int, source: InputSource, prepare: 
     return _cleaned(rows, records, prepare)
 
 
-def _long_files(spark: SparkSession, index: int, source: InputSource, prepare: Prepare) -> DataFrame:
-    """The lines of long files, and behind those of each Spark task the ``READ`` rows that say how many bytes they were."""
+def _long_files(spark: SparkSession, index: int, source: InputSource, prepare: Prepare,
+                remote: RemoteSummary) -> DataFrame:
+    """The lines of long files, less the copied ones; behind those of each Spark task, ``READ`` rows: how many bytes it read."""
     limit, delimiter = prepare.max_document_bytes, delimiter_of(source)
     longest = min(longest_line_bytes(source, limit), 2**31 - 1 - 2 * len(delimiter))
     lines = (_reader(spark, source).option("lineSep", delimiter.decode())
              .option(LONGEST_LINE, longest + len(delimiter) + 1).text(source.path))
-    rows = lines.where(col("_metadata.file_size") > WHOLE_BYTES).select(
+    copied = [file.url for file in remote.copied if file.input_index == index]
+    kept = (col("_metadata.file_size") > WHOLE_BYTES) & ~col("_metadata.file_path").isin(copied)
+    rows = lines.where(kept).select(
         col("_metadata.file_path"), col("_metadata.file_block_start"), col("value").cast("binary"))
 
     def records(rows: Iterator[tuple[Any, ...]]) -> Iterator[Record]:

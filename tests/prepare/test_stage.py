@@ -7,8 +7,9 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -329,25 +330,74 @@ def test_only_what_is_read_in_another_way_than_before_from_a_url_makes_another_v
     assert (hashlib.sha256(url.encode()).hexdigest() in identity) is same  # the names as the first release hashed them
 
 
-def test_long_files_at_a_url_are_read_in_parts_and_no_line_of_them_is_lost_in_silence(
-        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = write_inputs(tmp_path / "in")
-    rows, cut = tmp_path / "in" / "rows.jsonl", tmp_path / "in" / "cut.txt"
-    cut.write_bytes(BYTE_ORDER_MARK + cut.read_bytes())
-    sources = [{**inputs[kind], "path": remote_url(inputs[kind]["path"])} for kind in ("cut", "jsonl", "jsonl")]
-    recipe = make_recipe(*sources, max_document_bytes=2500)
+@pytest.fixture
+def long_files(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Files at URLs are long from 1,000 bytes on, and Spark cuts them into parts of 5,000."""
     monkeypatch.setattr("pipelines.prepare.remote.WHOLE_BYTES", 1000)
     spark.conf.set("spark.sql.files.maxPartitionBytes", 5000)
-    try:
-        manifest = prepare(spark, recipe, lake, silent)
-        assert manifest.counts["documents"] == 31  # one is 2,000 times x
-        rows.write_bytes(rows.read_bytes() + b"\n" + b'{"body": "' + b"x" * 50_000 + b'"}\n{"body": "last"}')
-        with pytest.raises(DataError, match=r"inputs\.1\.path: .*rows\.jsonl holds a record of more than 20,000 bytes"):
-            prepare(spark, recipe, lake, silent)
-    finally:
-        spark.conf.unset("spark.sql.files.maxPartitionBytes")
-    monkeypatch.undo()  # shorter files are read whole: the line is counted
-    assert prepare(spark, recipe, lake, silent).counts["rejected_oversized"] == 2
+    yield
+    spark.conf.unset("spark.sql.files.maxPartitionBytes")
+
+
+@pytest.mark.usefixtures("long_files")
+def test_long_files_at_a_url_are_read_in_parts(spark: SparkSession, lake: Lake, tmp_path: Path) -> None:
+    inputs = write_inputs(tmp_path / "in")
+    cut = tmp_path / "in" / "cut.txt"
+    cut.write_bytes(BYTE_ORDER_MARK + cut.read_bytes())
+    sources = [{**inputs[kind], "path": remote_url(inputs[kind]["path"])} for kind in ("cut", "jsonl", "jsonl")]
+    told: list[str] = []
+    manifest = prepare(spark, make_recipe(*sources, max_document_bytes=2500), lake, told.append)
+    assert manifest.counts["documents"] == 31  # one is 2,000 times x
+    assert not any("copied" in line for line in told)
+
+
+@pytest.mark.usefixtures("long_files")
+@pytest.mark.parametrize("in_parts", [1, 10])
+def test_a_line_that_is_too_long_is_counted_in_a_long_file_at_a_url_as_in_a_local_one(
+        spark: SparkSession, lake: Lake, tmp_path: Path, in_parts: int) -> None:
+    """Spark's source drops such a line, and takes the last part of one that spans its parts for a line."""
+    rows = tmp_path / "a row's file.jsonl"
+    long_line = b'{"body": "' + b"x" * (5000 * in_parts) + b'"}'
+    rows.write_bytes(b"\n".join([b'{"body": "first"}', *[json.dumps({"body": make_text(seed)}).encode() for seed in range(30)],
+                                 long_line, long_line, b'{"body": "last"}', b""]))
+    told: list[str] = []
+
+    def prepared(path: str, at: Lake) -> Manifest:
+        recipe = make_recipe({"path": path, "format": "jsonl", "column": "body"}, max_document_bytes=600)
+        return prepare(spark, recipe, at, told.append)
+
+    local = prepared(str(rows), Lake.at(tmp_path / "other lake"))
+    assert not any("copied" in line for line in told)
+    remote = prepared(remote_url(rows), lake)
+    assert [line for line in told if "copied and read again" in line and "viewfs://tests/" in line]
+    assert local.counts["rejected_oversized"] == 2 and local.counts["documents"] == 32
+    assert (remote.counts, remote.splits) == (local.counts, local.splits)
+    rejected = pq.read_table(lake.table("rejected")).to_pylist()
+    assert {row["source"][:9] for row in rejected} == {"viewfs://"}
+    assert sorted(path.name for path in lake.dataset("test", remote.version).iterdir()) == sorted(
+        path.name for path in Lake.at(tmp_path / "other lake").dataset("test", local.version).iterdir())
+
+
+@pytest.mark.usefixtures("long_files")
+@pytest.mark.parametrize("name", ["rows.jsonl.gz", "rows.jsonl"])
+def test_a_long_compressed_file_at_a_url_is_read_as_a_local_one(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, name: str) -> None:
+    lines = [json.dumps({"body": make_text(seed)}) for seed in range(30)] + [json.dumps({"body": "x" * 90_000})]
+    (tmp_path / name).write_bytes(gzip.compress("\n".join(lines).encode()))
+    assert (tmp_path / name).stat().st_size > 1000
+    source = {"path": remote_url(tmp_path / name), "format": "jsonl", "column": "body"}
+    counts = prepare(spark, make_recipe(source, max_document_bytes=5000), lake, silent).counts
+    assert (counts["documents"], counts["rejected_oversized"], counts["input_records"]) == (30, 1, 31)
+
+
+@pytest.mark.usefixtures("long_files")
+def test_a_copy_that_has_no_room_is_a_storage_error_before_it_is_made(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.gz").write_bytes(np.random.default_rng(1).bytes(2000))
+    monkeypatch.setattr("pipelines.prepare.local_copies.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(StorageError, match=r"0 bytes free, too few for a copy of viewfs://tests/.*rows\.gz"):
+        prepare(spark, make_recipe({"path": remote_url(tmp_path / "rows.gz"), "delimiter": "\n"}), lake, silent)
+    assert not list(lake.datasets("test").iterdir())
 
 
 @pytest.mark.parametrize("kind", ["text", "parquet"])

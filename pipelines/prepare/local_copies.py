@@ -1,0 +1,97 @@
+"""Long files at URLs that Spark's text source cannot read as ours reads a local one: they are copied and read as local ones.
+
+Runs on: driver; the copying is done by the session's JVM, which has the file systems.
+Takes:   the long files of the inputs, the session, and a staging folder that every machine sees.
+Gives:   ``Inputs`` in which those files are pieces of local files, under the names of their URLs.
+
+Two kinds of file need it: compressed ones (Spark goes by the name and has no bounds, ours goes by the content), and those
+in which Spark's source left out lines that are too long (``remote.with_lost_lines``), which ours counts and refuses.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from py4j.protocol import Py4JJavaError
+from pyspark.sql import SparkSession
+
+from pipelines.config.recipe import Prepare
+from pipelines.errors import DataError, StorageError
+from pipelines.prepare.compressed import HEAD_BYTES, codec_of
+from pipelines.prepare.inputs import InputFile
+from pipelines.prepare.learning import Inputs
+from pipelines.prepare.reading import cut_into_pieces
+from pipelines.prepare.remote import LongFile, unreadable
+from pipelines.prepare.threads import in_threads
+from pipelines.tables.atomic import storage_errors
+
+COPIES = "copies"  # a folder in staging
+
+
+def compressed(spark: SparkSession, files: tuple[LongFile, ...]) -> list[LongFile]:
+    """Those that are compressed, or that Spark would decompress because of their names.
+
+    Raises:
+        DataError: a file cannot be opened.
+    """
+    factory = spark._jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(spark._jsc.hadoopConfiguration())
+
+    def is_compressed(file: LongFile) -> bool:
+        path = _path(spark, file.url)
+        if factory.getCodec(path) is not None:
+            return True
+        try:
+            stream = _file_system(spark, path).open(path)
+            try:
+                return codec_of(bytes(stream.readNBytes(HEAD_BYTES))) is not None
+            finally:
+                stream.close()
+        except Py4JJavaError as error:
+            raise unreadable(file.place, file.url, error) from None
+
+    return [file for file, found in zip(files, in_threads(is_compressed, files), strict=True) if found]
+
+
+def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prepare: Prepare, staging: Path) -> Inputs:
+    """The inputs, with copies of ``files`` in place of them.
+
+    Raises:
+        DataError: a file cannot be read, or is not as long as it was when it was listed.
+        StorageError: there is no room for a copy.
+    """
+    folder = staging / COPIES
+    pieces = list(inputs.pieces)
+    for file in files:
+        copy = folder / f"{file.input_index}-{len(pieces)}"
+        with storage_errors(folder):
+            folder.mkdir(exist_ok=True)
+            free = shutil.disk_usage(folder).free
+        if free < file.bytes:
+            raise StorageError(str(folder), f"has {free:,} bytes free, too few for a copy of {file.url} ({file.bytes:,} "
+                               "bytes; so long a file at a URL is copied where it is compressed or holds a record that is "
+                               "too long)", "free space, set storage.root to another folder, or use smaller files")
+        try:
+            path, target = _path(spark, file.url), _path(spark, copy.as_uri())
+            _file_system(spark, path).copyToLocalFile(False, path, target, True)  # True: no checksum file beside it
+        except Py4JJavaError as error:
+            raise unreadable(file.place, file.url, error) from None
+        status = copy.stat()
+        if status.st_size != file.bytes:
+            raise DataError(file.place, f"{file.url}: input changed while it was read",
+                            "prepare again when nothing writes to the input")
+        source = prepare.inputs[file.input_index]
+        listed = InputFile(file.input_index, str(copy), file.url, status.st_size, status.st_mtime_ns, source.format)
+        pieces += [piece._replace(source=file.url) for piece in cut_into_pieces([listed], prepare.inputs)]
+    return Inputs(pieces, inputs.remote.without(files))
+
+
+def _path(spark: SparkSession, url: str) -> Any:
+    """Java's ``Path``; given as a string, it would not read percent signs."""
+    return spark._jvm.org.apache.hadoop.fs.Path(spark._jvm.java.net.URI.create(url))
+
+
+def _file_system(spark: SparkSession, path: Any) -> Any:
+    """Java's ``FileSystem`` that the path is on."""
+    return path.getFileSystem(spark._jsc.hadoopConfiguration())
