@@ -27,7 +27,7 @@ from benchmarks.results import Figure, show
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import StepSamples, TrainingFeed
-from pipelines.tables.manifest import Manifest
+from pipelines.lake.manifest import Manifest
 
 ROWS, SEQUENCE_LENGTH, VOCABULARY_SIZE, ROUNDS = 204_800, 512, 4096, 7
 GLOBAL_BATCH_SAMPLES, NUM_LANES, WINDOW_ROW_GROUPS, ROWS_PER_ROW_GROUP = 64, 16, 4, 512
@@ -89,7 +89,7 @@ class OurFeed:
 def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
     """Share of the training thread's time spent in the feed, training a GPT of 1 M parameters."""
     from pipelines.config.recipe import GptModel
-    from pipelines.models.gpt import build_gpt
+    from pipelines.models.gpt.model import build_gpt
 
     model = build_gpt(GptModel(num_layers=2, num_heads=4, width=128), VOCABULARY_SIZE, SEQUENCE_LENGTH, 1)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
@@ -103,7 +103,7 @@ def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
 
 
 def _train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: StepSamples) -> float:
-    from pipelines.models.gpt import inputs_and_targets, token_loss_sum
+    from pipelines.models.gpt.model import inputs_and_targets, token_loss_sum
 
     for micro_batch in step.micro_batches:
         inputs_BT, targets_BT = inputs_and_targets(micro_batch.tokens_BT, micro_batch.lengths_B, micro_batch.weights_B)

@@ -15,17 +15,17 @@ from pathlib import Path
 
 from benchmarks.results import Figure
 from pipelines.config import Platform
+from pipelines.lake.paths import Lake
 from pipelines.launch.gang import Gang
 from pipelines.launch.rank_process import GangOrder
 from pipelines.launch.rendezvous import Rendezvous
-from pipelines.session import spark_session
-from pipelines.tables.paths import Lake
+from pipelines.spark.session import spark_session
 
 ROUNDS, LOOPBACK = 5, "127.0.0.1"
 FIRST_ALLREDUCE = '''"""Stands in the worker's place: one allreduce, then home."""
 import sys
 import torch
-from pipelines.parallel.comms import Ring
+from pipelines.parallel.ring import Ring
 ring = Ring.join(1)
 assert ring.sum(torch.ones(1000), "first").sum().item() == 1000 * ring.place.num_ranks
 ring.leave()

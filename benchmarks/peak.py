@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.config.recipe import GptModel
 from pipelines.launch.rank_process import ALLOCATOR
-from pipelines.train.facts import gpt_facts
+from pipelines.models.gpt.facts import gpt_facts
 
 SIZES = (512, 1024, 2048)
 SECONDS = 1.0  # of each size

@@ -26,11 +26,11 @@ from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
 from pipelines.config import Platform, Recipe, load_config
 from pipelines.config.recipe import InputSource
+from pipelines.lake.paths import Lake
 from pipelines.prepare.inputs import list_files
-from pipelines.prepare.stage import prepare
-from pipelines.prepare.tokenizer import train_bpe
-from pipelines.session import spark_session
-from pipelines.tables.paths import Lake
+from pipelines.prepare.prepare import prepare
+from pipelines.prepare.text.tokenizer import train_bpe
+from pipelines.spark.session import spark_session
 
 ROOT = Path(__file__).parents[1]
 RECIPE, PLATFORM = ROOT / "conf/recipes/gpt-demo.yaml", ROOT / "conf/platforms/local.yaml"

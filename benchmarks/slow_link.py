@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from benchmarks.datasets import publish_random
 from benchmarks.results import Figure
 from benchmarks.training import SEQUENCE_LENGTH, VOCABULARY_SIZE, our_tokens_per_s, peer_tokens_per_s
-from pipelines.tables.paths import Lake
+from pipelines.lake.paths import Lake
 
 RATE_MBIT, ROUNDS = 100, 3
 KINDS = ("ours", "ddp", "ours bf16 wire", "ddp bf16 hook")

@@ -20,8 +20,8 @@ from benchmarks.commands import output_of
 from benchmarks.datasets import publish_random
 from benchmarks.results import Figure
 from benchmarks.steady import steady_steps, tokens_per_s
-from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import Lake
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake
 
 PEER = Path(__file__).parent / "peers" / "pipelining.py"
 COMMAND = "python -m benchmarks split"

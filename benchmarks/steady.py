@@ -11,11 +11,12 @@ import json
 from typing import Any
 
 from pipelines.config import Config
-from pipelines.launch.runs import default_run_id
-from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
-from pipelines.train.plan import plan_run
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordTail
+from pipelines.launch.identity import default_run_id
+from pipelines.models.facts import model_facts
+from pipelines.plan.run_plan import plan_run
 from tests.rank_processes import run_workers
 
 TIMEOUT_S = 500
@@ -37,7 +38,7 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
     run = lake.run(run_id)
     run.attempt(0).mkdir(parents=True)
     run.config.write_text(config.to_json())
-    plan_run(config, manifest, run_id, lake).save(run.plan)
+    plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake).save(run.plan)
     layout = config.platform.layout
     run_workers(run.path, layout.num_ranks, num_segments=layout.num_segments, timeout_s=TIMEOUT_S, fresh=True)
     return [[record for record in RecordTail(run.record(0, rank)).new_records() if record["kind"] == "step"][warmup:]

@@ -25,9 +25,9 @@ from benchmarks.datasets import publish_random
 from benchmarks.peak import flops_per_token, matmul_flops
 from benchmarks.results import Figure
 from benchmarks.steady import steady_steps, tokens_per_s
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake
 from pipelines.launch.rank_process import ALLOCATOR
-from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import Lake
 
 PEER = Path(__file__).parent / "peers" / "ddp.py"
 MODEL = {"num_layers": 6, "num_heads": 8, "width": 256}

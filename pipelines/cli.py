@@ -18,11 +18,11 @@ import typer
 from pipelines.config import load_config, load_platform
 from pipelines.config.secrets import masked_override
 from pipelines.console import TrainingProgress, plan_facts, print_facts, print_summary, say
-from pipelines.doctor import check_all
 from pipelines.errors import EXIT_OK, ConfigError, InterruptedRunError, SparkringError
-from pipelines.flow import STAGES, Flow, check_flow, own_run, plan_flow, plan_report, report_run
+from pipelines.flow.flow import STAGES, Flow, check_flow, own_run, plan_flow, plan_report, report_run
 from pipelines.interrupts import Interrupt, arm_interrupts, ignore_interrupts, release_interrupts
 from pipelines.printable import printable, printable_json
+from pipelines.spark.doctor import check_all
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Train PyTorch models on a Spark cluster with Horovod, from raw data to metrics tables.")

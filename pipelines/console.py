@@ -17,10 +17,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from pipelines.config import Config
-from pipelines.flow import FlowPlan
+from pipelines.flow.flow import FlowPlan
+from pipelines.plan.layout import Choice
+from pipelines.plan.run_plan import RunPlan
 from pipelines.printable import printable
-from pipelines.train.layout import Choice
-from pipelines.train.plan import RunPlan
 
 PLAIN_LINE_EVERY_S = 5.0
 SAMPLE_LINES = 12

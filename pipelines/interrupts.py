@@ -45,7 +45,7 @@ _first: list[Callable[[], None]] = []  # what is done before an Interrupt is rai
 
 
 def arm_interrupts() -> None:
-    """Installs the handlers. ``session.py`` keeps them in place of pyspark's."""
+    """Installs the handlers. ``spark/session.py`` keeps them in place of pyspark's."""
     for number in SIGNALS:
         signal.signal(number, _interrupt)
 

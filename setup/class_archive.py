@@ -1,4 +1,4 @@
-"""Makes the archive of Spark's classes from which its Java process starts quickly (``pipelines/jvm.py``).
+"""Makes the archive of Spark's classes from which its Java process starts quickly (``pipelines/spark/jvm.py``).
 
 Takes: the environment's Python, which runs this, and its Spark.
 Gives: ``share/sparkring/spark-classes.jsa`` in the environment (140 MB), whole or not at all. Where Java cannot make one
@@ -18,7 +18,7 @@ from pyspark import SparkConf, SparkContext
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import SparkSession
 
-from pipelines.jvm import CLASS_ARCHIVE, OPTIONS_VARIABLE
+from pipelines.spark.jvm import CLASS_ARCHIVE, OPTIONS_VARIABLE
 
 WRITE_TIMEOUT_S = 300.0
 

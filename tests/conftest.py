@@ -19,7 +19,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
-from pipelines.session import spark_session
+from pipelines.spark.session import spark_session
 from tests.readme import block
 
 ROOT = Path(__file__).resolve().parents[1]

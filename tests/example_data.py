@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.config import Config, Recipe
-from pipelines.launch.runs import default_run_id
-from pipelines.tables.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
-from pipelines.tables.paths import Lake, RunFolder
-from pipelines.train.plan import plan_run
+from pipelines.lake.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.paths import Lake, RunFolder
+from pipelines.launch.identity import default_run_id
+from pipelines.models.facts import model_facts
+from pipelines.plan.run_plan import plan_run
 
 VOCABULARY_SIZE = 32
 END_OF_TEXT = VOCABULARY_SIZE - 1
@@ -83,5 +84,5 @@ def start_run_folder(lake: Lake, config: Config, manifest: Manifest) -> RunFolde
     run = lake.run(run_id)
     run.attempt(0).mkdir(parents=True)
     run.config.write_text(config.to_json())
-    plan_run(config, manifest, run_id, lake).save(run.plan)
+    plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake).save(run.plan)
     return run

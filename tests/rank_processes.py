@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipelines.launch.placement import place_ranks
 from pipelines.launch.rank_process import GangOrder, rank_environment
 from pipelines.launch.rendezvous import Rendezvous
-from pipelines.train.plan import RunPlan
+from pipelines.plan.places import place_ranks
+from pipelines.plan.run_plan import RunPlan
 from tests.warm_python import warm_pythons
 
 LOOPBACK = "127.0.0.1"
@@ -25,7 +25,7 @@ RUNNER = """
 import json, sys
 import torch
 torch.set_num_threads(1)
-from pipelines.parallel.comms import Ring
+from pipelines.parallel.ring import Ring
 namespace = {}
 exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), namespace)
 ring = Ring.join()

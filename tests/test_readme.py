@@ -24,7 +24,7 @@ from pyspark.sql import SparkSession
 from pipelines.cli import main
 from pipelines.config import Platform, Recipe
 from pipelines.config.load import load_config
-from pipelines.tables.schemas import TABLE_DDL
+from pipelines.lake.schemas import TABLE_DDL
 from tests.conftest import ROOT
 from tests.readme import README, block, blocks
 

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from pipelines.config.recipe import GptModel
-from pipelines.models.gpt import build_gpt
+from pipelines.models.gpt.model import build_gpt
 
 
 def loss_of(logits, targets):

@@ -81,7 +81,7 @@ class Layout(Section):
     # where it is cut: so that parts cost (or weigh) about the same, or the number of layers of each part
     cut: Literal["cost", "parameters"] | tuple[Count, ...] = "cost"
     # for auto:
-    memory_per_rank_bytes: Bytes | None = None  # null: what Spark leaves beside the JVMs' heaps (capacity.py)
+    memory_per_rank_bytes: Bytes | None = None  # null: what Spark leaves beside the JVMs' heaps (spark/slots.py)
     max_bubble: Fraction = 0.25  # share of time in which a split model's ranks may wait for each other
 
     @model_validator(mode="before")

@@ -33,11 +33,11 @@ from torch import Tensor
 from pipelines.config.platform import Reader as ReaderSettings
 from pipelines.config.recipe import Data
 from pipelines.errors import DataError
+from pipelines.feed.checked_shards import NO_SAMPLE, Samples, ShardFiles
 from pipelines.feed.lanes import LaneOrder, Window, lanes_of_replica
 from pipelines.feed.read_ahead import TAKEN_BYTES, ReadAhead, StepRing, ring_steps
 from pipelines.feed.readers import open_reader, read_in_order
-from pipelines.feed.shards import NO_SAMPLE, Samples, ShardFiles
-from pipelines.tables.manifest import Manifest
+from pipelines.lake.manifest import Manifest
 
 
 @dataclass(frozen=True)

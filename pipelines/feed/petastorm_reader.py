@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
-from pipelines.feed.shards import REMEDY, RowGroup, ShardFiles, reading_errors
+from pipelines.feed.checked_shards import REMEDY, RowGroup, ShardFiles, reading_errors
 
 with warnings.catch_warnings():  # petastorm reads through classes that pyarrow calls deprecated at every use
     warnings.simplefilter("ignore")

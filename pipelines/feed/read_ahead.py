@@ -19,8 +19,8 @@ from types import TracebackType
 import numpy as np
 
 from pipelines.errors import StalledError
+from pipelines.feed.checked_shards import NO_SAMPLE, Samples, reason_of
 from pipelines.feed.lanes import Integers
-from pipelines.feed.shards import NO_SAMPLE, Samples, reason_of
 
 CLOSE_TIMEOUT_S = 10.0  # a read in progress is waited for, no longer than this
 # A dataset of a few rows need not be read thousands of epochs ahead; one of large windows is read a window ahead, or

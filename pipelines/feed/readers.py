@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError, SparkringError
-from pipelines.feed.shards import COLUMNS, RowGroup, Samples, ShardFiles, reading_errors, reason_of
+from pipelines.feed.checked_shards import COLUMNS, RowGroup, Samples, ShardFiles, reading_errors, reason_of
 
 MAX_OPEN_SHARDS = 64
 # A petastorm reader takes a while to make, and looks into all its files first: enough row groups to forget the one, few

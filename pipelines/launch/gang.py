@@ -23,10 +23,10 @@ from pyspark import BarrierTaskContext, InheritableThread
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
+from pipelines.lake.paths import RunFolder
+from pipelines.lake.store import write_file
 from pipelines.launch.diagnosis import GangFailure, how_it_ended
 from pipelines.launch.rank_process import GangOrder, run_rank, stop_file
-from pipelines.tables.atomic import write_file
-from pipelines.tables.paths import RunFolder
 
 JAVA_END_S = 1.0  # from a broken connection to Java until its process is seen to have ended
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipelines.errors import ResourceError
-from pipelines.launch.placement import Seat
+from pipelines.plan.places import Seat
 
 
 def assigned_gpu(resources: Mapping[str, Any]) -> str | None:

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.tables.paths import RunFolder
-from pipelines.tables.records import RecordTail
+from pipelines.lake.paths import RunFolder
+from pipelines.lake.rank_records import RecordTail
 
 MAX_NAMED = 8
 

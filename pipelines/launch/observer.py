@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from pipelines.errors import InterruptedRunError
-from pipelines.train.layout import Choice
-from pipelines.train.plan import RunPlan
+from pipelines.plan.layout import Choice
+from pipelines.plan.run_plan import RunPlan
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,13 @@ from collections.abc import Callable
 
 from pyspark.sql import SparkSession
 
-from pipelines.capacity import Cluster, wait_for_slots
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
 from pipelines.errors import EXIT_OK, ConfigError, ResourceError, SparkringError
 from pipelines.launch.interfaces import check_interface
 from pipelines.launch.rendezvous import MAX_RING_SIZE
-from pipelines.session import requested_master
+from pipelines.spark.session import requested_master
+from pipelines.spark.slots import Cluster, wait_for_slots
 
 TORCH_TIMEOUT_S = 180.0  # a first import of torch from a cold disk takes a while
 

@@ -24,12 +24,12 @@ from typing import Any
 import psutil
 
 from pipelines.errors import ResourceError
+from pipelines.lake.paths import RunFolder
+from pipelines.lake.store import write_file
 from pipelines.launch.gpus import assigned_gpu, check_gpus
 from pipelines.launch.interfaces import check_interface, interface_of
-from pipelines.launch.placement import Seat, place_ranks
 from pipelines.launch.rendezvous import announce
-from pipelines.tables.atomic import write_file
-from pipelines.tables.paths import RunFolder
+from pipelines.plan.places import Seat, place_ranks
 from pipelines.train import rank_variables
 
 POLL_S = 0.05

@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 from pyspark.sql import SparkSession
 
-from pipelines.capacity import Cluster, known_slots, usable_slots, wait_for_slots, workers_memory_bytes
 from pipelines.config import Platform
 from pipelines.config.load import Config
 from pipelines.errors import ResourceError
+from pipelines.lake.manifest import Manifest
 from pipelines.launch.rendezvous import MAX_RING_SIZE
-from pipelines.tables.manifest import Manifest
-from pipelines.train.facts import model_facts
-from pipelines.train.layout import Choice, choose_layout
-from pipelines.train.memory import FeedFacts
+from pipelines.models.facts import model_facts
+from pipelines.plan.layout import Choice, choose_layout
+from pipelines.plan.memory import FeedFacts
+from pipelines.spark.slots import Cluster, known_slots, usable_slots, wait_for_slots, workers_memory_bytes
 
 
 def room(spark: SparkSession, config: Config, say: Callable[[str], None]) -> tuple[int, int]:
@@ -48,9 +48,9 @@ def chosen_layout(config: Config, manifest: Manifest, num_slots: int, memory_byt
     """The layout for ``layout: auto`` on so many slots of so much memory.
 
     Raises:
-        ResourceError, ConfigError: see ``train/layout.py``.
+        ResourceError, ConfigError: see ``plan/layout.py``.
     """
     recipe, platform = config.recipe, config.platform
-    facts = model_facts(recipe, manifest.vocabulary_size, manifest.sequence_length)
+    facts = model_facts(recipe, manifest)
     feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, platform.reader, manifest)
     return choose_layout(facts, feed, recipe, platform.layout, num_slots, memory_bytes, max_replicas=MAX_RING_SIZE)

@@ -11,14 +11,14 @@ import time
 
 from pipelines.config.platform import Launch
 from pipelines.errors import StalledError
+from pipelines.lake.paths import RunFolder
 from pipelines.launch.diagnosis import after_the_end, first_cause
 from pipelines.launch.gang import Gang
 from pipelines.launch.news import News, RankNews, named
 from pipelines.launch.observer import Observer
 from pipelines.launch.rank_process import read_exits
 from pipelines.launch.rendezvous import Rendezvous
-from pipelines.tables.paths import RunFolder
-from pipelines.train.plan import RunPlan
+from pipelines.plan.run_plan import RunPlan
 
 POLL_S = 0.1
 ECHO_GRACE_S = 2.0  # in which the ranks that lost a peer say so: those that stay silent are the ones to name

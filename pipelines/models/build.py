@@ -15,7 +15,7 @@ import torch
 
 from pipelines.config.recipe import FactoryModel, GptModel
 from pipelines.errors import ConfigError, SparkringError
-from pipelines.models.gpt import fill_gpt, sketch_gpt
+from pipelines.models.gpt.model import fill_gpt, sketch_gpt
 from pipelines.models.layered import LayeredModel
 
 PLACE = "model.factory"

@@ -20,12 +20,12 @@ from tokenizers import Tokenizer
 
 from pipelines.config.recipe import FactoryModel, GptModel, Model
 from pipelines.errors import CheckpointError
+from pipelines.lake.manifest import TOKENIZER_NAME
+from pipelines.lake.paths import WEIGHTS_NAME
+from pipelines.lake.store import new_file, write_file
 from pipelines.models.build import build_model
 from pipelines.models.generate import generate
 from pipelines.models.layered import LayeredModel
-from pipelines.tables.atomic import new_file, write_file
-from pipelines.tables.manifest import TOKENIZER_NAME
-from pipelines.tables.paths import WEIGHTS_NAME
 
 CONFIG_NAME = "config.json"
 SYNC_BYTES = 64 * 1024**2  # written before the disk is waited for

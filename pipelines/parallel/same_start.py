@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.models.layered import LayeredModel
-from pipelines.parallel.comms import Ring
+from pipelines.parallel.ring import Ring
 from pipelines.parallel.segments import SegmentGroup
 
 REMEDY = ("its factory must build the same on every rank: draw initial values from torch's random numbers, which are seeded "

@@ -20,7 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pipelines.errors import RankFailedError, SparkringError
-from pipelines.parallel.comms import PeerLostError, Place
+from pipelines.parallel.ring import PeerLostError
+from pipelines.plan.places import Place
 
 _PEER_GONE = ("gloo", "Timed out", "Connection", "NCCL")  # in the message of a transport's error, not of a layer's
 

@@ -31,10 +31,10 @@ import pyarrow as pa
 from pipelines.config import content_hash
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
+from pipelines.lake.manifest import FORMAT_VERSION, file_sha256
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
-from pipelines.prepare.records import BYTE_ORDER_MARK
+from pipelines.prepare.input_records import BYTE_ORDER_MARK
 from pipelines.prepare.threads import in_threads
-from pipelines.tables.manifest import FORMAT_VERSION, file_sha256
 
 CONTENT_FINGERPRINT_BYTES = 2 * 1024**3  # above it, size and modification time stand for the content
 

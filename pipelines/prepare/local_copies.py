@@ -19,13 +19,13 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.recipe import Prepare
 from pipelines.errors import DataError, StorageError
+from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
 from pipelines.prepare.inputs import InputFile
-from pipelines.prepare.learning import Inputs
-from pipelines.prepare.reading import cut_into_pieces
+from pipelines.prepare.local import cut_into_pieces
 from pipelines.prepare.remote import LongFile, unreadable
+from pipelines.prepare.text.learning import Inputs
 from pipelines.prepare.threads import in_threads
-from pipelines.tables.atomic import storage_errors
 
 COPIES = "copies"  # a folder in staging
 
@@ -36,7 +36,7 @@ def compressed(spark: SparkSession, files: tuple[LongFile, ...]) -> list[LongFil
     Raises:
         DataError: a file cannot be opened.
     """
-    factory = spark._jvm.org.apache.hadoop.io.compress.CompressionCodecFactory(spark._jsc.hadoopConfiguration())
+    factory = _java(spark).org.apache.hadoop.io.compress.CompressionCodecFactory(spark._jsc.hadoopConfiguration())
 
     def is_compressed(file: LongFile) -> bool:
         path = _path(spark, file.url)
@@ -87,9 +87,15 @@ def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prep
     return Inputs(pieces, inputs.remote.without(files))
 
 
+def _java(spark: SparkSession) -> Any:
+    """The classes of the session's JVM, by their names."""
+    return spark._jvm
+
+
 def _path(spark: SparkSession, url: str) -> Any:
     """Java's ``Path``; given as a string, it would not read percent signs."""
-    return spark._jvm.org.apache.hadoop.fs.Path(spark._jvm.java.net.URI.create(url))
+    java = _java(spark)
+    return java.org.apache.hadoop.fs.Path(java.java.net.URI.create(url))
 
 
 def _file_system(spark: SparkSession, path: Any) -> Any:

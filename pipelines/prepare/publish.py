@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import AlreadyRunningError, DataError
-from pipelines.prepare.shards import REJECTED_SCHEMA
-from pipelines.tables.atomic import TEMPORARY_PREFIX, storage_errors, temporary_beside
-from pipelines.tables.manifest import MANIFEST_NAME, Manifest
-from pipelines.tables.paths import Lake
+from pipelines.lake.manifest import MANIFEST_NAME, Manifest
+from pipelines.lake.paths import Lake
+from pipelines.lake.store import TEMPORARY_PREFIX, storage_errors, temporary_beside
+from pipelines.prepare.text.partition import REJECTED_SCHEMA
 
 LOCK_PREFIX = ".lock-"
 DATASETS_SCHEMA = pa.schema([

@@ -31,10 +31,10 @@ from pyspark.sql.functions import sum as total_of
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
 from pipelines.prepare.compressed import ENDINGS
-from pipelines.prepare.documents import DOCUMENT_DDL, fault_record, record_batches
+from pipelines.prepare.input_records import Record, oversized_record, value_record
 from pipelines.prepare.inputs import is_url, one_line
-from pipelines.prepare.records import Record, oversized_record, value_record
-from pipelines.prepare.text import delimiter_of, has_lines, line_record, longest_line_bytes, read_text
+from pipelines.prepare.text.documents import DOCUMENT_DDL, fault_record, record_batches
+from pipelines.prepare.text.lines import delimiter_of, has_lines, line_record, longest_line_bytes, read_text
 
 
 class LongFile(NamedTuple):

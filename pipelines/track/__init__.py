@@ -2,7 +2,7 @@
 
 from pipelines.track.live import LiveLoader
 from pipelines.track.load import load_run
-from pipelines.track.report import write_report
+from pipelines.track.report.page import write_report
 from pipelines.track.summary import find_run, summarize
 from pipelines.track.views import register_tables
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipelines.tables.paths import Lake
+from pipelines.lake.paths import Lake
 from pipelines.track.curves import Buckets, Curve, HighestByRank
 from pipelines.track.parts import highest, read_row_groups, read_rows
 

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from pipelines.errors import SparkringError
-from pipelines.tables.paths import Lake
+from pipelines.lake.paths import Lake
 from pipelines.track.load import load_run
 
 log = logging.getLogger(__name__)

@@ -19,9 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import AlreadyRunningError, DataError
-from pipelines.tables.claims import claimed
-from pipelines.tables.paths import Lake, RunFolder
-from pipelines.tables.state import RunState, current_state
+from pipelines.lake.claims import claimed
+from pipelines.lake.paths import Lake, RunFolder
+from pipelines.lake.runs import RunState, current_state
 from pipelines.track.figures import StepFigures, evaluations_in_order
 from pipelines.track.parts import (
     Part,
@@ -34,7 +34,7 @@ from pipelines.track.parts import (
     take_back,
     write_one_row,
 )
-from pipelines.track.rank_records import new_rows, record_files, to_table
+from pipelines.track.record_rows import new_rows, record_files, to_table
 
 LOADED_TABLES = ("runs", "steps", "rank_steps", "evaluations")
 READ_BYTES = 32 * 1024**2  # of records held at once, over all ranks

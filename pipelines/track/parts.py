@@ -25,9 +25,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
-from pipelines.tables.atomic import TEMPORARY_PREFIX, write_file
-from pipelines.tables.paths import Lake
-from pipelines.tables.schemas import TABLE_DDL
+from pipelines.lake.paths import Lake
+from pipelines.lake.schemas import TABLE_DDL
+from pipelines.lake.store import TEMPORARY_PREFIX, write_file
 
 Cursor = dict[str, int]  # bytes taken in, by the name of the record file
 PART_ROWS = 50_000  # a part with more is not added to any longer: every load writes the open part again

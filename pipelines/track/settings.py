@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.config.platform import Platform
 from pipelines.config.recipe import FactoryModel, Recipe, Section
-from pipelines.tables.paths import RunFolder
+from pipelines.lake.paths import RunFolder
 
 HEADLINE = ("train.global_batch_samples", "optimizer.kind", "optimizer.learning_rate", "train.seed", "train.precision")
 

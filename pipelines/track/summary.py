@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError
-from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import TABLE_NAMES, Lake, is_run_id
-from pipelines.tables.state import RunState, current_state
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import TABLE_NAMES, Lake, is_run_id
+from pipelines.lake.runs import RunState, current_state
 from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
-from pipelines.track.pipeline import pipeline_of
-from pipelines.track.rank_records import last_sample
+from pipelines.track.record_rows import last_sample
 from pipelines.track.settings import run_settings
+from pipelines.track.timeline import pipeline_of
 
 TIME_PARTS = ("compute", "communication", "data_wait")  # what is left of a step's seconds is "other"
 

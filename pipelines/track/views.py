@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pyspark.sql import SparkSession
 
-from pipelines.tables.paths import TABLE_NAMES, Lake
-from pipelines.tables.schemas import TABLE_DDL
+from pipelines.lake.paths import TABLE_NAMES, Lake
+from pipelines.lake.schemas import TABLE_DDL
 
 
 def register_tables(spark: SparkSession, lake: Lake) -> None:

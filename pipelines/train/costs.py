@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 
 from pipelines.config.platform import Layout
+from pipelines.lake.store import write_file
 from pipelines.models.layered import LayeredModel, runnable
-from pipelines.parallel.comms import Ring
-from pipelines.parallel.cut import cut_by_cost
-from pipelines.parallel.layer_split import SplitLoss
+from pipelines.parallel.replica.split import SplitLoss
+from pipelines.parallel.ring import Ring
 from pipelines.parallel.segments import SegmentGroup
 from pipelines.parallel.steps import MicroBatch
-from pipelines.tables.atomic import write_file
+from pipelines.plan.split_plan import cut_by_cost
 
 REPEATS = 3
 

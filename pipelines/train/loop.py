@@ -19,10 +19,10 @@ import torch
 
 from pipelines.config.recipe import Recipe
 from pipelines.errors import RankFailedError
-from pipelines.parallel.comms import Place
+from pipelines.lake.rank_records import RecordWriter
 from pipelines.parallel.steps import MicroBatch, Strategy
-from pipelines.tables.records import RecordWriter
-from pipelines.train.evaluation import Evaluation
+from pipelines.plan.places import Place
+from pipelines.train.evaluate import Evaluation
 from pipelines.train.optimizer import learning_rate_at
 
 TIMELINE_STEP = 5  # whose work is recorded in full where the model is split: caches are warm by then

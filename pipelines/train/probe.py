@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from pipelines.config.recipe import FactoryModel
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.models.build import build_model
-from pipelines.models.gpt import token_loss_sum
+from pipelines.models.gpt.model import token_loss_sum
 from pipelines.models.layered import LayeredModel
 from pipelines.models.own_code import code_of, own_files
-from pipelines.parallel.stages import shapes_between
-from pipelines.train.facts import LayerFacts, ModelFacts
+from pipelines.parallel.replica.torch_stages import shapes_between
+from pipelines.plan.model_facts import LayerFacts, ModelFacts
 from pipelines.train.random_state import random_states, seed_everything
 
 

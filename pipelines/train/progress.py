@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from pipelines.tables.records import RecordWriter
+from pipelines.lake.rank_records import RecordWriter
 
 PROGRESS_EVERY_S = 5.0
 LEAST_WORK = 0.02  # share of the time in which a compilation uses a processor, however busy the machine

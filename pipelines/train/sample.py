@@ -21,11 +21,11 @@ from pipelines.config.load import Config
 from pipelines.config.platform import Layout
 from pipelines.config.recipe import FactoryModel
 from pipelines.errors import EXIT_OK, SparkringError
-from pipelines.tables.paths import WEIGHTS_NAME, RunFolder
-from pipelines.tables.records import RecordWriter
+from pipelines.lake.paths import WEIGHTS_NAME, RunFolder
+from pipelines.lake.rank_records import RecordWriter
+from pipelines.plan.memory import PROCESS_BYTES
+from pipelines.plan.run_plan import RunPlan
 from pipelines.train import rank_variables
-from pipelines.train.memory import PROCESS_BYTES
-from pipelines.train.plan import RunPlan
 
 TIMEOUT_S = 120.0
 

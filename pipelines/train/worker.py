@@ -30,28 +30,29 @@ from pipelines.config.recipe import FactoryModel, GptModel  # noqa: E402
 from pipelines.errors import EXIT_OK, RankFailedError, ResourceError, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
+from pipelines.lake.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
+from pipelines.lake.paths import RunFolder  # noqa: E402
+from pipelines.lake.rank_records import RecordWriter  # noqa: E402
 from pipelines.models.build import fill_model, sketch_model  # noqa: E402
 from pipelines.models.export import save_model  # noqa: E402
-from pipelines.models.gpt import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
+from pipelines.models.gpt.model import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
 from pipelines.models.own_code import differing  # noqa: E402
-from pipelines.parallel.comms import PeerLostError, Place, Ring  # noqa: E402
-from pipelines.parallel.cut import part_ranges, parts_of_segment  # noqa: E402
-from pipelines.parallel.data_parallel import DataParallel, LossSum  # noqa: E402
-from pipelines.parallel.layer_split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
+from pipelines.parallel.replica.split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
+from pipelines.parallel.replica.torch_stages import shapes_between  # noqa: E402
+from pipelines.parallel.replica.whole import DataParallel, LossSum  # noqa: E402
+from pipelines.parallel.ring import PeerLostError, Ring  # noqa: E402
 from pipelines.parallel.same_start import check_same_start  # noqa: E402
 from pipelines.parallel.segments import SegmentGroup  # noqa: E402
-from pipelines.parallel.stages import shapes_between  # noqa: E402
 from pipelines.parallel.steps import MicroBatch, Strategy  # noqa: E402
-from pipelines.tables.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
-from pipelines.tables.paths import RunFolder  # noqa: E402
-from pipelines.tables.records import RecordWriter  # noqa: E402
+from pipelines.plan.places import Place  # noqa: E402
+from pipelines.plan.run_plan import RunPlan  # noqa: E402
+from pipelines.plan.split_plan import part_ranges, parts_of_segment  # noqa: E402
 from pipelines.train.costs import agreed_cut  # noqa: E402
 from pipelines.train.device import training_device  # noqa: E402
-from pipelines.train.evaluation import Evaluation, evaluate  # noqa: E402
+from pipelines.train.evaluate import Evaluation, evaluate  # noqa: E402
 from pipelines.train.loop import StepInput, TrainingLoop  # noqa: E402
 from pipelines.train.optimizer import build_optimizer  # noqa: E402
-from pipelines.train.plan import RunPlan  # noqa: E402
 from pipelines.train.progress import Progress  # noqa: E402
 from pipelines.train.random_state import seed_everything, seed_of_rank  # noqa: E402
 from pipelines.train.sample import become_sample  # noqa: E402

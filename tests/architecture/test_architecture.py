@@ -30,33 +30,26 @@ def row(layer: int, ours: str = "", third_party: str = "") -> Row:
 
 TABLE = {
     "errors": row(0),
-    "java": row(0),
-    "jvm": row(0),
     "interrupts": row(0),
     "printable": row(0),
-    "scratch": row(0),
-    "running_session": row(0, "", "pyspark"),
     "config": row(0, "", "pydantic yaml"),
-    "tables": row(1, "config", "pyarrow"),
-    "gateway": row(1, "config jvm scratch", "pyspark py4j"),
-    "session": row(2, "config java gateway interrupts running_session scratch capacity", "pyspark py4j"),
-    "session_start": row(3, "config running_session session", "pyspark py4j"),
-    "capacity": row(1, "config running_session", "pyspark"),
-    "feed": row(2, "config tables", "pyarrow petastorm numpy torch"),
-    "models": row(2, "config tables", "torch safetensors tokenizers pydantic"),
-    "prepare": row(3, "config tables", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken fsspec"),
-    "track": row(3, "config tables printable", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
-    "parallel": row(4, "config models.layered", "torch horovod.torch horovod.common.exceptions"),
-    "train": row(5, "config tables feed models parallel", "torch numpy psutil pydantic"),
-    "launch": row(6, "config interrupts tables session capacity train.worker train.plan train.rank_variables train.layout "
-                  "train.facts train.memory", "pyspark py4j horovod.runner psutil"),
-    "doctor": row(6, "config tables java capacity", "psutil"),
-    "flow": row(7, "config tables session session_start prepare launch track train.plan train.layout", "pyspark"),
-    "console": row(8, "config printable flow train.plan train.layout", "rich"),
-    "entry": row(10, "interrupts cli"),
-    "cli": row(9, "config interrupts printable doctor flow console", "typer click rich"),
+    "lake": row(1, "config", "pyarrow"),
+    "feed": row(2, "config lake", "pyarrow petastorm numpy torch"),
+    "spark": row(2, "config lake interrupts", "pyspark py4j psutil"),
+    "plan": row(3, "config lake feed.lanes feed.read_ahead", "numpy"),
+    "models": row(4, "config lake plan", "torch safetensors tokenizers pydantic"),
+    "prepare": row(4, "config lake", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken fsspec"),
+    "track": row(4, "config lake printable", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
+    "parallel": row(5, "config models.layered plan", "torch horovod.torch horovod.common.exceptions"),
+    "train": row(6, "config lake feed models parallel plan", "torch numpy psutil pydantic"),
+    "launch": row(7, "config interrupts lake spark plan models.facts train.worker train.rank_variables",
+                  "pyspark py4j horovod.runner psutil"),
+    "flow": row(8, "config lake spark prepare models.facts launch track plan", "pyspark"),
+    "console": row(9, "config printable flow plan", "rich"),
+    "cli": row(10, "config interrupts printable spark flow console", "typer click rich"),
+    "entry": row(11, "interrupts cli"),
 }
-JOBS = row(11, "entry config session flow")
+JOBS = row(12, "entry config spark flow")
 
 LIBRARY = sorted((ROOT / "pipelines").rglob("*.py"))
 JOB_FILES = sorted((ROOT / "jobs").glob("*.py"))

@@ -19,8 +19,8 @@ from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceError
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed
+from pipelines.feed.checked_shards import NO_SAMPLE, ShardFiles
 from pipelines.feed.lanes import LaneOrder
-from pipelines.feed.shards import NO_SAMPLE, ShardFiles
 from tests.feed.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
 
 KINDS = ["arrow", "petastorm"]
@@ -179,7 +179,7 @@ from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import TrainingFeed
-from pipelines.tables.manifest import Manifest
+from pipelines.lake.manifest import Manifest
 atexit.register(lambda: print(threading.active_count()))  # the last one to run
 folder = Path({str(tmp_path)!r})
 feed = TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,

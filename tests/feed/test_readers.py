@@ -13,9 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import ConfigError, DataError
+from pipelines.feed.checked_shards import RowGroup, ShardFiles
 from pipelines.feed.readers import open_reader, read_in_order
-from pipelines.feed.shards import RowGroup, ShardFiles
-from pipelines.tables.manifest import row_group_runs
+from pipelines.lake.manifest import row_group_runs
 from tests.feed.shard_files import (
     SEQUENCE_LENGTH,
     described,
@@ -105,7 +105,7 @@ from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import TrainingFeed
-from pipelines.tables.manifest import Manifest
+from pipelines.lake.manifest import Manifest
 folder = Path({str(tmp_path)!r})
 with TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
                   global_batch_samples=2, micro_batch_samples=2) as feed:
@@ -230,7 +230,7 @@ def test_a_shard_as_spark_writes_it_is_read(tmp_path, kind):
 def test_a_shard_is_checked_once(tmp_path, monkeypatch):
     manifest = publish(tmp_path, [4, 3], [2])
     hashed = []
-    monkeypatch.setattr("pipelines.feed.shards.file_sha256",
+    monkeypatch.setattr("pipelines.feed.checked_shards.file_sha256",
                         lambda path: hashed.append(path.name) or manifest.splits["train"][len(hashed) - 1].sha256)
     shards = shard_files(tmp_path, manifest)
     for _ in range(3):

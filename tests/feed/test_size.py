@@ -5,9 +5,9 @@ from __future__ import annotations
 import tracemalloc
 from pathlib import Path
 
+from pipelines.feed.checked_shards import RowGroup, ShardFiles
 from pipelines.feed.lanes import LaneOrder
-from pipelines.feed.shards import RowGroup, ShardFiles
-from pipelines.tables.manifest import MANIFEST_NAME, Manifest, Shard, row_group_runs
+from pipelines.lake.manifest import MANIFEST_NAME, Manifest, Shard, row_group_runs
 from tests.feed.shard_files import manifest_of
 
 SHARDS, ROW_GROUPS_PER_SHARD, ROWS = 31_250, 160, 512

@@ -15,8 +15,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.lake.schemas import TABLE_DDL
 from pipelines.models.export import load_model
-from pipelines.tables.schemas import TABLE_DDL
 
 pytestmark = pytest.mark.processes
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.errors import RankFailedError, ResourceError
-from pipelines.tables.paths import Lake
+from pipelines.lake.paths import Lake
 from tests.example_data import example_config, publish_example
 from tests.jobs.test_jobs import ROOT
 from tests.jobs.test_standalone import cluster  # noqa: F401 - a fixture
@@ -29,10 +29,10 @@ from pathlib import Path
 from pipelines.config import Config
 from pipelines.console import TrainingProgress
 from pipelines.errors import SparkringError
-from pipelines.launch.stage import train
-from pipelines.session import spark_session
-from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import Lake
+from pipelines.launch.train import train
+from pipelines.spark.session import spark_session
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake
 config, lake = Config.from_json(Path("config.json").read_text()), Lake.at("lake")
 try:
     with spark_session(config.platform, "lost") as spark:

@@ -4,9 +4,9 @@ import pytest
 
 from pipelines.config.recipe import FactoryModel
 from pipelines.errors import ConfigError
-from pipelines.launch.runs import check_run_id, default_run_id
-from pipelines.tables.paths import Lake
-from pipelines.train.facts import model_facts
+from pipelines.lake.paths import Lake
+from pipelines.launch.identity import check_run_id, default_run_id
+from pipelines.models.facts import model_facts
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 from tests.track.conftest import state_of
@@ -57,7 +57,7 @@ def config_of(factory="my_model:build", **overrides):
 
 def test_a_run_is_named_after_the_source_of_the_model_and_of_what_it_imports_of_the_users_own(tmp_path, code):
     manifest, recipe = publish_example(Lake.at(tmp_path)), config_of().recipe
-    facts = model_facts(recipe, manifest.vocabulary_size, manifest.sequence_length)
+    facts = model_facts(recipe, manifest)
     assert sorted(facts.code) == ["layers and parameters", "my_model", "numbers_of_mine", "parts"]
     first = default_run_id(recipe, manifest)
     (code / "unused.py").write_text("X = 1\n")
@@ -66,7 +66,7 @@ def test_a_run_is_named_after_the_source_of_the_model_and_of_what_it_imports_of_
     assert default_run_id(recipe, manifest) != first
     (code / "numbers_of_mine.py").write_text("SCALE = 0.5\n")
     assert default_run_id(recipe, manifest) == first
-    packaged = model_facts(config_of("package.model:build").recipe, manifest.vocabulary_size, manifest.sequence_length)
+    packaged = model_facts(config_of("package.model:build").recipe, manifest)
     assert sorted(packaged.code) == ["layers and parameters", "numbers_of_mine", "package", "package.model", "package.parts"]
 
 
@@ -85,7 +85,7 @@ def test_a_named_run_of_other_code_is_refused_naming_what_changed(tmp_path, code
     lake = Lake.at(tmp_path)
     manifest, recipe = publish_example(lake), config_of().recipe
     run_id = default_run_id(recipe, manifest)
-    model_code = model_facts(recipe, manifest.vocabulary_size, manifest.sequence_length).code
+    model_code = model_facts(recipe, manifest).code
     state_of("mine", status="failed", recipe_hash=run_id.rpartition("-")[2], model_code=model_code).save(lake.run("mine").state)
     assert check_run_id(lake.run("mine"), recipe, manifest).run_id == "mine"
     (code / "parts.py").write_text(PARTS + "# changed\n")

@@ -15,8 +15,8 @@ STANDALONE = "spark://host:7077"
 @pytest.fixture(autouse=True)
 def no_session(monkeypatch):
     """A session that other tests left running would be the one to be used."""
-    for module in ("capacity", "session"):
-        monkeypatch.setattr(f"pipelines.{module}.running_session", lambda: None)
+    for module in ("slots", "session"):
+        monkeypatch.setattr(f"pipelines.spark.{module}.running_session", lambda: None)
 
 
 @pytest.fixture

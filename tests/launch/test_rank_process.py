@@ -10,9 +10,9 @@ import pytest
 
 from pipelines.errors import ResourceError
 from pipelines.launch.gpus import assigned_gpu, check_gpus
-from pipelines.launch.placement import place_ranks
 from pipelines.launch.rank_process import GangOrder, _check_own_name, rank_environment, run_rank
 from pipelines.launch.rendezvous import Rendezvous
+from pipelines.plan.places import place_ranks
 from pipelines.train import rank_variables
 
 ORDER = GangOrder(run_folder="", attempt=0, num_segments=2, threads_per_rank=3, driver_address="10.0.0.9",

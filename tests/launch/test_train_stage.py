@@ -19,11 +19,11 @@ from pipelines.errors import (
     StalledError,
 )
 from pipelines.interrupts import SIGNALS, arm_interrupts
-from pipelines.launch.runs import claim_run, default_run_id
-from pipelines.launch.stage import driver_address, train
-from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordTail
+from pipelines.launch.identity import claim_run, default_run_id
+from pipelines.launch.train import driver_address, train
 from tests.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes

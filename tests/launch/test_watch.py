@@ -8,13 +8,13 @@ import pytest
 
 from pipelines.config.platform import Launch
 from pipelines.errors import InterruptedRunError, RankFailedError, StalledError
+from pipelines.lake.paths import RunFolder
+from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.diagnosis import GangFailure
 from pipelines.launch.news import News
 from pipelines.launch.observer import Guarded
 from pipelines.launch.rank_process import _write_exit, read_exits
 from pipelines.launch.watch import watch
-from pipelines.tables.paths import RunFolder
-from pipelines.tables.records import RecordWriter
 
 BOUNDS = Launch(start_timeout_s=5.0, stall_timeout_s=0.6)
 LOST = GangFailure("ExecutorLostFailure (executor 0 exited) Reason: Command exited with code 137")

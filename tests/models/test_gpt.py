@@ -10,9 +10,17 @@ from pipelines.config.recipe import GptModel
 from pipelines.errors import CheckpointError
 from pipelines.models.export import load_model, save_model
 from pipelines.models.generate import generate
-from pipelines.models.gpt import IGNORED, build_gpt, causal_attention, fill_gpt, inputs_and_targets, sketch_gpt, token_loss_sum
+from pipelines.models.gpt.facts import gpt_facts
+from pipelines.models.gpt.model import (
+    IGNORED,
+    build_gpt,
+    causal_attention,
+    fill_gpt,
+    inputs_and_targets,
+    sketch_gpt,
+    token_loss_sum,
+)
 from pipelines.models.layered import runnable
-from pipelines.train.facts import gpt_facts
 
 SMALL = GptModel(num_layers=2, num_heads=2, width=16)
 

@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from pipelines.config import Recipe
-from pipelines.tables.manifest import Manifest
-from pipelines.tables.paths import Lake
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake
 
 WORDS = ["the", "quick", "brown", "fox", "over", "a", "señor", "Müller", "läuft", "東京", "🙂", "x", "=", "+", "1\n"]
 

@@ -16,11 +16,11 @@ import pytest
 
 from pipelines.config.recipe import InputSource
 from pipelines.errors import ConfigError, DataError
+from pipelines.lake.paths import Lake
 from pipelines.prepare import inputs as inputs_module
 from pipelines.prepare.inputs import fingerprint, list_files, recipe_hash
-from pipelines.prepare.reading import cut_into_pieces, group_pieces, read_piece
-from pipelines.prepare.stage import plan_prepare
-from pipelines.tables.paths import Lake
+from pipelines.prepare.local import cut_into_pieces, group_pieces, read_piece
+from pipelines.prepare.prepare import plan_prepare
 from tests.prepare.conftest import make_recipe, write_texts
 
 

@@ -8,10 +8,10 @@ from typing import NoReturn
 import pytest
 
 from pipelines.errors import DataError, ResourceError
-from pipelines.prepare import inputs, stage
-from pipelines.prepare.stage import PreparePlan, plan_prepare, prepare_planned
-from pipelines.tables.manifest import MANIFEST_NAME
-from pipelines.tables.paths import Lake
+from pipelines.lake.manifest import MANIFEST_NAME
+from pipelines.lake.paths import Lake
+from pipelines.prepare import inputs, prepare
+from pipelines.prepare.prepare import PreparePlan, plan_prepare, prepare_planned
 from tests.prepare.conftest import make_recipe, write_texts
 
 
@@ -23,7 +23,7 @@ def test_what_a_build_needs_begins_before_the_inputs_are_hashed(
         tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "in", 3)
     order = []
-    monkeypatch.setattr(stage, "fingerprint", lambda files: order.append("hash") or inputs.fingerprint(files))
+    monkeypatch.setattr(prepare, "fingerprint", lambda files: order.append("hash") or inputs.fingerprint(files))
     plan_prepare(make_recipe(tmp_path / "in"), lake, lambda plan: order.append("begin"))
     assert order == ["begin", "hash"]
 

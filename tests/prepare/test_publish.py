@@ -15,10 +15,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.errors import AlreadyRunningError, DataError, SparkringError
-from pipelines.prepare import build
+from pipelines.lake.paths import Lake
+from pipelines.prepare.prepare import plan_prepare, prepare
 from pipelines.prepare.publish import publish_dataset_row, version_lock
-from pipelines.prepare.stage import plan_prepare, prepare
-from pipelines.tables.paths import Lake
+from pipelines.prepare.text import build
 from tests.prepare.conftest import make_recipe, write_texts
 from tests.prepare.test_inputs import grow
 
@@ -29,9 +29,9 @@ Report = Callable[[str], None]
 KILLED_BEFORE_THE_RENAME = """
 import os, signal, sys
 from pipelines.config import Platform, Recipe
-from pipelines.prepare.stage import prepare
-from pipelines.session import spark_session
-from pipelines.tables.paths import Lake
+from pipelines.prepare.prepare import prepare
+from pipelines.spark.session import spark_session
+from pipelines.lake.paths import Lake
 
 def report(message):
     if "tokens packed" in message:

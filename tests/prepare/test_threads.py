@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config.recipe import InputSource
-from pipelines.prepare import build, reading
+from pipelines.prepare import local
 from pipelines.prepare.inputs import list_files
-from pipelines.prepare.reading import cut_into_pieces
-from pipelines.prepare.shards import PackSettings
+from pipelines.prepare.local import cut_into_pieces
+from pipelines.prepare.text import build
+from pipelines.prepare.text.partition import PackSettings
 from pipelines.prepare.threads import WAITING_THREADS, in_threads
 
 TOGETHER_TIMEOUT_S = 30.0  # until as many threads wait as should
@@ -60,7 +61,7 @@ def test_the_footers_of_parquet_inputs_are_read_side_by_side(tmp_path: Path, mon
 
     source = InputSource(path=str(tmp_path), format="parquet")
     files = list_files((source,), tmp_path / "lake")
-    monkeypatch.setattr(reading.pq, "ParquetFile", open_together)
+    monkeypatch.setattr(local.pq, "ParquetFile", open_together)
     assert [piece.name for piece in cut_into_pieces(files, (source,))] == [f"{i:02d}.parquet" for i in range(WAITING_THREADS)]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipelines.tables.manifest import Manifest, Shard, row_group_runs
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordWriter
-from pipelines.tables.state import RunState
+from pipelines.lake.manifest import Manifest, Shard, row_group_runs
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordWriter
+from pipelines.lake.runs import RunState
 
 WriteRun = Callable[..., RunState]
 START_S = 1_790_000_000.0

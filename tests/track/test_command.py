@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.cli import main
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordWriter
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordWriter
 from tests.track.conftest import START_S, WriteRun
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.tables.paths import Lake
+from pipelines.lake.paths import Lake
 from pipelines.track.live import LiveLoader
 from pipelines.track.load import load_run
 from pipelines.track.parts import read_rows

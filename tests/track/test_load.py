@@ -20,8 +20,8 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from pipelines.errors import AlreadyRunningError, DataError, StorageError
-from pipelines.tables.paths import Lake
-from pipelines.tables.schemas import TABLE_DDL
+from pipelines.lake.paths import Lake
+from pipelines.lake.schemas import TABLE_DDL
 from pipelines.track import load, parts
 from pipelines.track.load import LOADED_TABLES, load_run
 from pipelines.track.parts import part_paths, read_rows
@@ -184,7 +184,7 @@ def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(
 
 KILLED_LOADER = textwrap.dedent("""
     import sys
-    from pipelines.tables.paths import Lake
+    from pipelines.lake.paths import Lake
     from pipelines.track import load
     load.READ_BYTES = 20_000  # many renames, so that the kill falls between them
     print("loading", flush=True)

@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import DataError
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordWriter
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordWriter
 from pipelines.track.figures import StepFigures
 from pipelines.track.load import load_run
 from pipelines.track.parts import append_rows, arrow_schema

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.tables.paths import Lake
+from pipelines.lake.paths import Lake
 from pipelines.track.load import load_run
 from tests.conftest import ROOT
 from tests.track.conftest import WriteRun
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.processes
 WRITE = """
 import sys
 import pipelines
-from pipelines.tables.paths import Lake
-from pipelines.track.report import write_report
+from pipelines.lake.paths import Lake
+from pipelines.track.report.page import write_report
 print(pipelines.__file__)
 write_report(Lake.at(sys.argv[1]))
 """

@@ -5,15 +5,15 @@ import sys
 
 import pytest
 
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import end_record
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import end_record
 from tests.example_data import example_config, publish_example, start_run_folder
 
 pytestmark = pytest.mark.processes
 
 DIES_AS_IT_LEAVES = """
 import os, sys
-from pipelines.parallel.comms import Ring
+from pipelines.parallel.ring import Ring
 from pipelines.train.worker import main
 Ring.leave = lambda self: os._exit(77)
 main(sys.argv[1:])

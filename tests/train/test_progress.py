@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from pipelines.tables.records import RecordTail, RecordWriter
+from pipelines.lake.rank_records import RecordTail, RecordWriter
 from pipelines.train.progress import Progress
 
 

@@ -2,6 +2,7 @@
 
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,18 +11,19 @@ from torch import nn
 from torch.nn import functional
 
 from pipelines.errors import ConfigError
-from pipelines.launch.runs import training_hash
-from pipelines.models.gpt import build_gpt
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordTail
+from pipelines.launch.identity import training_hash
+from pipelines.models.facts import model_facts
+from pipelines.models.gpt.model import build_gpt
 from pipelines.models.layered import LayeredModel
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
-from pipelines.train.facts import model_facts
 from pipelines.train.probe import facts_of
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 
 DRAWING = {"factory": "tests.own_models:recurrent_with_dropout"}
 WIDTH = 8
+SIZES = SimpleNamespace(vocabulary_size=32, sequence_length=16)  # what a model is made for, of a manifest
 
 
 class Attention(nn.Module):
@@ -126,8 +128,8 @@ def test_a_layer_that_keeps_samples_apart_is_not_blamed(name):
 def test_a_model_that_mixes_samples_is_refused_unless_the_law_is_given_up():
     recipe = {"model": {"factory": "tests.own_models:mixing"}}
     with pytest.raises(ConfigError, match=r"layers mixed of tests.own_models:mixing give a sample another result"):
-        model_facts(example_config(**recipe).recipe, 32, 16)
-    assert model_facts(example_config(**recipe, train__same_on_any_layout=False).recipe, 32, 16).mixing_layers == ("mixed",)
+        model_facts(example_config(**recipe).recipe, SIZES)
+    assert model_facts(example_config(**recipe, train__same_on_any_layout=False).recipe, SIZES).mixing_layers == ("mixed",)
 
 
 def test_the_gpt_draws_nothing_and_a_look_at_a_model_leaves_its_mode_and_no_gradient():
@@ -154,7 +156,7 @@ def test_giving_the_law_up_makes_another_run_and_keeping_it_leaves_ids_as_they_w
                       for change in ({}, {"train__same_on_any_layout": False}))
     assert training_hash(kept, "v1", {}) != training_hash(given_up, "v1", {})
     assert training_hash(kept, "v1", {}) == "f8ee6f98"  # another id would train everything again: see SETTINGS_ADDED_LATER
-    assert model_facts(example_config(model=DRAWING, train__same_on_any_layout=False).recipe, 32, 16).random_layers == (
+    assert model_facts(example_config(model=DRAWING, train__same_on_any_layout=False).recipe, SIZES).random_layers == (
         "first", "second")
 
 

@@ -3,8 +3,8 @@
 import pytest
 
 from pipelines.errors import ConfigError
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordTail
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from pipelines.errors import RankFailedError
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordTail
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import started, worker_command
 

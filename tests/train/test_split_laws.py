@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordTail
 from pipelines.models.export import load_model
-from pipelines.tables.paths import Lake
-from pipelines.tables.records import RecordTail
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
 

@@ -1,0 +1,193 @@
+"""The shards of a split, each checked against the manifest before its first row is used.
+
+Runs on: ranks, in the read-ahead thread.
+Takes:   a dataset folder and the manifest's shards of one split.
+Gives:   the paths of checked shards; the rows of a row group as arrays. What is missing, cut short, changed or of
+         another schema is a ``DataError`` that names the file and the remedy.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError, RankFailedError, ResourceError, SparkringError
+from pipelines.lake.manifest import SHARD_SCHEMA, Shard, file_sha256, row_group_runs
+
+COLUMNS: list[str] = SHARD_SCHEMA.names
+REMEDY = "restore the file, or delete the dataset version and prepare again"
+SHORTEST_SAMPLE_TOKENS = 2  # one to predict from, one to predict
+NO_SAMPLE = -1
+
+
+class RowGroup(NamedTuple):
+    """A row group by its shard's place in the split and its own place in the shard."""
+
+    shard_index: int
+    row_group_index: int
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Columns of samples, all of one length. As read, they share memory with Arrow: copy before writing."""
+
+    tokens_BT: NDArray[np.int32]  # T is sequence_length + 1
+    lengths_B: NDArray[np.int32]
+    sample_ids_B: NDArray[np.int64]  # the row's number in the split, in file order; NO_SAMPLE for padding
+
+    def __len__(self) -> int:
+        return len(self.sample_ids_B)
+
+    def __getitem__(self, at: slice | NDArray[np.int64]) -> Samples:
+        return Samples(self.tokens_BT[at], self.lengths_B[at], self.sample_ids_B[at])
+
+    @staticmethod
+    def joined(parts: list[Samples]) -> Samples:
+        """A copy of the parts, one after the other."""
+        return Samples(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Samples)))
+
+
+class ShardFiles:
+    """The shard files of one split."""
+
+    def __init__(self, folder: Path, shards: tuple[Shard, ...], sequence_length: int) -> None:
+        self.folder, self.row_tokens = folder, sequence_length + 1
+        self._shards = shards
+        self._first_row_groups_S = np.cumsum([0, *(shard.num_row_groups for shard in shards)])
+        runs = [run for shard in shards for run in shard.row_groups]
+        self._run_rows_U = np.array([run.rows for run in runs], dtype=np.int64)
+        self._run_lengths_U = np.array([run.length for run in runs], dtype=np.int64)
+        self._run_first_groups_U = np.cumsum(self._run_lengths_U) - self._run_lengths_U
+        self._run_first_ids_U = np.cumsum(self._run_lengths_U * self._run_rows_U) - self._run_lengths_U * self._run_rows_U
+        self._even_offsets = np.arange(max(self._run_rows_U, default=0) + 1) * self.row_tokens  # of rows of one length
+
+    @property
+    def num_row_groups(self) -> int:
+        return int(self._first_row_groups_S[-1])
+
+    def row_group_rows(self) -> NDArray[np.int32]:
+        """The rows of each row group of the split, in file order: made anew, since ranks need them once."""
+        return np.repeat(self._run_rows_U.astype(np.int32), self._run_lengths_U)
+
+    def row_group(self, number: int) -> RowGroup:
+        """Where row group ``number`` of the split is."""
+        shard_index = int(np.searchsorted(self._first_row_groups_S, number, side="right")) - 1
+        return RowGroup(shard_index, number - int(self._first_row_groups_S[shard_index]))
+
+    def sample_ids(self, number: int) -> range:
+        """The samples of row group ``number`` of the split."""
+        run = int(np.searchsorted(self._run_first_groups_U, number, side="right")) - 1
+        rows = int(self._run_rows_U[run])
+        first = int(self._run_first_ids_U[run]) + (number - int(self._run_first_groups_U[run])) * rows
+        return range(first, first + rows)
+
+    def path(self, shard_index: int) -> Path:
+        return self.folder / self._shards[shard_index].path
+
+    def checked_path(self, shard_index: int) -> Path:
+        """The shard's path, once its size, checksum, schema and row groups are what the manifest says.
+
+        Raises:
+            DataError: they are not.
+        """
+        path, shard = self.path(shard_index), self._shards[shard_index]
+        with reading_errors(path):
+            status = path.stat()
+        version = (path, shard, status.st_ino, status.st_size, status.st_mtime_ns)
+        if version not in _checked:
+            _check_shard(path, shard, status.st_size)
+            _checked.add(version)
+        return path
+
+    def samples_of(self, number: int, table: pa.Table) -> Samples:
+        """The samples of the split's row group ``number``, which was read into ``table``.
+
+        Raises:
+            DataError: a row has not exactly ``sequence_length + 1`` tokens, or more real tokens than that.
+        """
+        sample_ids = self.sample_ids(number)
+        rows = len(sample_ids)
+        tokens, lengths = (_one_chunk(table.column(name)) for name in COLUMNS)
+        even = len(tokens) == rows and (tokens.offsets.to_numpy() == self._even_offsets[: rows + 1]).all()
+        if not even or tokens.null_count or tokens.values.null_count:
+            raise self._fault(number, f"is not {rows} rows of {self.row_tokens} tokens")
+        lengths_B = lengths.to_numpy(zero_copy_only=False)
+        if lengths.null_count or lengths_B.min() < SHORTEST_SAMPLE_TOKENS or lengths_B.max() > self.row_tokens:
+            raise self._fault(number, f"has a length outside {SHORTEST_SAMPLE_TOKENS}..{self.row_tokens}")
+        tokens_BT = tokens.values.to_numpy().reshape(rows, self.row_tokens)
+        return Samples(tokens_BT, lengths_B, np.arange(sample_ids.start, sample_ids.stop))
+
+    def _fault(self, number: int, problem: str) -> DataError:
+        shard_index, row_group_index = self.row_group(number)
+        return DataError(str(self.path(shard_index)), f"row group {row_group_index} {problem}", REMEDY)
+
+
+@contextmanager
+def reading_errors(path: Path) -> Iterator[None]:
+    """Turns what pyarrow and the operating system raise while a shard is read into a DataError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise DataError(str(path), "is missing", REMEDY) from error
+    except MemoryError:  # Arrow's is an ArrowException too, and no fault of the file
+        raise
+    except (OSError, pa.ArrowException) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DataError(str(path), f"cannot be read: {reason}", REMEDY) from error
+
+
+def reason_of(error: BaseException, place: str) -> SparkringError:
+    """What ended a thread of the feed, for the training thread to raise; what the thread itself explained stays as it is."""
+    if isinstance(error, SparkringError):
+        return error
+    if isinstance(error, MemoryError):
+        return ResourceError(place, f"there is no memory to read more ({str(error) or 'MemoryError'})",
+                             "lower reader.read_ahead_bytes or data.window_row_groups, or give the ranks more memory")
+    at = traceback.extract_tb(error.__traceback__)
+    where = f" in {Path(at[-1].filename).name}, line {at[-1].lineno}" if at else ""
+    return RankFailedError(place, f"a reading thread died of {type(error).__name__}: {error}{where}",
+                           "see the rank's log for the trace")
+
+
+# The files that this process has checked: each once, however many feeds and passes read it.
+_checked: set[tuple[Path, Shard, int, int, int]] = set()
+
+
+def _check_shard(path: Path, shard: Shard, size: int) -> None:
+    with reading_errors(path):
+        if size != shard.bytes:
+            raise DataError(str(path), f"has {size} bytes, {shard.bytes} were published", REMEDY)
+        if file_sha256(path) != shard.sha256:
+            raise DataError(str(path), "has changed since it was published (its SHA-256 is another)", REMEDY)
+        with pq.ParquetFile(path) as file:
+            schema, metadata = file.schema_arrow, file.metadata
+    for field in SHARD_SCHEMA:
+        at = schema.get_field_index(field.name)
+        found = schema.field(at).type if at >= 0 else None
+        if found is None or not _same_type(found, field.type):
+            raise DataError(str(path), f"column {field.name} is {found or 'missing'}, not {field.type}",
+                            "prepare the dataset again")
+    row_groups = row_group_runs(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if row_groups != shard.row_groups:
+        raise DataError(str(path), f"has {metadata.num_row_groups} row groups with {metadata.num_rows} rows, the manifest "
+                        f"says {shard.num_row_groups} with {shard.rows}", REMEDY)
+
+
+def _same_type(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether the types hold the same values (writers name the element of a list as they like)."""
+    if pa.types.is_list(found) and pa.types.is_list(expected):
+        return found.value_type == expected.value_type
+    return found == expected
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)

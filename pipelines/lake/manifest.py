@@ -1,0 +1,126 @@
+"""Border 1: the manifest of an immutable dataset folder.
+
+Runs on: driver and ranks.
+Takes:   ``manifest.json`` in a dataset folder.
+Gives:   ``Manifest``: shards with their rows, row groups and checksums, and what the tokens mean.
+
+Row groups are written as runs, ``[length, rows of each]``, because all of a shard but the last have the same size: a
+dataset of millions of them takes a few numbers per shard, in the file and in every rank. A bare number, as manifests
+had before, is a run of one.
+
+A row of a shard is ``tokens: list<int32>`` of exactly ``sequence_length + 1`` values and ``length: int32``, the number
+of real tokens at its front (2 .. sequence_length + 1); the rest is end-of-text filling that no loss may count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from pipelines.errors import DataError
+from pipelines.lake.store import write_file
+
+MANIFEST_NAME = "manifest.json"
+TOKENIZER_NAME = "tokenizer.json"
+FORMAT_VERSION = 1
+SMALL_FILE_BYTES = 1024**2
+SHARD_SCHEMA = pa.schema([pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+                          pa.field("length", pa.int32(), nullable=False)])
+
+
+class RowGroupRun(NamedTuple):
+    """Neighbouring row groups of one size."""
+
+    length: int
+    rows: int  # of each
+
+
+def row_group_runs(entries: Iterable[int | Sequence[int]]) -> tuple[RowGroupRun, ...]:
+    """The longest runs of row groups in file order; each entry is the rows of one, or a run."""
+    pairs = ((1, entry) if isinstance(entry, int) else tuple(entry) for entry in entries)
+    return tuple(RowGroupRun(sum(length for length, _ in run), rows) for rows, run in groupby(pairs, key=itemgetter(1)))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a dataset."""
+
+    path: str  # relative to the dataset folder
+    row_groups: tuple[RowGroupRun, ...]  # in file order
+    bytes: int
+    sha256: str
+
+    @property
+    def rows(self) -> int:
+        return sum(run.length * run.rows for run in self.row_groups)
+
+    @property
+    def num_row_groups(self) -> int:
+        return sum(run.length for run in self.row_groups)
+
+    @staticmethod
+    def of_json(content: dict[str, Any]) -> Shard:
+        """Raises KeyError, TypeError or ValueError where the content is not a shard's."""
+        return Shard(**{**content, "row_groups": row_group_runs(content["row_groups"])})
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a dataset folder holds."""
+
+    name: str
+    version: str
+    sequence_length: int
+    vocabulary_size: int
+    end_of_text_id: int
+    tokenizer_sha256: str
+    input_fingerprint: str  # changes when any input file's name, size or modification does
+    recipe_hash: str  # of the recipe's prepare section
+    splits: dict[str, tuple[Shard, ...]]  # "train" and "validation"
+    counts: dict[str, int]  # input_records, rejected_<reason>..., documents, train_tokens, validation_tokens, ...
+    baselines: dict[str, float]  # validation loss in nats per token: "uniform", "unigram", "bigram" (of a sample)
+    source: dict[str, Any] = field(default_factory=dict)  # inputs as the recipe gave them
+    format_version: int = FORMAT_VERSION
+
+    def shards(self, split: str) -> tuple[Shard, ...]:
+        return self.splits[split]
+
+    def rows(self, split: str) -> int:
+        return sum(shard.rows for shard in self.splits[split])
+
+    def save(self, folder: Path) -> None:
+        write_file(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2))
+
+    @staticmethod
+    def load(folder: Path) -> Manifest:
+        """Raises DataError where the manifest is missing or not one that this version understands."""
+        path = folder / MANIFEST_NAME
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["format_version"] != FORMAT_VERSION:
+                raise DataError(str(path), f"format_version {content['format_version']} is not {FORMAT_VERSION}",
+                                "prepare the dataset again")
+            content["splits"] = {split: tuple(map(Shard.of_json, shards)) for split, shards in content["splits"].items()}
+            return Manifest(**content)
+        except FileNotFoundError as error:
+            raise DataError(str(path), "is missing", "run the prepare job first") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(str(path), f"is not a valid manifest ({type(error).__name__}: {error})",
+                            "prepare the dataset again") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size <= SMALL_FILE_BYTES:  # in blocks a small file takes three times as long
+            return hashlib.sha256(file.read()).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""Where everything lies in the lake.
+
+Runs on: driver, executors and ranks.
+Takes:   ``storage.root``.
+Gives:   the path of each thing; creates nothing.
+
+    <root>/datasets/<name>/<version>/manifest.json, tokenizer.json, train-*.parquet, validation-*.parquet
+    <root>/runs/<run_id>/config.json, plan.json, attempt-000/{rank-00000.jsonl, rank-00000.log}
+    <root>/models/<run_id>/{best,last}/{model.safetensors, config.json, tokenizer.json}
+    <root>/tables/{runs,steps,rank_steps,evaluations,datasets,rejected}/
+    <root>/runs/<run_id>/report.html
+    <root>/profiles/<hash>.json
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import ConfigError, SparkringError
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+WEIGHTS_NAME = "model.safetensors"  # of an exported model
+TABLE_NAMES = ("runs", "steps", "rank_steps", "evaluations", "datasets", "rejected")
+
+
+def is_run_id(name: str) -> bool:
+    """Whether a run may be called so."""
+    return _RUN_ID.fullmatch(name) is not None
+
+
+@dataclass(frozen=True)
+class Lake:
+    """Paths below one storage root."""
+
+    root: Path
+
+    @staticmethod
+    def at(root: str | Path) -> Lake:
+        """The lake at ``root``, made absolute so that executors and ranks see the same path."""
+        return Lake(Path(root).expanduser().absolute())
+
+    def datasets(self, name: str) -> Path:
+        """All versions of one dataset."""
+        return self.root / "datasets" / name
+
+    def dataset(self, name: str, version: str) -> Path:
+        return self.datasets(name) / version
+
+    def run(self, run_id: str) -> RunFolder:
+        """Raises ConfigError for an id that could lead out of the lake or break a file's or table's name."""
+        if not is_run_id(run_id):
+            raise ConfigError(SparkringError(f"--run-id {run_id!r}", "is not a name that files and tables can have",
+                                             "use up to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"))
+        return RunFolder(self.root / "runs" / run_id)
+
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def model(self, run_id: str, which: str) -> Path:
+        """``which`` is ``best`` or ``last``."""
+        return self.root / "models" / run_id / which
+
+    def profiles(self) -> Path:
+        """Measured costs of models' layers."""
+        return self.root / "profiles"
+
+    def table(self, name: str) -> Path:
+        return self.root / "tables" / name
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths below ``runs/<run_id>``: border 2."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe and platform."""
+        return self.path / "config.json"
+
+    @property
+    def plan(self) -> Path:
+        """What the ranks need beside the config: dataset folder, model folder, run id (``plan/run_plan.py``)."""
+        return self.path / "plan.json"
+
+    @property
+    def state(self) -> Path:
+        """One JSON object about the run as a whole: the row of table ``runs``."""
+        return self.path / "state.json"
+
+    @property
+    def claim(self) -> Path:
+        """Held by the driver that executes the run (``claims.py``)."""
+        return self.path / ".lock"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    def attempt(self, attempt: int) -> Path:
+        return self.path / f"attempt-{attempt:03d}"
+
+    def record(self, attempt: int, rank: int) -> Path:
+        """The rank's append-only metric file (``rank_records.py`` says what a line holds)."""
+        return self.attempt(attempt) / f"rank-{rank:05d}.jsonl"
+
+    def log(self, attempt: int, rank: int) -> Path:
+        """The rank's standard output and error."""
+        return self.attempt(attempt) / f"rank-{rank:05d}.log"

@@ -1,0 +1,111 @@
+"""How much memory a rank will need, before it is started.
+
+Runs on: driver (pure).
+Takes:   the model's facts, where it is cut, schedule and micro-batches; what the feed holds.
+Gives:   bytes at the peak of each segment's rank; tests hold them within 25 % of what is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.config.platform import Reader
+from pipelines.config.recipe import Data
+from pipelines.feed.lanes import LaneOrder
+from pipelines.feed.read_ahead import StepRing, feed_bytes
+from pipelines.lake.manifest import Manifest
+from pipelines.plan.model_facts import FLOAT_BYTES, ModelFacts
+from pipelines.plan.split_plan import part_ranges
+
+PROCESS_BYTES = 360 * 1024**2  # Python, torch, Horovod and the reader, before a model is there
+WEIGHTS_GRADIENTS_MOMENTS = 4  # float32 values per parameter: itself, its gradient, AdamW's two moments
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a model is run over the ranks of one replica."""
+
+    num_replicas: int
+    num_segments: int
+    schedule: str
+    counts: tuple[int, ...]  # layers of each part; one part: not split
+    micro_batches: int  # of a step, on one replica
+    micro_batch_samples: int
+
+
+@dataclass(frozen=True)
+class FeedFacts:
+    """What the memory of a rank's feed follows from. Window and steps are the same on any number of replicas."""
+
+    rows: int  # of training
+    window_steps: int
+    row_bytes: int
+    largest_row_group_rows: int
+    read_ahead_bytes: int
+
+    @staticmethod
+    def of(data: Data, global_batch_samples: int, reader: Reader, manifest: Manifest) -> FeedFacts:
+        runs = [run for shard in manifest.shards("train") for run in shard.row_groups]
+        row_group_rows = np.repeat([run.rows for run in runs], [run.length for run in runs])
+        order = LaneOrder(row_group_rows, num_lanes=data.num_lanes, window_row_groups=data.window_row_groups,
+                          shuffle=data.shuffle, global_batch_samples=global_batch_samples, seed=0)
+        return FeedFacts(order.rows, order.max_window_steps, StepRing.row_bytes(manifest.sequence_length + 1),
+                         max((run.rows for run in runs), default=0), reader.read_ahead_bytes)
+
+    def held_bytes(self, samples_per_step: int) -> int:
+        """At most, on a replica that takes so many samples a step."""
+        return feed_bytes(self.window_steps, samples_per_step * self.row_bytes,
+                          self.largest_row_group_rows * self.row_bytes, self.read_ahead_bytes)
+
+
+def rank_bytes(facts: ModelFacts, feed: FeedFacts, way: Way) -> list[int]:
+    """Peak bytes of the rank of each segment. The first and the last one have a feed: inputs here, targets there."""
+    ranges = part_ranges(way.counts)
+    held = feed.held_bytes(way.micro_batches * way.micro_batch_samples)
+    return [PROCESS_BYTES + (held if segment in (0, way.num_segments - 1) else 0)
+            + _model_bytes(facts, way, [ranges[i] for i in range(segment, len(ranges), way.num_segments)])
+            + _activation_bytes(facts, way, segment, [ranges[i] for i in range(segment, len(ranges), way.num_segments)])
+            for segment in range(way.num_segments)]
+
+
+def _model_bytes(facts: ModelFacts, way: Way, parts: Sequence[range]) -> int:
+    layers = [facts.layers[i] for part in parts for i in part]
+    split = way.num_segments > 1
+    held = sum(layer.parameters + (layer.tied_parameters if split else 0) for layer in layers)
+    copies = WEIGHTS_GRADIENTS_MOMENTS + (1 if way.num_replicas > 1 else 0)  # buckets, while backward still writes
+    if not split:
+        return FLOAT_BYTES * copies * held
+    # before it has its own layers a rank has either the whole model's weights, or one layer after the other, being measured
+    before = facts.parameters + held if not facts.sketched else 2 * max(layer.parameters for layer in facts.layers)
+    return FLOAT_BYTES * max(copies * held, before)
+
+
+def _activation_bytes(facts: ModelFacts, way: Way, segment: int, parts: Sequence[range]) -> int:
+    saved = sum(facts.layers[i].saved_bytes_per_sample for part in parts for i in part)
+    in_flight = min(way.micro_batches, forwards_in_flight(way, segment))
+    last = len(facts.layers) - 1
+    output_bytes = facts.layers[last].output_bytes_per_sample
+    if any(part.stop - 1 == last for part in parts):  # the loss: its gradient twice; stages hold on to the outputs
+        saved_once = 2 * output_bytes + (in_flight * output_bytes if way.num_segments > 1 else 0)
+    else:
+        saved_once = 0
+    travelling = 0
+    if way.num_segments > 1:  # buffers for every micro-batch: activations in, gradients back
+        travelling = sum((facts.layers[part.start - 1].output_bytes_per_sample if part.start else 0)
+                         + (facts.layers[part.stop - 1].output_bytes_per_sample if part.stop - 1 < last else 0)
+                         for part in parts) * way.micro_batches
+    return way.micro_batch_samples * (saved * in_flight + saved_once + travelling)
+
+
+def forwards_in_flight(way: Way, segment: int) -> int:
+    """Micro-batches whose activations a rank holds at once, at most, counted over all of its parts."""
+    if way.num_segments == 1:
+        return 1
+    if way.schedule == "gpipe":
+        return way.micro_batches
+    if way.schedule == "1f1b":
+        return way.num_segments - segment
+    return 2 * way.num_segments  # interleaved: of each part, about

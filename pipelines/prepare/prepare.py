@@ -1,0 +1,141 @@
+"""The stage prepare: from the recipe's inputs to one immutable dataset version.
+
+Runs on: driver.
+Takes:   the recipe and the lake.
+Gives:   ``prepare``: the manifest of the version that inputs and recipe make, built only where it is not there;
+         ``plan_prepare``: the same question without Spark.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from pipelines.config import Recipe
+from pipelines.errors import ConfigError, SparkringError, StorageError
+from pipelines.lake.manifest import MANIFEST_NAME, Manifest
+from pipelines.lake.paths import Lake
+from pipelines.lake.store import new_folder
+from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
+from pipelines.prepare.local import cut_into_pieces
+from pipelines.prepare.publish import publish_dataset_row, published, version_lock
+from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
+from pipelines.prepare.text.build import Identity, build_dataset
+from pipelines.prepare.text.learning import Inputs
+
+
+@dataclass(frozen=True)
+class PreparePlan:
+    """What prepare would do. Version and folder are None while inputs are URLs that only Spark can list."""
+
+    name: str
+    recipe_hash: str
+    num_files: int
+    input_bytes: int
+    fingerprint: str | None
+    version: str | None
+    folder: Path | None
+    exists: bool
+    files: tuple[InputFile, ...] = field(repr=False)
+    remote: RemoteSummary = field(default=NO_REMOTE, repr=False)
+
+
+def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan], None] | None = None) -> PreparePlan:
+    """Lists and fingerprints the local inputs; starts nothing, writes nothing.
+
+    ``begin_build`` is called before the inputs are read, where no version was made by this recipe yet: what a build
+    needs can start meanwhile.
+
+    Raises:
+        ConfigError: tokenizer settings that contradict each other.
+        DataError: an input that is not there or holds no file.
+    """
+    prepare_section = recipe.prepare
+    tokenizer = prepare_section.tokenizer
+    if tokenizer.path is not None and tokenizer.kind != "bpe":
+        raise ConfigError(SparkringError(
+            "prepare.tokenizer.path", f"is given, but prepare.tokenizer.kind is {tokenizer.kind!r}",
+            "remove one of them"))
+    files = list_files(prepare_section.inputs, lake.root)
+    plan = PreparePlan(recipe.name, recipe_hash(prepare_section), len(files), sum(file.bytes for file in files),
+                       None, None, None, False, tuple(files))
+    if begin_build is not None and not _was_prepared(plan, lake):
+        begin_build(plan)
+    if any(is_url(source.path) for source in prepare_section.inputs):
+        return plan
+    return _with_version(plan, lake, fingerprint(files))
+
+
+def _was_prepared(plan: PreparePlan, lake: Lake) -> bool:
+    """Whether a version of this prepare section is there, of whatever input."""
+    made_by = f'"recipe_hash": "{plan.recipe_hash}"'
+    return any(made_by in path.read_text(encoding="utf-8", errors="replace")
+               for path in lake.datasets(plan.name).glob(f"*/{MANIFEST_NAME}"))
+
+
+def prepare(spark: SparkSession, recipe: Recipe, lake: Lake, report: Callable[[str], None] = print) -> Manifest:
+    """``prepare_planned`` of the inputs as they are now."""
+    return prepare_planned(lambda: spark, plan_prepare(recipe, lake), recipe, lake, report)
+
+
+def prepare_planned(session: Callable[[], SparkSession], plan: PreparePlan, recipe: Recipe, lake: Lake,
+                    report: Callable[[str], None]) -> Manifest:
+    """Makes the dataset version, or finds it; then its row is in table ``datasets``, refused records in ``rejected``.
+
+    ``session`` is asked when Spark is needed, which may still be starting.
+
+    Raises:
+        DataError: missing, unreadable or empty input; nothing left after cleaning; a damaged version in its place.
+        AlreadyRunningError: another process prepares the same version now.
+        StorageError: the lake cannot be written.
+    """
+    plan = _completed(plan, session, recipe, lake)
+    if plan.version is None or plan.folder is None or plan.fingerprint is None:
+        raise SparkringError("prepare", "the inputs have no fingerprint")
+    manifest = published(lake, plan.name, plan.version)
+    if manifest is not None:
+        report(f"prepare: dataset {plan.name} {plan.version} is there already, nothing to do ({plan.folder})")
+    else:
+        identity = Identity(plan.version, plan.fingerprint, plan.recipe_hash)
+        with version_lock(lake, plan.name, plan.version):
+            manifest = published(lake, plan.name, plan.version) or _build(session, recipe, lake, plan, identity, report)
+        report(f"prepare: published {plan.folder}")
+    publish_dataset_row(manifest, lake)
+    return manifest
+
+
+def _completed(plan: PreparePlan, session: Callable[[], SparkSession], recipe: Recipe, lake: Lake) -> PreparePlan:
+    """The plan with what Spark knows of inputs given as URLs."""
+    if plan.version is not None:
+        return plan
+    remote = summarize_remote(session(), recipe.prepare.inputs)
+    plan = replace(plan, num_files=plan.num_files + remote.files, input_bytes=plan.input_bytes + remote.bytes,
+                   remote=remote)
+    both = hashlib.sha256(f"{fingerprint(list(plan.files))} {remote.identity}".encode()).hexdigest()
+    return _with_version(plan, lake, both)
+
+
+def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> PreparePlan:
+    version = dataset_version(plan.recipe_hash, input_fingerprint)
+    folder = lake.dataset(plan.name, version)
+    return replace(plan, fingerprint=input_fingerprint, version=version, folder=folder, exists=folder.exists())
+
+
+def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
+           report: Callable[[str], None]) -> Manifest:
+    report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
+    inputs = Inputs(cut_into_pieces(list(plan.files), recipe.prepare.inputs), plan.remote)
+    folder = lake.dataset(plan.name, identity.version)
+    try:
+        with new_folder(folder) as staging:
+            return build_dataset(session, recipe, lake, inputs, identity, staging, report)
+    except StorageError:
+        # Where another machine's lock is not seen here, that machine may have been first.
+        manifest = published(lake, plan.name, identity.version)
+        if manifest is None:
+            raise
+        return manifest

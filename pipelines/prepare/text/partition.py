@@ -1,0 +1,226 @@
+"""One Spark partition of documents becomes its shards: drop duplicates, split, encode, pack, write.
+
+Runs on: executors.
+Takes:   rows of ``documents`` sorted by key, in Arrow batches.
+Gives:   Parquet files in a folder of this attempt's own, and one JSON outcome that lists them.
+
+Nothing here depends on the machine, so the same partition always gives the same bytes. A task that Spark repeats writes
+into another folder; the driver keeps those whose outcome it received (``build.py``).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark import TaskContext
+
+from pipelines.lake.manifest import SHARD_SCHEMA, file_sha256
+from pipelines.prepare.remote import READ, read_key
+from pipelines.prepare.text.documents import COPY, FAULT
+from pipelines.prepare.text.encoders import Encoder, EncoderKind, load_encoder
+from pipelines.prepare.text.packing import WindowPacker, Windows, predicted_tokens
+from pipelines.prepare.workers import lighten_worker
+
+SPLITS = ("train", "validation")
+OUTCOME_DDL = "outcome STRING"
+REJECTED_SCHEMA = pa.schema([("dataset_name", pa.string()), ("dataset_version", pa.string()), ("source", pa.string()),
+                             ("position", pa.int64()), ("reason", pa.string()), ("detail", pa.string()),
+                             ("bytes", pa.int64())])
+REJECTED_ROWS = 8192  # held in memory before they are written
+COMPRESSION = "zstd"
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """What a task needs to know."""
+
+    staging: str  # a folder that driver and executors see
+    dataset_name: str
+    dataset_version: str
+    encoder: EncoderKind
+    tokenizer_path: str
+    tokenizer_sha256: str
+    vocabulary_size: int
+    end_of_text_id: int
+    sequence_length: int
+    rows_per_row_group: int
+    split_kind: str  # hash | position
+    validation_fraction: float
+    deduplicate: bool
+
+
+def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) -> Iterator[pa.RecordBatch]:
+    """The function of ``DataFrame.mapInArrow``: one row, the outcome as JSON.
+
+    The outcome is ``{"attempt": folder, "counts": {...}, "examples": {reason: [source, position, detail]},
+    "read_bytes": {read_key: bytes}, "shards": {split: {...}}}``, or ``{"fault": {...}}`` where
+    reading or writing failed: an exception would be retried and reach the user as a Java trace.
+    """
+    context = TaskContext.get()
+    partition = context.partitionId() if context else 0
+    folder = Path(settings.staging) / f"attempt-{partition:06d}-{uuid.uuid4().hex}"
+    try:
+        outcome = _pack(batches, settings, folder, partition)
+    except OSError as error:
+        outcome = {"fault": {"kind": "storage", "place": error.filename or str(folder),
+                             "problem": error.strerror or str(error)}}
+    yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
+    lighten_worker()
+
+
+def _pack(batches: Iterator[pa.RecordBatch], settings: PackSettings, folder: Path, partition: int) -> dict[str, Any]:
+    folder.mkdir()
+    packer = PartitionPacker(settings, folder)
+    for batch in batches:
+        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if row[4] == FAULT:
+                place, _, problem = row[5].partition("\t")
+                return {"fault": {"kind": "data", "place": place, "problem": problem}}
+            packer.add(*row)
+    return {"partition": partition, "attempt": folder.name, **packer.finish()}
+
+
+class PartitionPacker:
+    """Routes each record of a partition to its split or to the rejected rows."""
+
+    def __init__(self, settings: PackSettings, folder: Path) -> None:
+        self._settings = settings
+        self._encoder: Encoder = load_encoder(settings.encoder, settings.tokenizer_path, settings.tokenizer_sha256)
+        self._shards = {split: ShardWriter(settings, folder / f"{split}.parquet") for split in SPLITS}
+        self._rejected = RejectedWriter(settings, folder / "rejected.parquet")
+        self._counts: Counter[str] = Counter()
+        self._kept_key: bytes | None = None  # of the newest record that was no duplicate
+        self._kept_place = ""
+        self._examples: dict[str, tuple[str, int, str | None]] = {}  # the first refused record by reason
+        self._read_bytes: Counter[str] = Counter()  # of long files at URLs
+        self._threshold = round(settings.validation_fraction * 2**64)
+
+    def add(self, key: bytes, source: str, position: int, content: bytes | None, reason: str | None, detail: str | None,
+            size: int) -> None:
+        """One row of ``documents``."""
+        if reason == READ:
+            self._read_bytes[read_key(position, source)] += size
+            return
+        self._counts["input_records"] += 1
+        if self._settings.deduplicate and (content is not None or reason == COPY):
+            if key == self._kept_key:  # a row without content is never the first of its key
+                content, reason, detail = None, "duplicate", f"same content as {self._kept_place}"
+            else:
+                self._kept_key, self._kept_place = key, f"{source} at {position}"
+        parts = self._parts(key, content) if content is not None else []
+        encoded = [(split, self._encoder.encode(part)) for split, part in parts]
+        if content is not None and any(tokens is None for _, tokens in encoded):
+            content, reason, detail = None, "unencodable", "the tokenizer does not give the same text back"
+        if content is None:
+            self._counts[f"rejected_{reason}"] += 1
+            self._examples.setdefault(str(reason), (source, position, detail))
+            self._rejected.add(source, position, reason, detail, size)
+            return
+        self._counts["documents"] += 1
+        self._counts["text_bytes"] += len(content)
+        for split, tokens in encoded:
+            if tokens is not None:
+                self._counts[f"{split}_documents"] += 1
+                self._shards[split].add(tokens)
+
+    def _parts(self, key: bytes, content: bytes) -> list[tuple[str, bytes]]:
+        """The content by split: whole by its hash, or its first characters and its last."""
+        if self._settings.split_kind == "hash":
+            low = int.from_bytes(key[:8], "big") < self._threshold
+            return [("validation" if low else "train", content)]
+        text = content.decode()
+        at = int(len(text) * (1.0 - self._settings.validation_fraction))
+        return [(split, part.encode()) for split, part in (("train", text[:at]), ("validation", text[at:])) if part]
+
+    def finish(self) -> dict[str, Any]:
+        """Closes the files; what they hold."""
+        self._rejected.close()
+        return {"counts": dict(self._counts), "examples": self._examples, "read_bytes": self._read_bytes,
+                "shards": {split: shard.close() for split, shard in self._shards.items()}}
+
+
+class ShardWriter:
+    """Writes one shard with exactly ``rows_per_row_group`` rows in each row group but the last."""
+
+    def __init__(self, settings: PackSettings, path: Path) -> None:
+        self._path, self._rows = path, settings.rows_per_row_group
+        self._packer = WindowPacker(settings.sequence_length, settings.end_of_text_id)
+        self._file: Any = None
+        self._writer: pq.ParquetWriter | None = None
+        self._row_groups: list[int] = []
+        self._counts_V = np.zeros(settings.vocabulary_size, dtype=np.int64)
+
+    def add(self, tokens: np.ndarray) -> None:
+        """One text's tokens."""
+        self._packer.add(tokens)
+        while self._packer.full_windows >= self._rows:
+            self._write(self._packer.take(self._rows))
+
+    def close(self) -> dict[str, Any] | None:
+        """Writes what is left. The shard's facts, or None where it would hold no row."""
+        full = self._packer.take(self._packer.full_windows)
+        tail = self._packer.take_tail()
+        self._write(Windows(*(np.concatenate(pair) for pair in zip(full, tail, strict=True))))
+        if self._writer is None:
+            return None
+        self._writer.close()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        np.save(self._path.with_suffix(".npy"), self._counts_V, allow_pickle=False)
+        return {"row_groups": self._row_groups, "bytes": self._path.stat().st_size, "sha256": file_sha256(self._path),
+                "tokens": int(self._counts_V.sum())}
+
+    def _write(self, windows: Windows) -> None:
+        rows = len(windows.length_R)
+        if rows == 0:
+            return
+        if self._writer is None:
+            self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
+            self._writer = pq.ParquetWriter(self._file, SHARD_SCHEMA, compression=COMPRESSION, use_dictionary=False,
+                                            write_statistics=False)
+        width = windows.tokens_RT.shape[1]
+        offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
+        tokens = pa.ListArray.from_arrays(offsets, pa.array(windows.tokens_RT.ravel()))
+        self._writer.write_table(pa.Table.from_arrays([tokens, pa.array(windows.length_R)], schema=SHARD_SCHEMA), rows)
+        self._row_groups.append(rows)
+        self._counts_V += np.bincount(predicted_tokens(windows), minlength=len(self._counts_V))
+
+
+class RejectedWriter:
+    """Writes the refused records of a partition; makes no file where there are none."""
+
+    def __init__(self, settings: PackSettings, path: Path) -> None:
+        self._dataset, self._path = (settings.dataset_name, settings.dataset_version), path
+        self._rows: list[tuple[Any, ...]] = []
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, source: str, position: int, reason: str | None, detail: str | None, size: int) -> None:
+        self._rows.append((*self._dataset, source, position, reason, detail, size))
+        if len(self._rows) >= REJECTED_ROWS:
+            self._flush()
+
+    def close(self) -> None:
+        if self._rows:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(self._path, REJECTED_SCHEMA, compression=COMPRESSION)
+        columns = zip(*self._rows, strict=True)
+        self._writer.write_table(pa.Table.from_arrays(
+            [pa.array(values, type=field.type) for values, field in zip(columns, REJECTED_SCHEMA, strict=True)],
+            schema=REJECTED_SCHEMA))
+        self._rows = []
