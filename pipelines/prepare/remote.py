@@ -131,11 +131,11 @@ def read_key(index: int, url: str) -> str:
 
 def unreadable(place: str, path: str, error: BaseException) -> DataError:
     """A Spark error while reading, without its Java stack trace."""
-    return DataError(place, f"{path!r} cannot be read by Spark: {first_cause(error)}",
+    return DataError(place, f"{path!r} cannot be read by Spark: {java_cause(error)}",
                      "check the path, its format, and that this session can reach it")
 
 
-def first_cause(error: BaseException) -> str:
+def java_cause(error: BaseException) -> str:
     """The one line of a Java or Python trace that says most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("at ")]
     told = [line for line in lines if line.startswith("Caused by:") or "Error: " in line]

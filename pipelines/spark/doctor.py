@@ -28,7 +28,7 @@ from pipelines.config import Platform
 from pipelines.errors import ResourceError
 from pipelines.lake.paths import Lake
 from pipelines.spark.java import find_java
-from pipelines.spark.slots import known_slots
+from pipelines.spark.slots import Cluster, known_slots
 
 GIB = 1024**3
 LEAST_FREE_BYTES, GOOD_FREE_BYTES = GIB // 2, 5 * GIB
@@ -187,7 +187,7 @@ def check_storage(platform: Platform) -> Check:
 
 def check_memory(platform: Platform) -> Check:
     available = psutil.virtual_memory().available
-    if not _is_local(platform):
+    if not _cluster(platform).on_one_machine:
         return Check("memory", "OK", f"{available / GIB:.1f} GiB available to the driver; ranks run on the cluster")
     if platform.layout.automatic:
         return Check("memory", "OK", f"{available / GIB:.1f} GiB available; auto chooses a layout that fits")
@@ -200,16 +200,17 @@ def check_memory(platform: Platform) -> Check:
 
 
 def check_slots(platform: Platform) -> Check:
-    """Slots of ``local[N]`` and cores of the machine against the ranks; a cluster's are counted when a run starts."""
+    """The slots that the master promises, and this machine's cores, against the ranks; a cluster's slots are counted when a
+    run starts."""
     if platform.layout.automatic:
         room = known_slots(platform)
         return Check("slots", "OK", "auto: the layout is chosen when a run starts, from the cluster's slots" if room is None else
                      f"auto: a layout of at most {room} ranks will be chosen; --dry-run of a job shows which")
     ranks, cores = platform.layout.num_ranks, psutil.cpu_count() or 1
-    if not _is_local(platform):
+    cluster = _cluster(platform)
+    slots = cluster.promised_slots if cluster.on_one_machine else None
+    if slots is None:
         return Check("slots", "OK", f"{ranks} ranks; the cluster's slots are counted when a run starts")
-    in_brackets = re.match(r"local\[(\d+|\*)", platform.spark.master or "")
-    slots = 1 if in_brackets is None else cores if in_brackets[1] == "*" else int(in_brackets[1])
     if slots < ranks:
         return Check("slots", "FAIL", f"spark.master: {platform.spark.master} has {slots} slots for {ranks} ranks",
                      f"set spark.master to local[{ranks}] or more, or lower layout.num_replicas")
@@ -221,8 +222,9 @@ def check_slots(platform: Platform) -> Check:
     return Check("slots", "OK", said)
 
 
-def _is_local(platform: Platform) -> bool:
-    return (platform.spark.master or "").startswith("local")
+def _cluster(platform: Platform) -> Cluster:
+    """By the platform alone: what is asked is whether it fits, not what a session that is running has."""
+    return Cluster(platform.spark.master, platform.spark.conf)
 
 
 def _probe(code: str) -> tuple[Any, str]:

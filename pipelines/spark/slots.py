@@ -68,6 +68,11 @@ class Cluster:
         return _LOCAL.fullmatch(self.master or "") is not None
 
     @property
+    def on_one_machine(self) -> bool:
+        """Whether its ranks run on the driver's machine."""
+        return self.local or _LOCAL_CLUSTER.fullmatch(self.master or "") is not None
+
+    @property
     def promised_slots(self) -> int | None:
         """How many tasks will run at once when all executors are there; None where the settings do not say."""
         local, together = _LOCAL.fullmatch(self.master or ""), _LOCAL_CLUSTER.fullmatch(self.master or "")

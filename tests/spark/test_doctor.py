@@ -195,10 +195,12 @@ def test_more_ranks_than_memory_is_warned_of():
 @pytest.mark.parametrize(("master", "ranks", "threads", "status"), [
     ("local[4]", 2, 1, "OK"), ("local[*]", 2, 1, "OK"), ("local[1]", 2, 1, "FAIL"), ("local", 2, 1, "FAIL"),
     ("local[8]", 2, 8, "WARN"), ("spark://h:1", 99, 1, "OK"), (None, 99, 1, "OK"),
+    ("local-cluster[2,2,512]", 4, 1, "OK"), ("local-cluster[2,2,512]", 5, 1, "FAIL"),
 ])
 def test_fewer_slots_than_ranks_fails_and_fewer_cores_than_threads_is_warned_of(
         master: str | None, ranks: int, threads: int, status: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(doctor.psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(slots_module.os, "cpu_count", lambda: 4)
     layout = {"num_replicas": ranks, "threads_per_rank": threads}
     assert doctor.check_slots(platform(spark={"master": master}, layout=layout)).status == status
 

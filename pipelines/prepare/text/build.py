@@ -37,7 +37,7 @@ from pipelines.prepare.inputs import is_url
 from pipelines.prepare.local import local_documents
 from pipelines.prepare.local_copies import COPIES, compressed, with_copies
 from pipelines.prepare.publish import publish_rejected
-from pipelines.prepare.remote import first_cause, refuse_changed, remote_documents, unreadable, with_lost_lines
+from pipelines.prepare.remote import java_cause, refuse_changed, remote_documents, unreadable, with_lost_lines
 from pipelines.prepare.text.bigram import bigram_baseline
 from pipelines.prepare.text.encoders import EncoderKind
 from pipelines.prepare.text.learning import Inputs, make_tokenizer
@@ -269,4 +269,4 @@ def _spark_errors(prepare: Prepare) -> Iterator[None]:
         urls = ", ".join(source.path for source in prepare.inputs if is_url(source.path))
         if urls and "PythonException" not in str(error):
             raise unreadable("prepare.inputs", urls, error) from None
-        raise SparkringError("prepare", f"the Spark job failed: {first_cause(error)}", "see Spark's own log") from error
+        raise SparkringError("prepare", f"the Spark job failed: {java_cause(error)}", "see Spark's own log") from error
