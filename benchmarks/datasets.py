@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models
 
-from pipelines.lake.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.schemas import SHARD_SCHEMA
 
 
 def publish_random(folder: Path, *, rows: int, sequence_length: int, vocabulary_size: int, rows_per_shard: int,

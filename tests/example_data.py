@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.config import Config, Recipe
-from pipelines.lake.manifest import SHARD_SCHEMA, TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
 from pipelines.lake.paths import Lake, RunFolder
+from pipelines.lake.schemas import SHARD_SCHEMA
 from pipelines.launch.identity import default_run_id
 from pipelines.models.facts import model_facts
 from pipelines.plan.run_plan import plan_run

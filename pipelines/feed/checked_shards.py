@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, RankFailedError, ResourceError, SparkringError
-from pipelines.lake.manifest import SHARD_SCHEMA, Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import Shard, file_sha256, row_group_runs
+from pipelines.lake.schemas import SHARD_SCHEMA
 
 COLUMNS: list[str] = SHARD_SCHEMA.names
 REMEDY = "restore the file, or delete the dataset version and prepare again"

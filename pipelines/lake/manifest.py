@@ -24,8 +24,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-
 from pipelines.errors import DataError
 from pipelines.lake.store import write_file
 
@@ -33,8 +31,6 @@ MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 FORMAT_VERSION = 1
 SMALL_FILE_BYTES = 1024**2
-SHARD_SCHEMA = pa.schema([pa.field("tokens", pa.list_(pa.int32()), nullable=False),
-                          pa.field("length", pa.int32(), nullable=False)])
 
 
 class RowGroupRun(NamedTuple):

@@ -22,7 +22,6 @@ from pipelines.errors import ConfigError, SparkringError
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 WEIGHTS_NAME = "model.safetensors"  # of an exported model
-TABLE_NAMES = ("runs", "steps", "rank_steps", "evaluations", "datasets", "rejected")
 
 
 def is_run_id(name: str) -> bool:

@@ -1,8 +1,8 @@
-"""Columns of the published tables: the contract with everyone who queries them.
+"""Columns of the published tables and of a shard, each written here and nowhere else: the contract with their readers.
 
-Runs on: driver and executors.
+Runs on: driver, executors and ranks.
 Takes:   nothing.
-Gives:   Spark DDL by table name. Units are suffixes; ``time`` columns are UTC timestamps.
+Gives:   Spark DDL by table name, and the Arrow schema that it says. Units are suffixes; ``time`` columns are UTC timestamps.
 
     runs         one row per run
     steps        one row per run and step: the whole job's figures
@@ -14,6 +14,8 @@ Gives:   Spark DDL by table name. Units are suffixes; ``time`` columns are UTC t
 """
 
 from __future__ import annotations
+
+import pyarrow as pa
 
 TABLE_DDL: dict[str, str] = {
     "runs": (
@@ -41,3 +43,14 @@ TABLE_DDL: dict[str, str] = {
         "dataset_name STRING, dataset_version STRING, source STRING, position BIGINT, reason STRING, detail STRING, "
         "bytes BIGINT"),
 }
+TABLE_NAMES = tuple(TABLE_DDL)
+SHARD_SCHEMA = pa.schema([pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+                          pa.field("length", pa.int32(), nullable=False)])
+_ARROW_TYPES = {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
+                "TIMESTAMP": pa.timestamp("us", tz="UTC"), "ARRAY<STRING>": pa.list_(pa.string())}
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """The table's columns, as its DDL says."""
+    columns = (column.split(" ") for column in TABLE_DDL[table].split(", "))
+    return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns])

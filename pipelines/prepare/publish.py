@@ -21,17 +21,10 @@ import pyarrow.parquet as pq
 from pipelines.errors import AlreadyRunningError, DataError
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
+from pipelines.lake.schemas import arrow_schema
 from pipelines.lake.store import TEMPORARY_PREFIX, storage_errors, temporary_beside
-from pipelines.prepare.text.partition import REJECTED_SCHEMA
 
 LOCK_PREFIX = ".lock-"
-DATASETS_SCHEMA = pa.schema([
-    ("dataset_name", pa.string()), ("dataset_version", pa.string()), ("created", pa.timestamp("us", tz="UTC")),
-    ("sequence_length", pa.int32()), ("vocabulary_size", pa.int32()), ("train_rows", pa.int64()),
-    ("validation_rows", pa.int64()), ("train_tokens", pa.int64()), ("validation_tokens", pa.int64()),
-    ("input_records", pa.int64()), ("rejected_records", pa.int64()), ("documents", pa.int64()), ("shards", pa.int32()),
-    ("bytes", pa.int64()), ("uniform_loss", pa.float64()), ("unigram_loss", pa.float64()),
-    ("input_fingerprint", pa.string()), ("recipe_hash", pa.string()), ("path", pa.string())])
 
 
 @contextmanager
@@ -112,8 +105,9 @@ def published(lake: Lake, name: str, version: str) -> Manifest | None:
 def publish_rejected(parts: list[Path], lake: Lake, name: str, version: str) -> None:
     """One file in table ``rejected`` from the parts, in order; replaces the one of an earlier try."""
     target = lake.table("rejected") / f"{name}-{version}.parquet"
-    with _table_file(target) as temporary, pq.ParquetWriter(temporary, REJECTED_SCHEMA, compression="zstd") as writer:
-        writer.write_table(REJECTED_SCHEMA.empty_table())  # a table without rows still has its columns
+    schema = arrow_schema("rejected")
+    with _table_file(target) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        writer.write_table(schema.empty_table())  # a table without rows still has its columns
         for part in parts:
             for batch in pq.ParquetFile(part).iter_batches():
                 writer.write_batch(batch)
@@ -142,7 +136,7 @@ def publish_dataset_row(manifest: Manifest, lake: Lake) -> None:
         "uniform_loss": manifest.baselines["uniform"], "unigram_loss": manifest.baselines["unigram"],
         "input_fingerprint": manifest.input_fingerprint, "recipe_hash": manifest.recipe_hash, "path": str(folder)}
     with _table_file(target) as temporary:
-        pq.write_table(pa.Table.from_pylist([row], schema=DATASETS_SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist([row], schema=arrow_schema("datasets")), temporary)
 
 
 @contextmanager

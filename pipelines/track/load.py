@@ -22,11 +22,11 @@ from pipelines.errors import AlreadyRunningError, DataError
 from pipelines.lake.claims import claimed
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.runs import RunState, current_state
+from pipelines.lake.schemas import arrow_schema
 from pipelines.track.figures import StepFigures, evaluations_in_order
 from pipelines.track.parts import (
     Part,
     append_rows,
-    arrow_schema,
     ensure_columns,
     open_part_path,
     part_paths,

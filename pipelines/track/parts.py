@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
 from pipelines.lake.paths import Lake
-from pipelines.lake.schemas import TABLE_DDL
+from pipelines.lake.schemas import arrow_schema
 from pipelines.lake.store import TEMPORARY_PREFIX, write_file
 
 Cursor = dict[str, int]  # bytes taken in, by the name of the record file
@@ -34,14 +34,6 @@ PART_ROWS = 50_000  # a part with more is not added to any longer: every load wr
 PART_ROW_GROUPS = 256  # one per load: at a load every 5 s a new part after 21 minutes
 COLUMNS_FILE = "00-columns.parquet"  # no rows: a table without runs has its columns
 _CURSOR_KEY = b"sparkring.cursor"
-_ARROW_TYPES = {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
-                "TIMESTAMP": pa.timestamp("us", tz="UTC"), "ARRAY<STRING>": pa.list_(pa.string())}
-
-
-def arrow_schema(table: str) -> pa.Schema:
-    """The table's columns, as its DDL says."""
-    columns = (column.split(" ") for column in TABLE_DDL[table].split(", "))
-    return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import DataError
-from pipelines.track.parts import arrow_schema
+from pipelines.lake.schemas import arrow_schema
 
 Row = dict[str, Any]
 RECORD_KIND = {"steps": "step", "rank_steps": "step", "evaluations": "evaluation"}

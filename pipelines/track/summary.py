@@ -15,8 +15,9 @@ from typing import Any
 
 from pipelines.errors import DataError
 from pipelines.lake.manifest import Manifest
-from pipelines.lake.paths import TABLE_NAMES, Lake, is_run_id
+from pipelines.lake.paths import Lake, is_run_id
 from pipelines.lake.runs import RunState, current_state
+from pipelines.lake.schemas import TABLE_NAMES
 from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
 from pipelines.track.record_rows import last_sample
 from pipelines.track.settings import run_settings

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pyspark.sql import SparkSession
 
-from pipelines.lake.paths import TABLE_NAMES, Lake
+from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import TABLE_DDL
 
 
@@ -18,10 +18,10 @@ def register_tables(spark: SparkSession, lake: Lake) -> None:
 
     A view over files is its text, so each query lists the folder again: rows loaded meanwhile are in the next query.
     """
-    for name in TABLE_NAMES:
+    for name, ddl in TABLE_DDL.items():
         folder = lake.table(name)
         if any(folder.glob("[!._]*.parquet")):
             path = str(folder).replace("`", "``")
             spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {name} AS SELECT * FROM parquet.`{path}`")  # noqa: S608
         else:
-            spark.createDataFrame([], TABLE_DDL[name]).createOrReplaceTempView(name)
+            spark.createDataFrame([], ddl).createOrReplaceTempView(name)

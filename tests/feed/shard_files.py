@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.lake.manifest import SHARD_SCHEMA, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.schemas import SHARD_SCHEMA
 
 SEQUENCE_LENGTH = 6
 END_OF_TEXT = 999_999

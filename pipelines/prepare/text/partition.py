@@ -24,7 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 
-from pipelines.lake.manifest import SHARD_SCHEMA, file_sha256
+from pipelines.lake.manifest import file_sha256
+from pipelines.lake.schemas import SHARD_SCHEMA, arrow_schema
 from pipelines.prepare.remote import READ, read_key
 from pipelines.prepare.text.documents import COPY, FAULT
 from pipelines.prepare.text.encoders import Encoder, EncoderKind, load_encoder
@@ -33,9 +34,7 @@ from pipelines.prepare.workers import lighten_worker
 
 SPLITS = ("train", "validation")
 OUTCOME_DDL = "outcome STRING"
-REJECTED_SCHEMA = pa.schema([("dataset_name", pa.string()), ("dataset_version", pa.string()), ("source", pa.string()),
-                             ("position", pa.int64()), ("reason", pa.string()), ("detail", pa.string()),
-                             ("bytes", pa.int64())])
+REJECTED_SCHEMA = arrow_schema("rejected")
 REJECTED_ROWS = 8192  # held in memory before they are written
 COMPRESSION = "zstd"
 
