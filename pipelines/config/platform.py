@@ -97,12 +97,6 @@ class Layout(Section):
     def num_ranks(self) -> int:
         return self.num_replicas * self.num_segments
 
-    @property
-    def num_parts(self) -> int:
-        """Into how many consecutive parts one copy of the model is cut."""
-        several = self.schedule in ("interleaved_1f1b", "zero_bubble")
-        return self.num_segments * (self.parts_per_rank if several and self.num_segments > 1 else 1)
-
 
 class Reader(Section):
     """How shards are read. Both kinds give identical samples in identical order."""

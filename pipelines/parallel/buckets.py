@@ -1,21 +1,19 @@
-"""Gradients summed over the replicas in flat buckets, and the few numbers of a step that all ranks must know.
+"""Gradients summed over the replicas in flat buckets.
 
 Runs on: ranks.
 Takes:   the parameters of this rank, in the order in which backward makes their gradients.
 Gives:   ``GradientAverage``: every bucket's sum, started as soon as its gradients are whole and finished late;
-         ``squared_norm`` of gradients; ``StepFacts`` of the whole job.
+         ``squared_norm`` of gradients.
 
 Buckets are filled in the order in which backward makes the gradients. Backward writes gradients of its own that are
 copied into the bucket once: adding into a zeroed bucket passes over the memory twice more (2.5 % of a step of a 6 M GPT
-on one core). Weighting is exact: ranks sum losses and count tokens; the division by the global number of tokens comes
-last, so a padded or short sample shifts no weight to its neighbours.
+on one core).
 
 Source: Li et al. 2020 (PyTorch DDP: gradient buckets); Sergeev & Del Balso 2018 (Horovod).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -23,8 +21,6 @@ from torch import Tensor, nn
 
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.parallel.ring import WIRE_DTYPES, Ring
-from pipelines.parallel.steps import Totals
-from pipelines.plan.places import Place
 
 NORM_ROW = 1024  # values whose squares are added in their own precision
 
@@ -138,16 +134,10 @@ class GradientAverage:
         for parameter in self._trained:
             gradient_of(parameter)
 
-    def gradients(self) -> list[Tensor]:
-        """All gradients in as few tensors as there are: the buckets, or with one replica the parameters' own."""
-        if self.buckets:
-            return [bucket.flat for bucket in self.buckets]
-        return [gradient_of(parameter) for parameter in self._trained]
-
     def scale(self, factor: float) -> None:
-        """Multiplies every gradient, in place."""
+        """Multiplies every gradient, in place: the buckets, or with one replica the parameters' own."""
         if factor != 1.0:
-            for gradient in self.gradients():
+            for gradient in [bucket.flat for bucket in self.buckets] or map(gradient_of, self._trained):
                 gradient.mul_(factor)
 
 
@@ -168,36 +158,3 @@ def squared_norm(gradients: Iterable[Tensor]) -> Tensor:
         if in_rows < len(flat):
             norms.append(torch.linalg.vector_norm(flat[in_rows:], dtype=dtype).view(1))
     return torch.cat(norms).double().square().sum() if norms else torch.zeros((), dtype=torch.float64)
-
-
-class StepFacts:
-    """The numbers of a step that all ranks must know, as one small tensor to be summed over them, in float64."""
-
-    def __init__(self, place: Place, own: Totals, *, disagreement: int = 0) -> None:
-        """
-        Args:
-            own: of the loss that this rank computed.
-            disagreement: adds up to 0 over the ranks of a replica that saw the same samples.
-        """
-        finite = math.isfinite(own.loss)
-        # the last slots are the ranks': they tell everybody who met a loss that is not finite
-        self.values = torch.zeros(5 + place.num_ranks, dtype=torch.float64)
-        self.values[:4] = torch.tensor([own.loss if finite else 0.0, own.tokens, own.samples, disagreement],
-                                       dtype=torch.float64)
-        self.values[5 + place.rank] = 0.0 if finite else 1.0
-
-    def add_squared_norm(self, share: Tensor) -> None:
-        """This segment's share of the whole gradient's squared norm; before the sum over the segments."""
-        self.values[4] += share.cpu()
-
-    def read(self) -> None:
-        """Takes the numbers out, once they are summed over all ranks."""
-        self.loss_sum, tokens, samples, disagreement, self.squared_norm = self.values[:5].tolist()
-        self.tokens, self.samples, self.disagreement = int(tokens), int(samples), int(disagreement)
-        bad_ranks = self.values[5:].nonzero().flatten().tolist()
-        self.first_bad_rank: int | None = bad_ranks[0] if bad_ranks else None
-
-    @property
-    def loss(self) -> float:
-        """Mean over the global batch's tokens."""
-        return self.loss_sum / max(self.tokens, 1)

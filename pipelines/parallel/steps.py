@@ -1,20 +1,17 @@
-"""What a training step takes and gives, the same for every way of parallelism.
+"""What a training step takes and gives, the same for every replica and agreement.
 
 Runs on: ranks.
-Takes:   this replica's micro-batches.
-Gives:   ``StepOutcome``; ``Strategy``, which ``data_parallel`` and ``layer_split`` are.
+Takes:   tensors and figures.
+Gives:   ``MicroBatch``, ``Totals``, ``StepOutcome``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
-
-from pipelines.models.layered import LayeredModel
 
 MicroBatch = tuple[Tensor, Tensor, Tensor]  # (tokens_BT1, lengths_B, weights_B) on the training device
 
@@ -56,6 +53,9 @@ class Totals:
     tokens: int
     samples: int
 
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(self.loss + other.loss, self.tokens + other.tokens, self.samples + other.samples)
+
     def added_up(self, *sums: Callable[[Tensor], object]) -> Totals:
         """After sums over ranks, each in place; in float64, so that the order of additions does not show."""
         values = torch.tensor([self.loss, self.tokens, self.samples], dtype=torch.float64)
@@ -63,38 +63,3 @@ class Totals:
             sum_over_ranks(values)
         loss, tokens, samples = values.tolist()
         return Totals(loss, int(tokens), int(samples))
-
-
-class Strategy(Protocol):
-    """How steps are computed over the ranks."""
-
-    @property
-    def optimized(self) -> torch.nn.Module:
-        """What this rank's optimizer updates."""
-
-    def run_step(self, micro_batches: list[MicroBatch]) -> StepOutcome:
-        """Forward and backward over the micro-batches; afterwards every ``grad`` holds the global sum.
-
-        ``micro_batches`` is empty on a rank that needs neither tokens nor targets.
-        """
-
-    def scale_gradients(self, factor: float) -> None:
-        """Turns the summed gradients into the mean's, times ``factor`` (the clipping); once per step."""
-
-    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
-        """Forward only, in evaluation mode; the totals of all ranks together.
-
-        ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.
-        """
-
-    def whole_state(self) -> Iterator[tuple[str, Tensor]]:
-        """On rank 0, every parameter of the model on the CPU, one at a time, in the model's order; elsewhere nothing.
-
-        Every rank of the first replica has to run through it at the same time.
-        """
-
-
-def state_of(model: LayeredModel) -> Iterator[tuple[str, Tensor]]:
-    """A whole model's parameters, each tied one once."""
-    for name, value in model.unique_state().items():
-        yield name, value.cpu()

@@ -18,9 +18,9 @@ from pipelines.config.platform import AUTO, Layout
 from pipelines.config.recipe import Recipe
 from pipelines.errors import ConfigError, ResourceError, SparkringError
 from pipelines.feed.lanes import steps_per_epoch
-from pipelines.plan.memory import FeedFacts, Way, rank_bytes
+from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.model_facts import FLOAT_BYTES, ModelFacts
-from pipelines.plan.split_plan import cut_by_cost
+from pipelines.plan.split_plan import SplitPlan, cut_by_cost, num_parts
 
 RANK_FLOPS = 40e9  # of one rank on one core; only the ratios of predicted times mean something
 WIRE_BYTES_PER_S = 1.25e9  # 10 Gbit/s Ethernet
@@ -98,19 +98,19 @@ def _candidate(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: Layou
     tried = []
     for size in sizes:
         at = layout.model_copy(update={"num_replicas": replicas, "num_segments": segments, "micro_batch_samples": size})
-        way = planned_way(facts, recipe, at)
-        tried.append((at, way, max(rank_bytes(facts, feed, way)), bubble(way)))
-    quiet = [each for each in tried if each[3] <= layout.max_bubble and schedule_accepts(each[1])] or tried[-1:]
-    at, way, needed, waiting = next((each for each in quiet if each[2] <= memory_bytes), quiet[-1])
+        split = planned_split(facts, recipe, at)
+        tried.append((at, split, max(rank_bytes(facts, feed, split)), split.bubble))
+    quiet = [each for each in tried if each[3] <= layout.max_bubble and each[1].accepted] or tried[-1:]
+    at, split, needed, waiting = next((each for each in quiet if each[2] <= memory_bytes), quiet[-1])
     verdict = ""
     if needed > memory_bytes:
         verdict = f"needs {_gib(needed)} of {_gib(memory_bytes)}"
-    elif not schedule_accepts(way):
-        verdict = f"{way.micro_batches} micro-batches do not suit the schedule {way.schedule}"
+    elif not split.accepted:
+        verdict = f"{split.micro_batches} micro-batches do not suit the schedule {split.schedule}"
     elif waiting > layout.max_bubble:
         verdict = f"bubble above {layout.max_bubble:.0%}"
-    step_s = predicted_step_s(facts, recipe, way)
-    return Candidate(at, needed, waiting, wire_bytes(facts, recipe, way), step_s, step_s * planned_steps(recipe, feed.rows),
+    step_s = predicted_step_s(facts, recipe, split)
+    return Candidate(at, needed, waiting, wire_bytes(facts, recipe, split), step_s, step_s * planned_steps(recipe, feed.rows),
                      verdict)
 
 
@@ -120,58 +120,35 @@ def planned_steps(recipe: Recipe, num_rows: int) -> int:
     return recipe.train.steps or (recipe.train.epochs or 1) * per_epoch
 
 
-def planned_way(facts: ModelFacts, recipe: Recipe, layout: Layout) -> Way:
+def planned_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> SplitPlan:
     """How the layout would run; cut by the layers' counted work where the costs are not measured yet."""
-    share = recipe.train.global_batch_samples // layout.num_replicas
     if layout.num_segments == 1:
         counts: tuple[int, ...] = (len(facts.layers),)
     elif isinstance(layout.cut, tuple):
         counts = layout.cut
     else:
         by = [float(layer.parameters) if layout.cut == "parameters" else layer.flops_per_sample for layer in facts.layers]
-        counts = tuple(cut_by_cost(by, min(layout.num_parts, len(by))))
-    return Way(layout.num_replicas, layout.num_segments, layout.schedule, counts,
-               -(-share // layout.micro_batch_samples), min(layout.micro_batch_samples, share))
+        counts = tuple(cut_by_cost(by, min(num_parts(layout), len(by))))
+    return SplitPlan.of(layout, counts, recipe.train.global_batch_samples)
 
 
-def bubble(way: Way) -> float:
-    """Share of a step that a rank waits: (p - 1) / (m + p - 1); with v parts per rank, (p - 1) / (v m + p - 1)."""
-    waiting = way.num_segments - 1
-    return waiting / (way.micro_batches * (len(way.counts) // way.num_segments) + waiting) if waiting else 0.0
-
-
-def wire_bytes(facts: ModelFacts, recipe: Recipe, way: Way) -> int:
+def wire_bytes(facts: ModelFacts, recipe: Recipe, split: SplitPlan) -> int:
     """Bytes that one rank sends in a step: its share of the gradients' ring, activations and their gradients."""
-    gradients = FLOAT_BYTES * facts.parameters // way.num_segments
-    ring = 2 * (way.num_replicas - 1) * gradients // way.num_replicas
+    gradients = FLOAT_BYTES * facts.parameters // split.num_segments
+    ring = 2 * (split.num_replicas - 1) * gradients // split.num_replicas
     crossing = 0
-    if way.num_segments > 1:
-        ends, at = [], 0
-        for count in way.counts[:-1]:
-            at += count
-            ends.append(facts.layers[at - 1].output_bytes_per_sample)
-        crossing = 2 * sum(ends) * way.micro_batches * way.micro_batch_samples // way.num_segments
+    if split.num_segments > 1:
+        ends = sum(facts.layers[part.stop - 1].output_bytes_per_sample for part in split.ranges[:-1])
+        crossing = 2 * ends * split.micro_batches * split.micro_batch_samples // split.num_segments
     return ring + crossing
 
 
-def predicted_step_s(facts: ModelFacts, recipe: Recipe, way: Way) -> float:
+def predicted_step_s(facts: ModelFacts, recipe: Recipe, split: SplitPlan) -> float:
     """Compute of the slowest part, stretched by the bubble, and what is sent."""
-    at, costs = 0, []
-    for count in way.counts:
-        costs.append(sum(layer.flops_per_sample for layer in facts.layers[at : at + count]))
-        at += count
-    per_segment = [sum(costs[segment :: way.num_segments]) for segment in range(way.num_segments)]
-    compute = max(per_segment) * way.micro_batches * way.micro_batch_samples / RANK_FLOPS
-    return compute / (1.0 - bubble(way)) + wire_bytes(facts, recipe, way) / WIRE_BYTES_PER_S
-
-
-def schedule_accepts(way: Way) -> bool:
-    """What torch's schedules ask for: 1f1b as many micro-batches as segments; those of several parts whole rounds."""
-    if way.num_segments == 1 or way.schedule == "gpipe":
-        return True
-    if way.schedule == "1f1b":
-        return way.micro_batches >= way.num_segments
-    return way.micro_batches % max(1, way.micro_batches // way.num_segments) == 0
+    costs = [sum(facts.layers[i].flops_per_sample for i in part) for part in split.ranges]
+    per_segment = [sum(costs[segment :: split.num_segments]) for segment in range(split.num_segments)]
+    compute = max(per_segment) * split.micro_batches * split.micro_batch_samples / RANK_FLOPS
+    return compute / (1.0 - split.bubble) + wire_bytes(facts, recipe, split) / WIRE_BYTES_PER_S
 
 
 def check_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> None:
@@ -179,25 +156,25 @@ def check_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> None:
     if layout.num_segments == 1:
         return
     faults = []
-    num_layers, num_parts = len(facts.layers), layout.num_parts
-    if num_parts > num_layers:
-        parts = f"{layout.num_segments} segments" if num_parts == layout.num_segments else (
+    num_layers, needed = len(facts.layers), num_parts(layout)
+    if needed > num_layers:
+        parts = f"{layout.num_segments} segments" if needed == layout.num_segments else (
             f"{layout.num_segments} segments of {layout.parts_per_rank} parts")
-        most = max(1, num_layers // (num_parts // layout.num_segments))
-        faults.append(SparkringError("layout.num_segments", f"{parts} need {num_parts} layers, the model has {num_layers} "
+        most = max(1, num_layers // (needed // layout.num_segments))
+        faults.append(SparkringError("layout.num_segments", f"{parts} need {needed} layers, the model has {num_layers} "
                                      f"({_names(facts)})", f"use at most {most}"))
-    elif isinstance(layout.cut, tuple) and (len(layout.cut) != num_parts or sum(layout.cut) != num_layers):
-        faults.append(SparkringError("layout.cut", f"{list(layout.cut)} is not {num_parts} counts that add up to {num_layers} "
-                                     f"layers ({_names(facts)})", f"for example {cut_by_cost([1.0] * num_layers, num_parts)}"))
+    elif isinstance(layout.cut, tuple) and (len(layout.cut) != needed or sum(layout.cut) != num_layers):
+        faults.append(SparkringError("layout.cut", f"{list(layout.cut)} is not {needed} counts that add up to {num_layers} "
+                                     f"layers ({_names(facts)})", f"for example {cut_by_cost([1.0] * num_layers, needed)}"))
     if facts.unsplittable:
         faults.append(SparkringError("layout.num_segments", f"{layout.num_segments}: {facts.unsplittable}"))
-    if not faults and not schedule_accepts(way := planned_way(facts, recipe, layout)):
+    if not faults and not (split := planned_split(facts, recipe, layout)).accepted:
         share = recipe.train.global_batch_samples // layout.num_replicas
-        good = [size for size in range(1, share + 1) if schedule_accepts(
-            planned_way(facts, recipe, layout.model_copy(update={"micro_batch_samples": size})))]
+        good = [size for size in range(1, share + 1)
+                if planned_split(facts, recipe, layout.model_copy(update={"micro_batch_samples": size})).accepted]
         faults.append(SparkringError(
-            "layout.micro_batch_samples", f"{layout.micro_batch_samples} makes {way.micro_batches} micro-batches of a replica's "
-            f"{share} samples, which the schedule {layout.schedule} cannot run over {layout.num_segments} segments",
+            "layout.micro_batch_samples", f"{layout.micro_batch_samples} makes {split.micro_batches} micro-batches of a "
+            f"replica's {share} samples, which the schedule {layout.schedule} cannot run over {layout.num_segments} segments",
             f"use {_some(good)}" if good else "use the schedule gpipe, or a larger train.global_batch_samples"))
     if faults:
         raise ConfigError(faults)

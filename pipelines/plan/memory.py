@@ -7,7 +7,6 @@ Gives:   bytes at the peak of each segment's rank; tests hold them within 25 % o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,22 +17,10 @@ from pipelines.feed.lanes import LaneOrder
 from pipelines.feed.read_ahead import StepRing, feed_bytes
 from pipelines.lake.manifest import Manifest
 from pipelines.plan.model_facts import FLOAT_BYTES, ModelFacts
-from pipelines.plan.split_plan import part_ranges
+from pipelines.plan.split_plan import SplitPlan
 
 PROCESS_BYTES = 360 * 1024**2  # Python, torch, Horovod and the reader, before a model is there
 WEIGHTS_GRADIENTS_MOMENTS = 4  # float32 values per parameter: itself, its gradient, AdamW's two moments
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a model is run over the ranks of one replica."""
-
-    num_replicas: int
-    num_segments: int
-    schedule: str
-    counts: tuple[int, ...]  # layers of each part; one part: not split
-    micro_batches: int  # of a step, on one replica
-    micro_batch_samples: int
 
 
 @dataclass(frozen=True)
@@ -61,51 +48,39 @@ class FeedFacts:
                           self.largest_row_group_rows * self.row_bytes, self.read_ahead_bytes)
 
 
-def rank_bytes(facts: ModelFacts, feed: FeedFacts, way: Way) -> list[int]:
+def rank_bytes(facts: ModelFacts, feed: FeedFacts, split: SplitPlan) -> list[int]:
     """Peak bytes of the rank of each segment. The first and the last one have a feed: inputs here, targets there."""
-    ranges = part_ranges(way.counts)
-    held = feed.held_bytes(way.micro_batches * way.micro_batch_samples)
-    return [PROCESS_BYTES + (held if segment in (0, way.num_segments - 1) else 0)
-            + _model_bytes(facts, way, [ranges[i] for i in range(segment, len(ranges), way.num_segments)])
-            + _activation_bytes(facts, way, segment, [ranges[i] for i in range(segment, len(ranges), way.num_segments)])
-            for segment in range(way.num_segments)]
+    held = feed.held_bytes(split.micro_batches * split.micro_batch_samples)
+    return [PROCESS_BYTES + (held if segment in (0, split.num_segments - 1) else 0)
+            + _model_bytes(facts, split, segment) + _activation_bytes(facts, split, segment)
+            for segment in range(split.num_segments)]
 
 
-def _model_bytes(facts: ModelFacts, way: Way, parts: Sequence[range]) -> int:
-    layers = [facts.layers[i] for part in parts for i in part]
-    split = way.num_segments > 1
-    held = sum(layer.parameters + (layer.tied_parameters if split else 0) for layer in layers)
-    copies = WEIGHTS_GRADIENTS_MOMENTS + (1 if way.num_replicas > 1 else 0)  # buckets, while backward still writes
-    if not split:
+def _model_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:
+    layers = [facts.layers[i] for part in split.parts_of(segment) for i in split.ranges[part]]
+    parted = split.num_segments > 1
+    held = sum(layer.parameters + (layer.tied_parameters if parted else 0) for layer in layers)
+    copies = WEIGHTS_GRADIENTS_MOMENTS + (1 if split.num_replicas > 1 else 0)  # buckets, while backward still writes
+    if not parted:
         return FLOAT_BYTES * copies * held
     # before it has its own layers a rank has either the whole model's weights, or one layer after the other, being measured
     before = facts.parameters + held if not facts.sketched else 2 * max(layer.parameters for layer in facts.layers)
     return FLOAT_BYTES * max(copies * held, before)
 
 
-def _activation_bytes(facts: ModelFacts, way: Way, segment: int, parts: Sequence[range]) -> int:
+def _activation_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:
+    parts = [split.ranges[part] for part in split.parts_of(segment)]
     saved = sum(facts.layers[i].saved_bytes_per_sample for part in parts for i in part)
-    in_flight = min(way.micro_batches, forwards_in_flight(way, segment))
+    in_flight = split.forwards_in_flight(segment)
     last = len(facts.layers) - 1
     output_bytes = facts.layers[last].output_bytes_per_sample
     if any(part.stop - 1 == last for part in parts):  # the loss: its gradient twice; stages hold on to the outputs
-        saved_once = 2 * output_bytes + (in_flight * output_bytes if way.num_segments > 1 else 0)
+        saved_once = 2 * output_bytes + (in_flight * output_bytes if split.num_segments > 1 else 0)
     else:
         saved_once = 0
     travelling = 0
-    if way.num_segments > 1:  # buffers for every micro-batch: activations in, gradients back
+    if split.num_segments > 1:  # buffers for every micro-batch: activations in, gradients back
         travelling = sum((facts.layers[part.start - 1].output_bytes_per_sample if part.start else 0)
                          + (facts.layers[part.stop - 1].output_bytes_per_sample if part.stop - 1 < last else 0)
-                         for part in parts) * way.micro_batches
-    return way.micro_batch_samples * (saved * in_flight + saved_once + travelling)
-
-
-def forwards_in_flight(way: Way, segment: int) -> int:
-    """Micro-batches whose activations a rank holds at once, at most, counted over all of its parts."""
-    if way.num_segments == 1:
-        return 1
-    if way.schedule == "gpipe":
-        return way.micro_batches
-    if way.schedule == "1f1b":
-        return way.num_segments - segment
-    return 2 * way.num_segments  # interleaved: of each part, about
+                         for part in parts) * split.micro_batches
+    return split.micro_batch_samples * (saved * in_flight + saved_once + travelling)

@@ -18,7 +18,7 @@ from pipelines.feed.lanes import steps_per_epoch
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import write_file
-from pipelines.plan.layout import check_split, planned_steps, planned_way, predicted_step_s
+from pipelines.plan.layout import check_split, planned_split, planned_steps, predicted_step_s
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.model_facts import ModelFacts
 
@@ -66,14 +66,14 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
         raise ConfigError(SparkringError("train.epochs", f"{recipe.train.epochs:,} epochs of {per_epoch:,} steps are more than "
                                          f"the {MOST_COUNTED:,} steps that the tables count", "train fewer epochs"))
     check_split(facts, recipe, layout)
-    way = planned_way(facts, recipe, layout)
-    step_s = predicted_step_s(facts, recipe, way)
+    split = planned_split(facts, recipe, layout)
+    step_s = predicted_step_s(facts, recipe, split)
     feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, config.platform.reader, manifest)
     return RunPlan(
         run_id=run_id, dataset=str(dataset), models=str(lake.model(run_id, "last").parent), profiles=str(lake.profiles()),
         steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, tokens_per_step=recipe.train.global_batch_samples * manifest.sequence_length,
-        model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, way)),
+        model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, split)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))
 
 

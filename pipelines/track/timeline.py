@@ -13,6 +13,7 @@ from typing import Any
 
 from pipelines.lake.paths import RunFolder
 from pipelines.lake.runs import RunState
+from pipelines.plan.split_plan import bubble_share
 from pipelines.track.record_rows import record_files
 
 KINDS = ("forward", "loss", "backward", "weights")
@@ -21,8 +22,7 @@ KINDS = ("forward", "loss", "backward", "weights")
 def pipeline_of(run: RunFolder, state: RunState) -> dict[str, Any] | None:
     """The timeline of the first replica, and its bubble: the share of its ranks' time in which they computed nothing.
 
-    The theoretical bubble of p segments, m micro-batches and v parts per rank is (p - 1) / (v m + p - 1). Source:
-    Narayanan et al. 2021.
+    What a schedule cannot do without is ``bubble_theoretical``.
     """
     if state.num_segments < 2:
         return None
@@ -67,8 +67,7 @@ def _summary(records: list[dict[str, dict[str, Any]]], num_segments: int) -> dic
     first, last = min(one["begin_s"] for one in work), max(one["end_s"] for one in work)
     busy = sum(one["end_s"] - one["begin_s"] for one in work)
     micro_batches = 1 + max(one["micro_batch"] for one in work)
-    waiting = num_segments - 1
     return {"step": records[0]["timeline"]["step"], "schedule": schedule, "parts": parts, "micro_batches": micro_batches,
             "seconds": last - first, "bubble": 1.0 - busy / (num_segments * (last - first)),
-            "bubble_theoretical": waiting / (micro_batches * (len(parts) // num_segments) + waiting),
+            "bubble_theoretical": bubble_share(num_segments, len(parts) // num_segments, micro_batches),
             "segments": segments}

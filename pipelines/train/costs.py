@@ -20,16 +20,16 @@ from torch import Tensor
 from pipelines.config.platform import Layout
 from pipelines.lake.store import write_file
 from pipelines.models.layered import LayeredModel, runnable
-from pipelines.parallel.replica.split import SplitLoss
+from pipelines.parallel.replica.replica import Loss
 from pipelines.parallel.ring import Ring
 from pipelines.parallel.segments import SegmentGroup
 from pipelines.parallel.steps import MicroBatch
-from pipelines.plan.split_plan import cut_by_cost
+from pipelines.plan.split_plan import cut_by_cost, num_parts
 
 REPEATS = 3
 
 
-def agreed_cut(model: LayeredModel, example: MicroBatch, loss: SplitLoss, layout: Layout, precision: str,
+def agreed_cut(model: LayeredModel, example: MicroBatch, loss: Loss, layout: Layout, precision: str,
                device: torch.device, ring: Ring, group: SegmentGroup, profiles: Path) -> tuple[int, ...]:
     """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in ``profiles`` for the next run."""
     if isinstance(layout.cut, tuple):
@@ -42,10 +42,10 @@ def agreed_cut(model: LayeredModel, example: MicroBatch, loss: SplitLoss, layout
             known = _known_seconds(model, example, loss, precision, device, profiles)
         costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
         group.sum(costs)
-    return tuple(cut_by_cost(costs.tolist(), layout.num_parts))
+    return tuple(cut_by_cost(costs.tolist(), num_parts(layout)))
 
 
-def _known_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str, device: torch.device,
+def _known_seconds(model: LayeredModel, example: MicroBatch, loss: Loss, precision: str, device: torch.device,
                    profiles: Path) -> list[float]:
     """From an earlier run with the same layers, sizes, precision and machine; else measured now."""
     what = [str(model), [list(part.shape) for part in example], precision, device.type, torch.get_num_threads(),
@@ -60,7 +60,7 @@ def _known_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, pr
     return measured
 
 
-def layer_seconds(model: LayeredModel, example: MicroBatch, loss: SplitLoss, precision: str, device: torch.device
+def layer_seconds(model: LayeredModel, example: MicroBatch, loss: Loss, precision: str, device: torch.device
                   ) -> list[float]:
     """Seconds of one micro-batch's forward and backward in each layer, the loss with the last: the least of a few."""
     inputs, targets = (tensor.to(device) for tensor in loss.inputs_and_targets(*example))

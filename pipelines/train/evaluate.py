@@ -1,7 +1,7 @@
 """The loss over every row of a split, each counted once, on all ranks together.
 
 Runs on: ranks.
-Takes:   a strategy, this replica's micro-batches of the split.
+Takes:   an agreement, this replica's micro-batches of the split.
 Gives:   the mean loss per token over the whole split: the same on any number of replicas.
 """
 
@@ -11,7 +11,8 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipelines.parallel.steps import MicroBatch, Strategy
+from pipelines.parallel.agreement.agreement import Agreement
+from pipelines.parallel.steps import MicroBatch
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class Evaluation:
     seconds: float
 
 
-def evaluate(strategy: Strategy, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Evaluation:
-    """See ``Strategy.evaluate``."""
+def evaluate(agreement: Agreement, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Evaluation:
+    """See ``Agreement.evaluate``."""
     began = time.perf_counter()
-    totals = strategy.evaluate(micro_batches, num_micro_batches)
+    totals = agreement.evaluate(micro_batches, num_micro_batches)
     return Evaluation(totals.loss / max(totals.tokens, 1), totals.samples, totals.tokens, time.perf_counter() - began)

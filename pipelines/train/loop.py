@@ -20,7 +20,8 @@ import torch
 from pipelines.config.recipe import Recipe
 from pipelines.errors import RankFailedError
 from pipelines.lake.rank_records import RecordWriter
-from pipelines.parallel.steps import MicroBatch, Strategy
+from pipelines.parallel.agreement.agreement import Agreement
+from pipelines.parallel.steps import MicroBatch
 from pipelines.plan.places import Place
 from pipelines.train.evaluate import Evaluation
 from pipelines.train.optimizer import learning_rate_at
@@ -43,8 +44,7 @@ class TrainingLoop:
 
     recipe: Recipe
     total_steps: int
-    strategy: Strategy
-    optimizer: torch.optim.Optimizer
+    agreement: Agreement
     place: Place
     records: RecordWriter
     evaluate: Callable[[], Evaluation]
@@ -79,18 +79,12 @@ class TrainingLoop:
         if step_input is None:
             raise RankFailedError(f"step {step}, rank {self.place.rank}", "there are no more samples",
                                   "are the dataset's files the same on all hosts?")
-        outcome = self.strategy.run_step(step_input.micro_batches)
+        learning_rate = learning_rate_at(step, self.total_steps, self.recipe.optimizer.learning_rate,
+                                         self.recipe.schedule)
+        outcome = self.agreement.step(step_input.micro_batches, learning_rate)
         if not outcome.finite:
             rank, what = outcome.first_bad_rank, "gradient" if outcome.first_bad_rank is None else "loss"
             self._refuse(step, self.place.rank if rank is None else rank, what)
-        clip = self.recipe.train.clip_norm
-        factor = 1.0 if clip is None else min(1.0, clip / (outcome.gradient_norm + 1e-6))
-        self.strategy.scale_gradients(factor)
-        learning_rate = learning_rate_at(step, self.total_steps, self.recipe.optimizer.learning_rate,
-                                         self.recipe.schedule)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the clock would stop before the work does
         seconds = time.perf_counter() - began

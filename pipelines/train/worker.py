@@ -22,37 +22,29 @@ from pipelines.train.lifeline import die_with_parent
 die_with_parent()  # before the slow imports: a launch that is stopped early must leave nothing behind
 
 import torch  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
 
 from pipelines.config.load import Config  # noqa: E402
-from pipelines.config.platform import Layout  # noqa: E402
 from pipelines.config.recipe import FactoryModel, GptModel  # noqa: E402
-from pipelines.errors import EXIT_OK, RankFailedError, ResourceError, SparkringError  # noqa: E402
+from pipelines.errors import EXIT_OK, RankFailedError, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
 from pipelines.lake.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
 from pipelines.lake.paths import RunFolder  # noqa: E402
 from pipelines.lake.rank_records import RecordWriter  # noqa: E402
-from pipelines.models.build import fill_model, sketch_model  # noqa: E402
+from pipelines.models.build import sketch_model  # noqa: E402
 from pipelines.models.export import save_model  # noqa: E402
-from pipelines.models.gpt.model import inputs_and_targets, num_counted, token_loss_sum  # noqa: E402
 from pipelines.models.layered import LayeredModel  # noqa: E402
 from pipelines.models.own_code import differing  # noqa: E402
-from pipelines.parallel.replica.split import LayerSplit, SplitLoss, SplitPlan  # noqa: E402
-from pipelines.parallel.replica.torch_stages import shapes_between  # noqa: E402
-from pipelines.parallel.replica.whole import DataParallel, LossSum  # noqa: E402
+from pipelines.parallel.agreement.agreement import Agreement  # noqa: E402
 from pipelines.parallel.ring import PeerLostError, Ring  # noqa: E402
-from pipelines.parallel.same_start import check_same_start  # noqa: E402
 from pipelines.parallel.segments import SegmentGroup  # noqa: E402
-from pipelines.parallel.steps import MicroBatch, Strategy  # noqa: E402
+from pipelines.parallel.steps import MicroBatch  # noqa: E402
 from pipelines.plan.places import Place  # noqa: E402
 from pipelines.plan.run_plan import RunPlan  # noqa: E402
-from pipelines.plan.split_plan import part_ranges, parts_of_segment  # noqa: E402
-from pipelines.train.costs import agreed_cut  # noqa: E402
+from pipelines.train.assembly import Peers, assemble  # noqa: E402
 from pipelines.train.device import training_device  # noqa: E402
 from pipelines.train.evaluate import Evaluation, evaluate  # noqa: E402
 from pipelines.train.loop import StepInput, TrainingLoop  # noqa: E402
-from pipelines.train.optimizer import build_optimizer  # noqa: E402
 from pipelines.train.progress import Progress  # noqa: E402
 from pipelines.train.random_state import seed_everything, seed_of_rank  # noqa: E402
 from pipelines.train.sample import become_sample  # noqa: E402
@@ -77,42 +69,39 @@ def run_worker(run: RunFolder, attempt: int) -> int | None:
         group = SegmentGroup.join(place, run.attempt(attempt), training_device(layout),
                                   meet_timeout_s=config.platform.launch.start_timeout_s,
                                   wait_timeout_s=config.platform.launch.stall_timeout_s)
+    peers = Peers(ring, group)
     with RecordWriter(run.record(attempt, place.rank), place.rank, attempt) as records:
         records.write("start", replica_index=place.replica_index, segment_index=place.segment_index,
                       num_ranks=place.num_ranks, host=socket.gethostname(), pid=os.getpid(), start_step=0,
                       device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
         try:
-            last_step = _train(config, plan, ring, group, records)
+            last_step = _train(config, plan, peers, records)
             records.write("end", step=last_step, status="completed", error=None)
         except SparkringError as error:
             records.write("end", step=None, status="failed", error={
                 "exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy,
                 "peer_lost": isinstance(error, PeerLostError)})
             raise
-        if group is not None:  # behind the end: what is complete must be known as that, whatever happens while ranks leave
-            group.leave()
-        ring.leave()
+        peers.leave()  # behind the end: what is complete must be known as that, whatever happens while ranks leave
     return last_step if place.rank == 0 and config.recipe.train.sample_tokens else None
 
 
-def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None, records: RecordWriter) -> int:
+def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -> int:
     recipe, platform = config.recipe, config.platform
     dataset = Path(plan.dataset)
     manifest = Manifest.load(dataset)
     device = training_device(platform.layout)
-    check_compiler(platform.layout)
     model = sketch_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
     check_code(recipe.model, plan.model_code, model)
     specs = model.specs()
-    strategy = (data_parallel(config, plan, model, ring, device) if group is None
-                else layer_split(config, plan, model, ring, group, device, records))
+    agreement = assemble(config, plan, model, peers, device, records)
     del model  # of a split model, each rank keeps its own layers
-    place = ring.place
+    place = peers.ring.place
     tokenizer_json = (dataset / TOKENIZER_NAME).read_bytes()
     progress = Progress(records, platform.launch.stall_timeout_s)
 
     def save(which: str, step: int, loss: float) -> None:
-        state = progress.counted("saving", strategy.whole_state(), len(specs))
+        state = progress.counted("saving", agreement.whole_state(), len(specs))
         if place.rank == 0:
             save_model(Path(plan.models) / which, state, specs, recipe.model,
                        vocabulary_size=manifest.vocabulary_size, sequence_length=manifest.sequence_length,
@@ -122,9 +111,8 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
             for _ in state:  # sends this rank's parameters to rank 0
                 pass
 
-    loop = TrainingLoop(recipe, plan.steps, strategy, build_optimizer(strategy.optimized, recipe.optimizer), place, records,
-                        evaluate=evaluation(config, manifest, dataset, strategy, place, device, progress), save=save,
-                        device=device)
+    loop = TrainingLoop(recipe, plan.steps, agreement, place, records, save=save, device=device,
+                        evaluate=evaluation(config, manifest, dataset, agreement, place, device, progress))
     seed_everything(seed_of_rank(recipe.train.seed, place.rank))  # where a model may draw: the same in every launch
     with ExitStack() as stack:
         if platform.layout.compile:
@@ -140,7 +128,7 @@ def _train(config: Config, plan: RunPlan, ring: Ring, group: SegmentGroup | None
                                   step.data_wait_s) for step in feed)
 
 
-def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Strategy, place: Place, device: torch.device,
+def evaluation(config: Config, manifest: Manifest, dataset: Path, agreement: Agreement, place: Place, device: torch.device,
                progress: Progress) -> Callable[[], Evaluation]:
     """The loop's evaluation over this replica's validation rows."""
     size = config.platform.layout.micro_batch_samples
@@ -151,44 +139,9 @@ def evaluation(config: Config, manifest: Manifest, dataset: Path, strategy: Stra
 
     def run() -> Evaluation:
         counted = progress.counted("evaluating", micro_batches, len(validation))
-        return evaluate(strategy, (on_device(micro_batch, device) for micro_batch in counted), len(validation))
+        return evaluate(agreement, (on_device(micro_batch, device) for micro_batch in counted), len(validation))
 
     return run
-
-
-def data_parallel(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, device: torch.device) -> DataParallel:
-    recipe, platform = config.recipe, config.platform
-    fill_model(model, recipe.model, recipe.train.seed, model.layers)
-    check_same_start(model, ring, None)
-    model.to(device)
-    return DataParallel(
-        model, language_loss(model, recipe.train.precision, device, compiled=platform.layout.compile), ring,
-        bucket_bytes=platform.communication.bucket_bytes, overlap=platform.communication.overlap,
-        gradient_wire=recipe.train.gradient_wire, expected_tokens=plan.tokens_per_step)
-
-
-def layer_split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, group: SegmentGroup, device: torch.device,
-                records: RecordWriter) -> LayerSplit:
-    recipe, layout = config.recipe, config.platform.layout
-    size = layout.micro_batch_samples
-    share = recipe.train.global_batch_samples // layout.num_replicas
-    example = (torch.zeros(size, recipe.prepare.sequence_length + 1, dtype=torch.int32),
-               torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
-    loss = SplitLoss(inputs_and_targets, token_loss_sum, num_counted)
-    counts = agreed_cut(model, example, loss, layout, recipe.train.precision, device, ring, group, Path(plan.profiles))
-    names, ranges = list(model.layers), part_ranges(counts)
-    records.write("cut", schedule=layout.schedule, parts=[
-        f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in ranges])
-    shapes = shapes_between(model, loss.inputs_and_targets(*example)[0], recipe.train.precision)
-    own = parts_of_segment(len(counts), ring.place.segment_index, layout.num_segments)
-    fill_model(model, recipe.model, recipe.train.seed, {names[i] for part in own for i in ranges[part]})
-    check_same_start(model, ring, group)
-    return LayerSplit(
-        model, loss, SplitPlan(layout.schedule, counts, micro_batches=-(-share // size), micro_batch_samples=size),
-        shapes, ring, group, device=device, precision=recipe.train.precision,
-        bucket_bytes=config.platform.communication.bucket_bytes, overlap=config.platform.communication.overlap,
-        gradient_wire=recipe.train.gradient_wire,
-        expected_tokens=plan.tokens_per_step, compiled=layout.compile)
 
 
 def check_code(settings: GptModel | FactoryModel, known: dict[str, str], model: LayeredModel) -> None:
@@ -201,26 +154,6 @@ def check_code(settings: GptModel | FactoryModel, known: dict[str, str], model: 
 
 def on_device(micro_batch: Samples, device: torch.device) -> MicroBatch:
     return (micro_batch.tokens_BT.to(device), micro_batch.lengths_B.to(device), micro_batch.weights_B.to(device))
-
-
-def check_compiler(layout: Layout) -> None:
-    """Raises ResourceError where torch cannot link what it compiles for the CPU: it does not quote its own path."""
-    if layout.compile and layout.device == "cpu" and " " in torch.__file__:
-        raise ResourceError("layout.compile", f"torch cannot compile from a path with a space in it ({torch.__file__})",
-                             "install the environment in a path without spaces, or set layout.compile: false")
-
-
-def language_loss(model: LayeredModel, precision: str, device: torch.device, *, compiled: bool) -> LossSum:
-    """Next-token cross-entropy of micro-batches, summed over the tokens that count."""
-    forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
-
-    def loss_sum(tokens_BT1: Tensor, lengths_B: Tensor, weights_B: Tensor) -> tuple[Tensor, int]:
-        inputs_BT, targets_BT = inputs_and_targets(tokens_BT1, lengths_B, weights_B)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            logits_BTV = forward(inputs_BT)
-        return token_loss_sum(logits_BTV, targets_BT), num_counted(targets_BT)
-
-    return loss_sum
 
 
 def main(arguments: list[str]) -> int:

@@ -39,7 +39,7 @@ TABLE = {
     "plan": row(3, "config lake feed.lanes feed.read_ahead", "numpy"),
     "models": row(4, "config lake plan", "torch safetensors tokenizers pydantic"),
     "prepare": row(4, "config lake", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken fsspec"),
-    "track": row(4, "config lake printable", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
+    "track": row(4, "config lake plan printable", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
     "parallel": row(5, "config models.layered plan", "torch horovod.torch horovod.common.exceptions"),
     "train": row(6, "config lake feed models parallel plan", "torch numpy psutil pydantic"),
     "launch": row(7, "config interrupts lake spark plan models.facts train.worker train.rank_variables",

@@ -14,10 +14,10 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.models.facts import model_facts
 from pipelines.models.gpt.facts import gpt_facts
-from pipelines.plan.layout import bubble, check_split, choose_layout, planned_way
+from pipelines.plan.layout import check_split, choose_layout, planned_split
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.run_plan import cycle_time_ms, plan_run
-from pipelines.plan.split_plan import cut_by_cost, part_ranges
+from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.train.probe import facts_of
 from tests.example_data import example_config, publish_example, start_run_folder
 from tests.rank_processes import run_workers
@@ -39,13 +39,17 @@ def chosen(recipe, slots, memory_bytes, layout=AUTO, num_rows=10_000, max_replic
                          max_replicas=max_replicas)
 
 
+def ranges_of(counts):
+    return SplitPlan(1, 1, "gpipe", tuple(counts), 1, 1).ranges
+
+
 @given(st.lists(st.floats(0.0, 100.0), min_size=1, max_size=24), st.data())
 def test_every_layer_is_in_exactly_one_part_and_no_part_is_empty(costs, data):
     num_parts = data.draw(st.integers(1, len(costs)))
     counts = cut_by_cost(costs, num_parts)
     assert len(counts) == num_parts
     assert min(counts) >= 1
-    assert [i for layers in part_ranges(counts) for i in layers] == list(range(len(costs)))
+    assert [i for layers in ranges_of(counts) for i in layers] == list(range(len(costs)))
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=8), st.integers(1, 8))
@@ -61,7 +65,7 @@ def test_no_other_cut_has_a_cheaper_most_expensive_part(costs, num_parts):
         return min(max(sum(rest[:n]), least(rest[n:], parts - 1)) for n in range(1, len(rest) - parts + 2))
 
     counts = cut_by_cost(costs, num_parts)
-    assert max(sum(costs[i] for i in layers) for layers in part_ranges(counts)) == least(costs, num_parts)
+    assert max(sum(costs[i] for i in layers) for layers in ranges_of(counts)) == least(costs, num_parts)
 
 
 def test_a_model_that_fits_a_rank_is_not_split():
@@ -108,7 +112,7 @@ def test_what_the_feed_holds_counts_as_memory_of_the_first_and_last_segments_ran
         chosen(large(), slots=4, memory_bytes=4 * GIB, window_steps=10**6)
     recipe = large()
     facts = gpt_facts(recipe.model, 8192, 128)
-    way = planned_way(facts, recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=8))
+    way = planned_split(facts, recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=8))
     small, larger = (rank_bytes(facts, FeedFacts(10_000, window_steps, 528, 4, 10_000), way) for window_steps in (1000, 3000))
     assert [more - less for more, less in zip(larger, small, strict=True)] == [2000 * 32 * 528, 0, 0, 2000 * 32 * 528]
 
@@ -140,8 +144,8 @@ def test_auto_survives_being_written_as_json():
 
 def test_the_bubble_is_that_of_the_schedule():
     recipe = large()
-    way = planned_way(gpt_facts(recipe.model, 8192, 128), recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=4))
-    assert (way.micro_batches, bubble(way)) == (8, pytest.approx(3 / 11))
+    way = planned_split(gpt_facts(recipe.model, 8192, 128), recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=4))
+    assert (way.micro_batches, way.bubble) == (8, pytest.approx(3 / 11))
 
 
 def test_horovods_cycle_follows_the_step_within_bounds():
@@ -215,7 +219,7 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
     recipe = config.recipe
     facts = gpt_facts(recipe.model, manifest.vocabulary_size, 256)
     feed = FeedFacts.of(recipe.data, 16, config.platform.reader, manifest)
-    foretold = rank_bytes(facts, feed, planned_way(facts, recipe, config.platform.layout))
+    foretold = rank_bytes(facts, feed, planned_split(facts, recipe, config.platform.layout))
     for rank in range(replicas * segments):
         peak = [r for r in RecordTail(run.record(0, rank)).new_records() if r["kind"] == "step"][-1]["memory_bytes"]
         assert foretold[rank % segments] == pytest.approx(peak, rel=0.25), (rank, foretold, peak)

@@ -1,91 +1,68 @@
-"""Data parallelism: every rank holds the whole model; gradients are summed over the ranks.
+"""A replica of one rank: it holds the whole model.
 
 Runs on: ranks.
-Takes:   a layered model, its loss, and this replica's micro-batches of a step.
-Gives:   in every parameter's ``grad`` the gradient of the global batch's mean loss per token, equal on all ranks.
+Takes:   a layered model, its loss, this replica's micro-batches.
+Gives:   a ``Replica``.
 """
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
 
 from pipelines.models.layered import LayeredModel, evaluation_mode
-from pipelines.parallel.buckets import GradientAverage, StepFacts, squared_norm
-from pipelines.parallel.ring import Ring
-from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals, state_of
-
-# (tokens_BT1, lengths_B, weights_B) -> (loss summed over tokens, tokens counted)
-LossSum = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, int]]
+from pipelines.parallel.replica.replica import Computed, Loss
+from pipelines.parallel.steps import MicroBatch, Totals
+from pipelines.plan.places import Place
 
 
-class DataParallel:
-    """A ``Strategy`` for replicas of one rank; built once per run on every rank."""
+class WholeReplica:
+    """See ``Replica``."""
 
-    def __init__(self, model: LayeredModel, loss_sum: LossSum, ring: Ring, *, bucket_bytes: int, overlap: bool,
-                 gradient_wire: str, expected_tokens: int) -> None:
-        """
-        Args:
-            loss_sum: differentiable sum of the loss over a micro-batch, and how many tokens it counted.
-            gradient_wire: ``fp32``, ``fp16`` or ``bf16``: what the allreduce sends.
-            expected_tokens: of a full global batch; scales backward so that narrow gradients neither over- nor underflow.
-        """
-        self._model, self._loss_sum, self._ring, self._scale = model, loss_sum, ring, 1.0 / expected_tokens
-        trained = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
-        self._average = GradientAverage(dict.fromkeys(trained[::-1], 1), ring, bucket_bytes=bucket_bytes,
-                                        gradient_wire=gradient_wire, overlap=overlap)
-        self._correction = 1.0
+    hooks_tell = True
 
-    @property
-    def optimized(self) -> nn.Module:
-        return self._model
+    def __init__(self, model: LayeredModel, loss: Loss, place: Place, *, device: torch.device, precision: str,
+                 compiled: bool = False) -> None:
+        """``model`` is filled, and goes to the device."""
+        self.place, self.held = place, model.to(device)
+        self._model, self._loss, self._device, self._precision = model, loss, device, precision
+        self._forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+        self.counted = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
+        self.additions = dict.fromkeys(self.counted[::-1], 1)
 
-    def run_step(self, micro_batches: list[MicroBatch]) -> StepOutcome:
-        """See ``Strategy``.
+    def num_micro_batches(self, micro_batches: list[MicroBatch]) -> int:
+        return len(micro_batches)
 
-        Raises:
-            PeerLostError: another rank went away.
-        """
-        self._average.begin(len(micro_batches))
-        loss_total, tokens, samples = 0.0, 0, 0
+    def compute(self, micro_batches: list[MicroBatch], scale: float) -> Computed:
+        total = Totals(0.0, 0, 0)
         for micro_batch in micro_batches:
-            loss_sum, counted = self._loss_sum(*micro_batch)
-            (loss_sum * self._scale).backward()
-            loss_total += loss_sum.item()
-            tokens += counted
-            samples += int((micro_batch[2] > 0).sum())
-        waited_from = time.perf_counter()
-        facts = StepFacts(self._ring.place, Totals(loss_total, tokens, samples))
-        finish_facts = self._ring.start_sum(facts.values, "step.facts")
-        self._average.finish()
-        finish_facts()
-        facts.read()
-        averaging_s = time.perf_counter() - waited_from if self._ring.place.num_ranks > 1 else 0.0
-        self._correction = 1.0 / (self._scale * max(facts.tokens, 1))
-        gradient_norm = math.sqrt(squared_norm(self._average.gradients()).item()) * self._correction
-        return StepOutcome(
-            loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=tokens, samples=samples,
-            gradient_norm=gradient_norm, averaging_s=averaging_s,
-            finite=facts.first_bad_rank is None and math.isfinite(gradient_norm), first_bad_rank=facts.first_bad_rank)
+            loss_sum, own = self._loss_of(micro_batch)
+            (loss_sum * scale).backward()
+            total += own
+        return Computed(total)
 
-    def scale_gradients(self, factor: float) -> None:
-        self._average.scale(factor * self._correction)
+    def join_copies(self) -> None:
+        """There is one of everything."""
+
+    def sum_over_segments(self, values: Tensor) -> None:
+        """This rank is all there is."""
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
-        loss_total, tokens, samples = 0.0, 0, 0
         with evaluation_mode(self._model):
-            for micro_batch in micro_batches:
-                loss, counted = self._loss_sum(*micro_batch)
-                loss_total += loss.item()
-                tokens += counted
-                samples += int((micro_batch[2] > 0).sum())
-        return Totals(loss_total, tokens, samples).added_up(
-            lambda values: self._ring.sum(values, "evaluation.totals"))
+            return sum((self._loss_of(micro_batch)[1] for micro_batch in micro_batches), Totals(0.0, 0, 0))
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
-        return state_of(self._model) if self._ring.place.rank == 0 else iter(())
+        if self.place.rank == 0:
+            for name, value in self._model.unique_state().items():
+                yield name, value.cpu()
+
+    def _loss_of(self, micro_batch: MicroBatch) -> tuple[Tensor, Totals]:
+        """The differentiable sum of the loss, and the totals."""
+        inputs, targets = self._loss.inputs_and_targets(*micro_batch)
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
+            output = self._forward(inputs)
+        loss_sum = self._loss.loss_sum(output, targets)
+        return loss_sum, Totals(loss_sum.item(), self._loss.counted(targets), int((micro_batch[2] > 0).sum()))

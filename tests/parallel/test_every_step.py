@@ -15,24 +15,28 @@ from tests.rank_processes import run_ranks
 STEP = """
 import torch
 from torch import nn
-from pipelines.parallel.replica.whole import DataParallel
+from pipelines.config.platform import Communication
+from pipelines.parallel.agreement.every_step import EveryStep
+from pipelines.parallel.replica.replica import Loss
+from pipelines.parallel.replica.whole import WholeReplica
 
 def rank_main(ring, settings):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3, bias=False))
     x = torch.randn(12, 6); y = torch.randint(0, 3, (12,)); weights = torch.ones(12); weights[settings["padding"]:] = 0
-    def loss_sum(x, y, w):
-        losses = nn.functional.cross_entropy(model(x), y, reduction="none") * w
-        return losses.sum(), int((w > 0).sum())
-    strategy = DataParallel(model, loss_sum, ring, bucket_bytes=settings["bucket_bytes"], overlap=settings["overlap"],
-                            gradient_wire=settings["wire"], expected_tokens=12)
+    loss = Loss(lambda x, y, w: (x, torch.where(w > 0, y, -100)),
+                lambda output, y: nn.functional.cross_entropy(output, y, ignore_index=-100, reduction="sum"),
+                lambda y: int((y != -100).sum()))
+    replica = WholeReplica(model, loss, ring.place, device=torch.device("cpu"), precision="fp32")
+    agreement = EveryStep(replica, ring, torch.optim.SGD(model.parameters(), lr=1.0),
+                          Communication(bucket_bytes=settings["bucket_bytes"], overlap=settings["overlap"]),
+                          gradient_wire=settings["wire"], expected_tokens=12, clip_norm=None)
     share = 12 // ring.place.num_ranks
     mine = slice(ring.place.rank * share, (ring.place.rank + 1) * share)
     size = settings["micro_batch"]
     parts = [(a, b, c) for a, b, c in zip(x[mine].split(size), y[mine].split(size), weights[mine].split(size))]
     for _ in range(2):  # a second step must not remember the first
-        outcome = strategy.run_step(parts)
-        strategy.scale_gradients(1.0)
+        outcome = agreement.step(parts, learning_rate=0.0)
     return {"loss": outcome.loss, "norm": outcome.gradient_norm, "tokens": outcome.global_tokens,
             "samples": outcome.global_samples, "finite": outcome.finite,
             "gradients": [p.grad.flatten().tolist() for p in model.parameters()]}

@@ -1,0 +1,88 @@
+"""Replica: how one copy of the model computes the gradient of its share of a step.
+
+Runs on: ranks.
+Takes:   this replica's micro-batches.
+Gives:   ``Replica``, which ``WholeReplica`` and ``SplitReplica`` are. It knows nothing of other replicas: how they come to
+         agree is the matter of ``agreement/``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from pipelines.parallel.steps import MicroBatch, Totals, Work
+from pipelines.plan.places import Place
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a model takes, and how its output becomes a loss."""
+
+    inputs_and_targets: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # of a micro-batch
+    loss_sum: Callable[[Any, Tensor], Tensor]  # (output, targets) -> sum over what counts, differentiable
+    counted: Callable[[Tensor], int]  # targets -> how many tokens the sum is over
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What a rank's forwards and backwards of one step gave, beside the gradients."""
+
+    own: Totals  # of the loss that this rank computed
+    waited_s: float = 0.0  # only for other segments
+    timeline: list[Work] = field(default_factory=list)  # of a split model
+    began_s: float = 0.0  # Unix time that the timeline counts from
+    disagreement: int = 0  # adds up to 0 over the ranks of a replica whose first and last segment saw the same samples
+
+
+class Replica(Protocol):
+    """One copy of the model, seen from one of its ranks; built once per run."""
+
+    place: Place
+
+    @property
+    def held(self) -> nn.Module:
+        """What this rank holds of the model, and its optimizer updates."""
+
+    @property
+    def additions(self) -> dict[nn.Parameter, int]:
+        """The trained parameters held, in the order in which backward makes their gradients; and how many backwards of one
+        micro-batch add to each."""
+
+    @property
+    def hooks_tell(self) -> bool:
+        """Whether autograd's hooks tell of every addition to a gradient."""
+
+    @property
+    def counted(self) -> list[nn.Parameter]:
+        """Of the trained parameters held, those that count in the norm of the whole model: of copies, the first."""
+
+    def num_micro_batches(self, micro_batches: list[MicroBatch]) -> int:
+        """How many micro-batches are run of a step that gave these to this rank."""
+
+    def compute(self, micro_batches: list[MicroBatch], scale: float) -> Computed:
+        """Forwards and backwards: adds to every ``grad`` the gradient of this replica's summed loss, times ``scale``.
+
+        ``micro_batches`` is empty on a rank that needs neither inputs nor targets.
+        """
+
+    def join_copies(self) -> None:
+        """Adds up the gradients of parameters that several segments hold a copy of."""
+
+    def sum_over_segments(self, values: Tensor) -> None:
+        """Replaces ``values`` by its sum over the replica's ranks, in place."""
+
+    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
+        """Forward only, in evaluation mode: the totals of the loss that this rank computed.
+
+        ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.
+        """
+
+    def whole_state(self) -> Iterator[tuple[str, Tensor]]:
+        """On rank 0, every parameter of the model on the CPU, one at a time, in the model's order; elsewhere nothing.
+
+        Every rank of the first replica has to run through it at the same time.
+        """
