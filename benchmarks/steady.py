@@ -14,10 +14,7 @@ from pipelines.config import Config
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
-from pipelines.launch.identity import default_run_id
-from pipelines.models.facts import model_facts
-from pipelines.plan.run_plan import plan_run
-from tests.rank_processes import run_workers
+from pipelines.launch.local import prepare_run, run_attempt
 
 TIMEOUT_S = 500
 
@@ -34,15 +31,10 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
                    "data": {"num_lanes": 8}, "model": model, "schedule": {"warmup_steps": 2},
                    "train": {"evaluate_every_steps": train["steps"], "sample_tokens": 0, **train}},
         "platform": platform}))
-    run_id = default_run_id(config.recipe, manifest)
-    run = lake.run(run_id)
-    run.attempt(0).mkdir(parents=True)
-    run.config.write_text(config.to_json())
-    plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake).save(run.plan)
-    layout = config.platform.layout
-    run_workers(run.path, layout.num_ranks, num_segments=layout.num_segments, timeout_s=TIMEOUT_S, fresh=True)
+    run = prepare_run(lake, config, manifest)
+    run_attempt(run, timeout_s=TIMEOUT_S)
     return [[record for record in RecordTail(run.record(0, rank)).new_records() if record["kind"] == "step"][warmup:]
-            for rank in range(layout.num_ranks)]
+            for rank in range(config.platform.layout.num_ranks)]
 
 
 def tokens_per_s(steps: list[dict[str, Any]]) -> float:

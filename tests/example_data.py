@@ -1,4 +1,4 @@
-"""Small published datasets and run folders, made without Spark."""
+"""Small published datasets, made without Spark."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.config import Config, Recipe
 from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
-from pipelines.lake.paths import Lake, RunFolder
+from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import SHARD_SCHEMA
-from pipelines.launch.identity import default_run_id
-from pipelines.models.facts import model_facts
-from pipelines.plan.run_plan import plan_run
 
 VOCABULARY_SIZE = 32
 END_OF_TEXT = VOCABULARY_SIZE - 1
@@ -77,13 +74,3 @@ def _write_shard(folder: Path, name: str, tokens: np.ndarray, lengths: np.ndarra
     pq.write_table(table, folder / name, row_group_size=rows_per_row_group)
     groups = row_group_runs(min(rows_per_row_group, rows - first) for first in range(0, rows, rows_per_row_group))
     return Shard(name, groups, (folder / name).stat().st_size, file_sha256(folder / name))
-
-
-def start_run_folder(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
-    """A run folder as the launcher leaves it for the ranks of attempt 0."""
-    run_id = default_run_id(config.recipe, manifest)
-    run = lake.run(run_id)
-    run.attempt(0).mkdir(parents=True)
-    run.config.write_text(config.to_json())
-    plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake).save(run.plan)
-    return run

@@ -32,6 +32,7 @@ from pipelines.launch.rendezvous import announce
 from pipelines.plan.places import Seat, place_ranks
 from pipelines.train import rank_variables
 
+WORKER = "pipelines.train.worker"
 POLL_S = 0.05
 TAIL_BYTES = 4096
 TERMINATE_GRACE_S = 2.0
@@ -55,7 +56,7 @@ class GangOrder:
     meet_timeout_s: float
     cycle_time_ms: float
     device: str = "cpu"
-    module: str = "pipelines.train.worker"  # what a rank runs: python -m MODULE RUN_FOLDER ATTEMPT
+    module: str = WORKER  # what a rank runs, see ``start_rank``
 
 
 @dataclass(frozen=True)
@@ -106,21 +107,23 @@ def run_rank(order: GangOrder, context: Any) -> None:
         raise RuntimeError(f"storage.root: {run.path} is not visible on {socket.gethostname()}; "
                            "it must be a folder that driver and executors share")
     _check_own_name(seat, address)
-    process = _start(order, run, seat, rank_environment(order, seat, interface, gpu))
+    process = start_rank(run, order.attempt, seat.rank, rank_environment(order, seat, interface, gpu), order.module)
     try:
         code, state = _wait(process, stop_file(run, order.attempt))
     finally:
-        _end(process)
+        end_rank(process)
     host = socket.gethostname()
     _write_exit(run, order.attempt, seat.rank, host, code, state)
     if code != 0 and not state:  # where it was asked to end, its task has done what it should, and the others' still may
         raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}")
 
 
-def _start(order: GangOrder, run: RunFolder, seat: Seat, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    with open(run.log(order.attempt, seat.rank), "wb") as log:
+def start_rank(run: RunFolder, attempt: int, rank: int, environment: dict[str, str], module: str = WORKER
+               ) -> subprocess.Popen[bytes]:
+    """``python -m MODULE RUN_FOLDER ATTEMPT`` in a process of its own, its output in the rank's log."""
+    with open(run.log(attempt, rank), "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", order.module, str(run.path), str(order.attempt)],
+            [sys.executable, "-m", module, str(run.path), str(attempt)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             start_new_session=True)  # Ctrl-C in a terminal is the driver's to handle
 
@@ -167,11 +170,11 @@ def _wait(process: subprocess.Popen[bytes], stop: Path) -> tuple[int, str]:
         except subprocess.TimeoutExpired:
             if stop.exists():
                 state = psutil.Process(process.pid).status()
-                _end(process)
+                end_rank(process)
                 return process.wait(timeout=TERMINATE_GRACE_S), state
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_rank(process: subprocess.Popen[bytes]) -> None:
     """Ends the rank and everything it started."""
     for request, grace_s in ((signal.SIGTERM, TERMINATE_GRACE_S), (signal.SIGKILL, TERMINATE_GRACE_S)):
         if process.poll() is not None:

@@ -3,11 +3,12 @@
 import pytest
 
 from pipelines.config.recipe import FactoryModel
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.launch.identity import check_run_id, default_run_id
+from pipelines.launch.local import prepare_run
 from pipelines.models.facts import model_facts
-from tests.example_data import example_config, publish_example, start_run_folder
+from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
 from tests.track.conftest import state_of
 
@@ -99,7 +100,7 @@ def test_a_named_run_of_other_code_is_refused_naming_what_changed(tmp_path, code
 
 def test_a_rank_that_finds_other_code_than_the_driver_is_refused(tmp_path, code):
     lake = Lake.at(tmp_path)
-    run = start_run_folder(lake, config_of(), publish_example(lake))
+    run = prepare_run(lake, config_of(), publish_example(lake))
     (code / "parts.py").write_text(PARTS + "# another version\n")
-    with pytest.raises(AssertionError, match=r"my_model:build on .* is not what the driver looked at \(parts differs\)"):
-        run_workers(run.path, 1)
+    with pytest.raises(SparkringError, match=r"my_model:build on .* is not what the driver looked at \(parts differs\)"):
+        run_workers(run)

@@ -12,6 +12,7 @@ from pipelines.config.platform import Layout
 from pipelines.errors import ConfigError, ResourceError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
+from pipelines.launch.local import prepare_run, run_attempt
 from pipelines.models.facts import model_facts
 from pipelines.models.gpt.facts import gpt_facts
 from pipelines.plan.layout import check_split, choose_layout, planned_split
@@ -19,8 +20,7 @@ from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.run_plan import cycle_time_ms, plan_run
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, publish_example, start_run_folder
-from tests.rank_processes import run_workers
+from tests.example_data import example_config, publish_example
 
 GIB = 1024**3
 AUTO = Layout.model_validate("auto")
@@ -179,7 +179,7 @@ def test_a_layout_that_the_model_or_its_schedule_cannot_have_is_refused(layout, 
 def test_a_factory_that_cannot_be_trained_is_refused_before_anything_is_launched(tmp_path, factory, message):
     lake = Lake.at(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        start_run_folder(lake, example_config(model={"factory": factory}), publish_example(lake))
+        prepare_run(lake, example_config(model={"factory": factory}), publish_example(lake))
 
 
 @pytest.mark.processes
@@ -188,7 +188,7 @@ def test_a_model_whose_shapes_depend_on_the_data_is_refused_before_launch_where_
     manifest = publish_example(lake)
     config = example_config(model={"factory": "tests.own_models:with_data_dependent_shapes"}, layout__num_segments=2)
     with pytest.raises(ConfigError, match=r"num_segments: 2: model.factory, layer passing: its shapes depend on the data"):
-        start_run_folder(lake, config, manifest)
+        prepare_run(lake, config, manifest)
     facts = model_facts(config.recipe, manifest)
     assert plan_run(config.with_layout(Layout(num_replicas=1)), manifest, facts, "whole", lake).steps == 10
 
@@ -214,8 +214,8 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
         layout__num_replicas=replicas, layout__num_segments=segments, layout__micro_batch_samples=4, model__num_layers=8,
         model__num_heads=8, model__width=512, prepare__sequence_length=256, train__global_batch_samples=16,
         train__steps=3, train__sample_tokens=0, train__precision=precision, schedule__warmup_steps=1)
-    run = start_run_folder(lake, config, manifest)
-    run_workers(run.path, replicas * segments, num_segments=segments, fresh=True)
+    run = prepare_run(lake, config, manifest)
+    run_attempt(run, timeout_s=240)
     recipe = config.recipe
     facts = gpt_facts(recipe.model, manifest.vocabulary_size, 256)
     feed = FeedFacts.of(recipe.data, 16, config.platform.reader, manifest)

@@ -7,7 +7,8 @@ import pytest
 
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import end_record
-from tests.example_data import example_config, publish_example, start_run_folder
+from pipelines.launch.local import prepare_run
+from tests.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
 
@@ -23,7 +24,7 @@ main(sys.argv[1:])
 def test_a_rank_that_dies_as_it_leaves_the_ring_has_recorded_its_end(tmp_path):
     lake = Lake.at(tmp_path)
     config = example_config(layout__num_replicas=1, train__steps=3, train__evaluate_every_steps=3)
-    run = start_run_folder(lake, config, publish_example(lake))
+    run = prepare_run(lake, config, publish_example(lake))
     ended = subprocess.run([sys.executable, "-c", DIES_AS_IT_LEAVES, str(run.path), "0"], capture_output=True, text=True,
                            timeout=120)
     assert ended.returncode == 77, ended.stderr

@@ -3,9 +3,11 @@
 import pytest
 from safetensors.torch import load_file
 
+from pipelines.errors import SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
-from tests.example_data import example_config, publish_example, start_run_folder
+from pipelines.launch.local import prepare_run
+from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
 
 pytestmark = pytest.mark.processes
@@ -16,8 +18,8 @@ def trained(folder, num_replicas, **overrides):
     lake = Lake.at(folder)
     manifest = publish_example(lake)
     config = example_config(layout__num_replicas=num_replicas, **overrides)
-    run = start_run_folder(lake, config, manifest)
-    run_workers(run.path, num_replicas)
+    run = prepare_run(lake, config, manifest)
+    run_workers(run)
     records = [RecordTail(run.record(0, rank)).new_records() for rank in range(num_replicas)]
     steps = [record for record in records[0] if record["kind"] == "step"]
     evaluations = [record["loss"] for record in records[0] if record["kind"] == "evaluation"]
@@ -73,9 +75,9 @@ def test_an_evaluation_reads_no_more_rows_than_the_recipe_says_and_tells_of_its_
 def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
     lake = Lake.at(tmp_path)
     config = example_config(optimizer__learning_rate=1e30, train__clip_norm=None, train__steps=1, schedule__warmup_steps=0)
-    run = start_run_folder(lake, config, publish_example(lake))
-    with pytest.raises(AssertionError, match="step 1: the validation loss is not finite"):
-        run_workers(run.path, 1)
+    run = prepare_run(lake, config, publish_example(lake))
+    with pytest.raises(SparkringError, match="step 1: the validation loss is not finite"):
+        run_workers(run)
     end = RecordTail(run.record(0, 0)).new_records()[-1]
     assert (end["kind"], end["status"], end["error"]["exit_code"]) == ("end", "failed", 6)
 
@@ -84,9 +86,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rank(tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake)
     config = example_config(layout__num_replicas=2, optimizer__learning_rate=1e30, train__clip_norm=None)
-    run = start_run_folder(lake, config, manifest)
-    with pytest.raises(AssertionError, match=r"step \d+, rank \d+: the (loss|gradient) is not finite") as caught:
-        run_workers(run.path, 2)
-    assert "ended with 6" in str(caught.value)
+    run = prepare_run(lake, config, manifest)
+    with pytest.raises(SparkringError, match=r"step \d+, rank \d+: the (loss|gradient) is not finite") as caught:
+        run_workers(run)
+    assert "ended with exit code 6" in str(caught.value)
     end = RecordTail(run.record(0, 0)).new_records()[-1]
     assert (end["kind"], end["status"], end["error"]["exit_code"]) == ("end", "failed", 6)

@@ -14,11 +14,12 @@ from pipelines.errors import ConfigError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.identity import training_hash
+from pipelines.launch.local import prepare_run
 from pipelines.models.facts import model_facts
 from pipelines.models.gpt.model import build_gpt
 from pipelines.models.layered import LayeredModel
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, publish_example, start_run_folder
+from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
 
 DRAWING = {"factory": "tests.own_models:recurrent_with_dropout"}
@@ -147,7 +148,7 @@ def test_a_model_that_draws_is_refused_before_launch_on_every_layout(tmp_path, n
     lake = Lake.at(tmp_path)
     config = example_config(model=DRAWING, layout__num_replicas=num_replicas, layout__num_segments=num_segments)
     with pytest.raises(ConfigError, match=r"layers first, second .* depend on the layout; .*train.same_on_any_layout: false"):
-        start_run_folder(lake, config, publish_example(lake))
+        prepare_run(lake, config, publish_example(lake))
 
 
 @pytest.mark.processes
@@ -167,8 +168,8 @@ def trained(folder, num_replicas, num_segments, **overrides):
     lake = Lake.at(folder)
     config = example_config(model=DRAWING, train__same_on_any_layout=False, layout__num_replicas=num_replicas,
                             layout__num_segments=num_segments, layout__micro_batch_samples=2, **overrides)
-    run = start_run_folder(lake, config, publish_example(lake))
-    run_workers(run.path, num_replicas * num_segments, num_segments=num_segments)
+    run = prepare_run(lake, config, publish_example(lake))
+    run_workers(run)
     records = RecordTail(run.record(0, 0)).new_records()
     return [[record["loss"] for record in records if record["kind"] == kind] for kind in ("step", "evaluation")]
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
-from tests.example_data import example_config, publish_example, start_run_folder
+from pipelines.launch.local import prepare_run
+from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
 
 pytestmark = pytest.mark.processes
@@ -17,9 +18,9 @@ def test_a_factory_that_draws_other_weights_on_another_rank_is_refused_by_all(tm
     lake = Lake.at(tmp_path)
     config = example_config(layout__num_replicas=num_replicas, layout__num_segments=num_segments, layout__cut="parameters",
                             model={"factory": "tests.own_models:drawn_from_numpy"})
-    run = start_run_folder(lake, config, publish_example(lake))
-    with pytest.raises(AssertionError, match="ended with 2"):
-        run_workers(run.path, 2, num_segments=num_segments)
+    run = prepare_run(lake, config, publish_example(lake))
+    with pytest.raises(SparkringError, match="ended with exit code 2"):
+        run_workers(run)
     errors = [RecordTail(run.record(0, rank)).new_records()[-1]["error"] for rank in range(2)]
     assert errors[0] == errors[1]
     assert errors[0]["exit_code"] == ConfigError.exit_code

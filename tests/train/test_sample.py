@@ -5,8 +5,9 @@ import pytest
 from pipelines.config.platform import Layout
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
+from pipelines.launch.local import prepare_run
 from pipelines.train.sample import too_large
-from tests.example_data import example_config, publish_example, start_run_folder
+from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
 
 GIB = 2**30
@@ -22,8 +23,8 @@ def test_a_model_that_cannot_generate_ends_its_run_well_and_the_sample_says_why_
     config = example_config(model={"factory": "tests.own_models:fixed_length", "shorter": shorter},
                             layout__num_replicas=1, train__sample_tokens=8,
                             launch__stall_timeout_s=8 if shorter == "hang" else 600)
-    run = start_run_folder(lake, config, publish_example(lake))
-    run_workers(run.path, 1)
+    run = prepare_run(lake, config, publish_example(lake))
+    run_workers(run)
     end, sample = RecordTail(run.record(0, 0)).new_records()[-2:]
     assert (end["kind"], end["status"], end["step"]) == ("end", "completed", 10)
     assert {key: sample[key] for key in ("kind", "step", "prompt", "text")} == {

@@ -8,8 +8,8 @@ import pytest
 from pipelines.errors import RankFailedError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
-from tests.example_data import example_config, publish_example, start_run_folder
-from tests.rank_processes import started, worker_command
+from pipelines.launch.local import prepare_run, started
+from tests.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
 
@@ -23,8 +23,8 @@ def test_when_any_rank_of_2x2_is_killed_all_ranks_end(tmp_path, victim, schedule
     config = example_config(layout__num_replicas=2, layout__num_segments=2, layout__micro_batch_samples=2,
                             layout__schedule=schedule, model__num_layers=4, train__steps=100_000,
                             train__evaluate_every_steps=50)
-    run = start_run_folder(lake, config, publish_example(lake))
-    with started(worker_command(run.path), 4, 2) as processes:
+    run = prepare_run(lake, config, publish_example(lake))
+    with started(run) as processes:
         tail, steps = RecordTail(run.record(0, victim)), 0
         began = time.monotonic()
         while steps < 3 and time.monotonic() - began < 60:
@@ -37,4 +37,4 @@ def test_when_any_rank_of_2x2_is_killed_all_ranks_end(tmp_path, victim, schedule
         for process in processes:
             process.wait(timeout=max(0.1, BOUND_S - (time.monotonic() - killed)))
     for rank in set(range(4)) - {victim}:
-        assert processes[rank].returncode == RankFailedError.exit_code, processes[rank].communicate()[0]
+        assert processes[rank].returncode == RankFailedError.exit_code, run.log(0, rank).read_text()

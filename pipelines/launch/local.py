@@ -1,0 +1,113 @@
+"""Ranks without Spark: processes of this machine, started as a Spark task starts them.
+
+Runs on: driver, without a JVM.
+Takes:   a published dataset and a config without ``layout: auto``, or a run folder that is prepared for its ranks.
+Gives:   ``prepare_run``, then ``run_attempt``: logs, records and models, as a launch leaves them; no rank outlives the call.
+
+Nobody watches these ranks as ``watch.py`` does: a bound in time ends them. Whoever starts processes in another way has
+``rank_environments`` for them.
+"""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipelines.config.load import Config
+from pipelines.errors import SparkringError, StalledError, error_of
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake, RunFolder
+from pipelines.launch.diagnosis import how_it_ended
+from pipelines.launch.identity import default_run_id
+from pipelines.launch.interfaces import interface_of
+from pipelines.launch.rank_process import POLL_S, GangOrder, end_rank, rank_environment, start_rank
+from pipelines.launch.rendezvous import Rendezvous
+from pipelines.models.facts import model_facts
+from pipelines.plan.places import place_ranks
+from pipelines.plan.run_plan import RunPlan, plan_run
+
+LOOPBACK = "127.0.0.1"
+MEET_TIMEOUT_S = 60.0
+ECHO_S = 30.0  # from the first rank that fails until the others have noticed
+TAIL_LINES = 60
+
+
+def prepare_run(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
+    """The recipe's run with all that the ranks of attempt 0 look for."""
+    run_id = default_run_id(config.recipe, manifest)
+    run = lake.run(run_id)
+    plan = plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake)
+    run.attempt(0).mkdir(parents=True)
+    run.config.write_text(config.to_json(), encoding="utf-8")
+    plan.save(run.plan)
+    return run
+
+
+@contextmanager
+def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank: int = 1, cycle_time_ms: float = 1.0
+                      ) -> Iterator[list[dict[str, str]]]:
+    """What each rank is to find in its environment, while there is where they meet."""
+    with Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments) as rendezvous:
+        rendezvous.admit(LOOPBACK)
+        order = GangOrder(run_folder="", attempt=0, num_segments=num_segments, threads_per_rank=threads_per_rank,
+                          driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports, rendezvous_key=rendezvous.key,
+                          network_interface=None, meet_timeout_s=MEET_TIMEOUT_S, cycle_time_ms=cycle_time_ms)
+        seats = sorted(place_ranks([LOOPBACK] * num_ranks, num_segments), key=lambda seat: seat.rank)
+        yield [rank_environment(order, seat, interface_of(LOOPBACK)) for seat in seats]
+
+
+@contextmanager
+def attempt_environments(run: RunFolder) -> Iterator[list[dict[str, str]]]:
+    """The same for the ranks of a prepared run."""
+    layout = Config.from_json(run.config.read_text(encoding="utf-8")).platform.layout
+    with rank_environments(layout.num_ranks, layout.num_segments, threads_per_rank=layout.threads_per_rank,
+                           cycle_time_ms=RunPlan.load(run.plan).cycle_time_ms) as environments:
+        yield environments
+
+
+@contextmanager
+def started(run: RunFolder, attempt: int = 0) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """A process for each rank of a prepared attempt, its output in the attempt's logs; none is left at the end."""
+    processes: list[subprocess.Popen[bytes]] = []
+    with attempt_environments(run) as environments:
+        try:
+            for rank, environment in enumerate(environments):
+                processes.append(start_rank(run, attempt, rank, environment))
+            yield processes
+        finally:
+            for process in processes:
+                end_rank(process)
+
+
+def run_attempt(run: RunFolder, attempt: int = 0, *, timeout_s: float = math.inf) -> None:
+    """Returns when all ranks of a prepared attempt ended well.
+
+    Raises:
+        SparkringError: of the exit code of the rank that failed first, with the end of its output.
+        StalledError: they were not done in time.
+    """
+    failed, until = None, time.monotonic() + timeout_s
+    with started(run, attempt) as processes:
+        while True:
+            codes = [process.poll() for process in processes]
+            if failed is None and any(codes):
+                failed = next(rank for rank, code in enumerate(codes) if code)
+                until = min(until, time.monotonic() + ECHO_S)
+            if None not in codes or time.monotonic() > until:
+                break
+            time.sleep(POLL_S)
+    if failed is not None:
+        log = run.log(attempt, failed)
+        raise rank_failure(failed, processes[failed].returncode, log.read_text(encoding="utf-8", errors="replace"), str(log))
+    if None in codes:
+        raise StalledError(f"ranks {', '.join(str(rank) for rank, code in enumerate(codes) if code is None)}",
+                           f"were not done after {timeout_s:g} s", f"logs: {run.attempt(attempt)}")
+
+
+def rank_failure(rank: int, exit_code: int, output: str, log: str) -> SparkringError:
+    """The error that a rank ended with, and the end of what it said."""
+    tail = "".join(f"\n  | {line}" for line in output.strip().splitlines()[-TAIL_LINES:])
+    return error_of(exit_code, f"rank {rank}", how_it_ended(exit_code), f"its whole output: {log}{tail}")
