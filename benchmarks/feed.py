@@ -88,10 +88,11 @@ class OurFeed:
 
 def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
     """Share of the training thread's time spent in the feed, training a GPT of 1 M parameters."""
-    from pipelines.config.recipe import GptModel
-    from pipelines.models.gpt.model import build_gpt
+    from pipelines.config.models import GptModel
+    from pipelines.models.build import build_model
 
-    model = build_gpt(GptModel(num_layers=2, num_heads=4, width=128), VOCABULARY_SIZE, SEQUENCE_LENGTH, 1)
+    model = build_model(GptModel(num_layers=2, num_heads=4, width=128),
+                        {"vocabulary_size": VOCABULARY_SIZE, "sequence_length": SEQUENCE_LENGTH}, seed=1)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     with TrainingFeed(folder, manifest, Data(), Reader.model_validate({"kind": kind}), seed=1, global_batch_samples=16,
                       micro_batch_samples=8) as feed:

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any
 
-from pipelines.config.recipe import GptModel
+from pipelines.config.models import GptModel
 from pipelines.launch.rank_process import ALLOCATOR
 from pipelines.models.gpt.facts import gpt_facts
 

@@ -39,6 +39,11 @@ def example_config(**overrides) -> Config:
     return Config.from_json(json.dumps(content))
 
 
+def sizes(vocabulary_size: int, sequence_length: int) -> dict[str, int]:
+    """What a dataset decides of a language model."""
+    return {"vocabulary_size": vocabulary_size, "sequence_length": sequence_length}
+
+
 def publish_example(lake: Lake, *, train_rows: int = 37, validation_rows: int = 9, rows_per_shard: int = 11,
                     rows_per_row_group: int = 4, sequence_length: int = 16, name: str = "example") -> Manifest:
     """A dataset of counting sequences (easy to learn) with some short rows, in the lake."""

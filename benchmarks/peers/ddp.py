@@ -19,8 +19,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pipelines.config.recipe import GptModel
-from pipelines.models.gpt.model import build_gpt
+from pipelines.config.models import GptModel
+from pipelines.models.build import build_model
 
 
 def bf16_on_the_wire(group, bucket):
@@ -37,7 +37,8 @@ def main() -> None:
         dist.init_process_group("gloo")
     column = pq.read_table(sorted(dataset.glob("train-*.parquet"))).column("tokens").combine_chunks()
     rows = torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64))
-    model = build_gpt(GptModel(**settings["model"]), settings["vocabulary_size"], rows.shape[1] - 1, seed=1)
+    model = build_model(GptModel(**settings["model"]),
+                        {"vocabulary_size": settings["vocabulary_size"], "sequence_length": rows.shape[1] - 1}, seed=1)
     forward = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
     if settings.get("hook"):
         forward.register_comm_hook(None, bf16_on_the_wire)

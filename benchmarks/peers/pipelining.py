@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pipelines.config.recipe import GptModel
-from pipelines.models.gpt.model import build_gpt
+from pipelines.config.models import GptModel
+from pipelines.models.build import build_model
 
 
 def loss_of(logits, targets):
@@ -34,7 +34,8 @@ def main() -> None:
     micro_batches, counts = settings["micro_batches"], settings["counts"]
     column = pq.read_table(sorted(dataset.glob("train-*.parquet"))).column("tokens").combine_chunks()
     rows = torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64))
-    model = build_gpt(GptModel(**settings["model"]), settings["vocabulary_size"], rows.shape[1] - 1, seed=1)
+    model = build_model(GptModel(**settings["model"]),
+                        {"vocabulary_size": settings["vocabulary_size"], "sequence_length": rows.shape[1] - 1}, seed=1)
     segments, replica, replicas = len(counts), 0, 1
     if "RANK" in os.environ:
         dist.init_process_group("gloo")

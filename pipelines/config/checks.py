@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 
+from pipelines.config.models import GptModel
 from pipelines.config.platform import AUTO, Platform
-from pipelines.config.recipe import GptModel, Recipe
+from pipelines.config.recipe import Recipe
 from pipelines.errors import SparkringError
 
 # Spark's settings that must not be true

@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from pipelines.config.recipe import Bytes, Count, Fraction, Section, Whole
 from pipelines.config.secrets import masked_settings
+from pipelines.config.section import Bytes, Count, Fraction, Section, Whole
 
 Seconds = Annotated[float, Field(gt=0.0, le=365 * 24 * 3600.0)]  # more overflows the clocks that wait for it
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")

@@ -9,31 +9,13 @@ A recipe never says where or how fast: that is the platform (``platform.py``).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, field_validator
+from pydantic import Field, field_validator
 
+from pipelines.config.models import GptModel, Model
 from pipelines.config.secrets import has_credentials
-
-
-def _no_truth_value(value: Any) -> Any:
-    """YAML's ``yes`` and ``true`` would else count as 1."""
-    if isinstance(value, bool):
-        raise ValueError("a number is wanted")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_truth_value)]
-MOST_COUNTED = 2**31 - 1  # what an INT of the tables holds
-Count = Annotated[Whole, Field(ge=1, le=MOST_COUNTED)]
-Bytes = Annotated[Whole, Field(ge=1, le=2**50)]
-Fraction = Annotated[float, Field(gt=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """A group of settings: immutable, no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+from pipelines.config.section import Bytes, Count, Fraction, Section, Whole
 
 
 class InputSource(Section):
@@ -100,45 +82,6 @@ class Data(Section):
     num_lanes: Annotated[Whole, Field(ge=1, le=2**16)] = 16
     window_row_groups: Count = 4  # rows are shuffled in a window of this many row groups
     shuffle: bool = True
-
-
-class GptModel(Section):
-    """A decoder-only transformer (GPT-2 architecture). ``sequence_length`` comes from ``prepare``."""
-
-    kind: Literal["gpt"] = "gpt"
-    num_layers: Annotated[Whole, Field(ge=1, le=2**14)] = 4
-    num_heads: Count = 4
-    width: Annotated[Whole, Field(ge=1, le=2**20)] = 128
-    tied_embeddings: bool = True
-    bias: bool = True
-
-
-class FactoryModel(BaseModel):
-    """A model of the user's: ``factory`` names a function that returns a ``LayeredModel``.
-
-    It is called with ``vocabulary_size``, ``sequence_length`` and every other key of this section.
-    """
-
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
-
-    kind: Literal["factory"] = "factory"
-    factory: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]  # "package.module:function"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The keys that are the factory's."""
-        return dict(self.model_extra or {})
-
-
-MODEL_KINDS = ("gpt", "factory")
-
-
-def _model_kind(value: Any) -> str:
-    given = value if isinstance(value, dict) else getattr(value, "__dict__", {})
-    return "factory" if "factory" in given or given.get("kind") == "factory" else "gpt"
-
-
-Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[FactoryModel, Tag("factory")], Discriminator(_model_kind)]
 
 
 class Optimizer(Section):

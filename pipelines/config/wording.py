@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipelines.config.recipe import MODEL_KINDS
+from pipelines.config.models import MODEL_SECTIONS
 from pipelines.config.secrets import MASK, is_secret, masked_settings, masked_text
 from pipelines.errors import SparkringError
 
@@ -41,7 +41,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: Callable[[t
             continue  # it only says that a fault inside it is one
         # a part in brackets says which of several types was tried
         location = [part for part in map(str, fault["loc"]) if "[" not in part]
-        if location[0] == "model" and location[1:2] and location[1] in MODEL_KINDS:
+        if location[0] == "model" and location[1:2] and location[1] in MODEL_SECTIONS:
             del location[1]  # which of the kinds was checked, not a key
         if location[:2] == ["spark", "conf"]:
             del location[3:]  # which of the types was tried

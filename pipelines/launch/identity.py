@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipelines.config.recipe import FactoryModel, Recipe
+from pipelines.config.recipe import Recipe
 from pipelines.errors import AlreadyRunningError, ConfigError, SparkringError
 from pipelines.lake.claims import claimed
 from pipelines.lake.manifest import Manifest
@@ -62,9 +62,9 @@ def check_run_id(run: RunFolder, recipe: Recipe, manifest: Manifest, *, ours: bo
     if state.recipe_hash == training_hash(recipe, manifest.version, code):
         return state
     belongs = f"belongs to another recipe or dataset ({state.recipe_name}, dataset {state.dataset_version})"
-    if isinstance(recipe.model, FactoryModel) and state.recipe_hash == training_hash(recipe, manifest.version, state.model_code):
+    if state.recipe_hash == training_hash(recipe, manifest.version, state.model_code):
         changed = sorted(name for name in code | state.model_code if code.get(name) != state.model_code.get(name))
-        belongs = (f"belongs to another recipe: the code of model.factory {recipe.model.factory} has changed since "
+        belongs = (f"belongs to another recipe: the code of model.factory {recipe.model.users_factory} has changed since "
                    f"({', '.join(changed)})")
     raise ConfigError(SparkringError(f"--run-id {state.run_id}", belongs, "choose another id, or leave it out"))
 

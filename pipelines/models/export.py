@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from tokenizers import Tokenizer
 
-from pipelines.config.recipe import FactoryModel, GptModel, Model
+from pipelines.config.models import Model
 from pipelines.errors import CheckpointError
 from pipelines.lake.manifest import TOKENIZER_NAME
 from pipelines.lake.paths import WEIGHTS_NAME
@@ -33,7 +33,7 @@ _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", tor
 
 
 def save_model(folder: Path, state: Iterable[tuple[str, torch.Tensor]], specs: Mapping[str, tuple[torch.Size, torch.dtype]],
-               settings: GptModel | FactoryModel, *, vocabulary_size: int, sequence_length: int, end_of_text_id: int,
+               settings: Model, *, vocabulary_size: int, sequence_length: int, end_of_text_id: int,
                tokenizer_json: bytes, facts: dict[str, str]) -> None:
     """Writes the folder, or replaces its weights: at any moment it holds one whole model.
 
@@ -108,11 +108,11 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> LanguageMod
         config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
         vocabulary_size, sequence_length = config.pop("vocabulary_size"), config.pop("sequence_length")
         end_of_text_id = config.pop("end_of_text_id")
-        settings: GptModel | FactoryModel = TypeAdapter(Model).validate_python(config)
-        if isinstance(settings, FactoryModel) and settings.factory != factory:
-            raise CheckpointError(str(folder), f"was made by the factory {settings.factory}",
-                                  f"load_model(..., factory={settings.factory!r}) if you trust it")
-        model = build_model(settings, vocabulary_size, sequence_length, seed=0)
+        settings: Model = TypeAdapter(Model).validate_python(config)
+        if settings.users_factory not in (None, factory):
+            raise CheckpointError(str(folder), f"was made by the factory {settings.users_factory}",
+                                  f"load_model(..., factory={settings.users_factory!r}) if you trust it")
+        model = build_model(settings, {"vocabulary_size": vocabulary_size, "sequence_length": sequence_length}, seed=0)
         with safe_open(folder / WEIGHTS_NAME, framework="pt") as weights:
             facts = weights.metadata() or {}
             model.load_unique_state({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118

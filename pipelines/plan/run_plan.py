@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pipelines.config.load import Config
-from pipelines.config.recipe import MOST_COUNTED
+from pipelines.config.section import MOST_COUNTED
 from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.feed.lanes import steps_per_epoch
 from pipelines.lake.manifest import Manifest

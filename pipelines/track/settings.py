@@ -11,8 +11,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from pipelines.config.models import MODEL_SECTIONS
 from pipelines.config.platform import Platform
-from pipelines.config.recipe import FactoryModel, Recipe, Section
+from pipelines.config.recipe import Recipe
+from pipelines.config.section import Section
 from pipelines.lake.paths import RunFolder
 
 HEADLINE = ("train.global_batch_samples", "optimizer.kind", "optimizer.learning_rate", "train.seed", "train.precision")
@@ -31,8 +33,9 @@ def run_settings(run: RunFolder) -> dict[str, Any] | None:
     except (OSError, KeyError, TypeError, ValueError):
         return None
     defaults = dict(_defaults(Recipe)) | dict(_defaults(Platform))
-    if values.get("model.kind") == FactoryModel.model_fields["kind"].default:
-        defaults = {key: value for key, value in defaults.items() if not key.startswith("model.")}
+    if (kind := values.get("model.kind")) in MODEL_SECTIONS and kind != defaults["model.kind"]:  # its own defaults, not a GPT's
+        others = {key: value for key, value in defaults.items() if not key.startswith("model.") or key == "model.kind"}
+        defaults = dict(_defaults(MODEL_SECTIONS[kind], "model.")) | others
     changed = {key: {"value": value, "default": defaults.get(key)} for key, value in values.items()
                if key not in defaults or value != defaults[key]}
     return {"headline": {key: values[key] for key in HEADLINE if key in values}, "changed": changed,

@@ -1,7 +1,7 @@
 """Looks at a model that a factory makes, without training it: ``python -m pipelines.train.probe < ORDER``.
 
 Runs on: driver, as a process of its own.
-Takes:   JSON on standard input: recipe section ``model``, ``vocabulary_size``, ``sequence_length``.
+Takes:   JSON on standard input: recipe section ``model``, and ``sizes`` from the dataset.
 Gives:   ``ModelFacts`` as the last line of standard output; an error's one line and its exit code otherwise.
 
 Each layer is run twice on the same input with the same weights, forward and backward. One that gives another result the
@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.config.recipe import FactoryModel
+from pipelines.config.models import FactoryModel
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.models.build import build_model
+from pipelines.models.factory.own_code import code_of, own_files
 from pipelines.models.gpt.model import token_loss_sum
 from pipelines.models.layered import LayeredModel
-from pipelines.models.own_code import code_of, own_files
 from pipelines.parallel.replica.torch_stages import shapes_between
 from pipelines.plan.model_facts import LayerFacts, ModelFacts
 from pipelines.train.random_state import random_states, seed_everything
@@ -156,8 +156,8 @@ def main() -> int:
     torch.set_num_threads(1)  # sums in one order, so that equal work gives equal bits
     try:
         settings = FactoryModel.model_validate(order["model"])
-        model = build_model(settings, order["vocabulary_size"], order["sequence_length"], seed=0)
-        facts = facts_of(model, order["vocabulary_size"], order["sequence_length"])
+        model = build_model(settings, order["sizes"], seed=0)
+        facts = facts_of(model, **order["sizes"])
         facts = replace(facts, code=code_of(settings.factory, model), sources=tuple(
             (str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in own_files(settings.factory)))
         print(facts.to_json())

@@ -19,7 +19,6 @@ from pathlib import Path
 
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
-from pipelines.config.recipe import FactoryModel
 from pipelines.errors import EXIT_OK, SparkringError
 from pipelines.lake.paths import WEIGHTS_NAME, RunFolder
 from pipelines.lake.rank_records import RecordWriter
@@ -71,8 +70,8 @@ def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None
 def _generated(config: Config, model: Path, timeout_s: float) -> tuple[str | None, str | None]:
     """The text, or else the reason."""
     recipe = config.recipe
-    order = json.dumps({"model": str(model), "factory": recipe.model.factory if isinstance(recipe.model, FactoryModel) else None,
-                        "prompt": recipe.train.sample_prompt, "num_tokens": recipe.train.sample_tokens})
+    order = json.dumps({"model": str(model), "factory": recipe.model.users_factory, "prompt": recipe.train.sample_prompt,
+                        "num_tokens": recipe.train.sample_tokens})
     try:
         done = subprocess.run([sys.executable, "-m", "pipelines.train.sample_text"], input=order, capture_output=True,
                               text=True, errors="replace", timeout=timeout_s,

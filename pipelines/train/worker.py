@@ -24,8 +24,7 @@ die_with_parent()  # before the slow imports: a launch that is stopped early mus
 import torch  # noqa: E402
 
 from pipelines.config.load import Config  # noqa: E402
-from pipelines.config.recipe import FactoryModel, GptModel  # noqa: E402
-from pipelines.errors import EXIT_OK, RankFailedError, SparkringError  # noqa: E402
+from pipelines.errors import EXIT_OK, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
 from pipelines.lake.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
@@ -33,8 +32,8 @@ from pipelines.lake.paths import RunFolder  # noqa: E402
 from pipelines.lake.rank_records import RecordWriter  # noqa: E402
 from pipelines.models.build import sketch_model  # noqa: E402
 from pipelines.models.export import save_model  # noqa: E402
-from pipelines.models.layered import LayeredModel  # noqa: E402
-from pipelines.models.own_code import differing  # noqa: E402
+from pipelines.models.factory.own_code import check_code  # noqa: E402
+from pipelines.models.facts import sizes_of  # noqa: E402
 from pipelines.parallel.agreement.agreement import Agreement  # noqa: E402
 from pipelines.parallel.ring import PeerLostError, Ring  # noqa: E402
 from pipelines.parallel.segments import SegmentGroup  # noqa: E402
@@ -91,8 +90,8 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
     dataset = Path(plan.dataset)
     manifest = Manifest.load(dataset)
     device = training_device(platform.layout)
-    model = sketch_model(recipe.model, manifest.vocabulary_size, manifest.sequence_length, recipe.train.seed)
-    check_code(recipe.model, plan.model_code, model)
+    model = sketch_model(recipe.model, sizes_of(manifest), recipe.train.seed)
+    check_code(recipe.model.users_factory, plan.model_code, model)
     specs = model.specs()
     agreement = assemble(config, plan, model, peers, device, records)
     del model  # of a split model, each rank keeps its own layers
@@ -142,14 +141,6 @@ def evaluation(config: Config, manifest: Manifest, dataset: Path, agreement: Agr
         return evaluate(agreement, (on_device(micro_batch, device) for micro_batch in counted), len(validation))
 
     return run
-
-
-def check_code(settings: GptModel | FactoryModel, known: dict[str, str], model: LayeredModel) -> None:
-    """Raises RankFailedError where a user's model is not made of the code that the driver looked at."""
-    if isinstance(settings, FactoryModel) and (differences := differing(known, model)):
-        raise RankFailedError("model.factory", f"{settings.factory} on {socket.gethostname()} is not what the driver looked at "
-                              f"({', '.join(differences)})", "have the same version on all hosts, or give it with --py-files; "
-                              "where it was edited meanwhile, repeat the command")
 
 
 def on_device(micro_batch: Samples, device: torch.device) -> MicroBatch:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.config.recipe import FactoryModel
+from pipelines.config.models import FactoryModel
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.launch.identity import check_run_id, default_run_id

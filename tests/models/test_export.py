@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from pipelines.config.recipe import GptModel
+from pipelines.config.models import GptModel
 from pipelines.models import export
 from pipelines.models.export import save_model
 

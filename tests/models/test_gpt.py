@@ -6,21 +6,20 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pipelines.config.recipe import GptModel
+from pipelines.config.models import GptModel
 from pipelines.errors import CheckpointError
+from pipelines.models.build import build_model, fill_model, sketch_model
 from pipelines.models.export import load_model, save_model
 from pipelines.models.generate import generate
 from pipelines.models.gpt.facts import gpt_facts
 from pipelines.models.gpt.model import (
     IGNORED,
-    build_gpt,
     causal_attention,
-    fill_gpt,
     inputs_and_targets,
-    sketch_gpt,
     token_loss_sum,
 )
 from pipelines.models.layered import runnable
+from tests.example_data import sizes
 
 SMALL = GptModel(num_layers=2, num_heads=2, width=16)
 
@@ -29,7 +28,7 @@ SMALL = GptModel(num_layers=2, num_heads=2, width=16)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_planned_number_of_parameters_is_the_real_one(tied, bias):
     settings = GptModel(num_layers=3, num_heads=2, width=24, tied_embeddings=tied, bias=bias)
-    assert build_gpt(settings, 101, 32, seed=1).num_parameters() == gpt_facts(settings, 101, 32).parameters
+    assert build_model(settings, sizes(101, 32), seed=1).num_parameters() == gpt_facts(settings, 101, 32).parameters
 
 
 def test_gpt2_small_has_124_million_parameters():
@@ -38,16 +37,16 @@ def test_gpt2_small_has_124_million_parameters():
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
-    first, again, other = (build_gpt(SMALL, 50, 8, seed).unique_state() for seed in (3, 3, 4))
+    first, again, other = (build_model(SMALL, sizes(50, 8), seed=seed).unique_state() for seed in (3, 3, 4))
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["block_0.feed_in.weight"], other["block_0.feed_in.weight"])
 
 
 @pytest.mark.parametrize("layers", [{"embedding"}, {"block_1"}, {"head"}, {"block_0", "head"}])
 def test_a_rank_that_fills_only_its_layers_has_the_weights_of_the_whole_model(layers):
-    whole = build_gpt(SMALL, 50, 8, seed=3).state_dict()
-    part = sketch_gpt(SMALL, 50, 8)
-    fill_gpt(part, SMALL, 3, layers)
+    whole = build_model(SMALL, sizes(50, 8), seed=3).state_dict()
+    part = sketch_model(SMALL, sizes(50, 8), seed=0)
+    fill_model(part, SMALL, 3, layers)
     for name, value in part.state_dict().items():
         tied = SMALL.tied_embeddings and name in ("embedding.token.weight", "head.project.weight")
         if name.split(".")[0] in layers or (tied and layers & {"embedding", "head"}):
@@ -58,27 +57,27 @@ def test_a_rank_that_fills_only_its_layers_has_the_weights_of_the_whole_model(la
 
 def test_a_filled_sketch_keeps_its_ties():
     tied = SMALL.model_copy(update={"tied_embeddings": True})
-    model = build_gpt(tied, 50, 8, seed=3)
+    model = build_model(tied, sizes(50, 8), seed=3)
     assert model.get_submodule("head.project").weight is model.get_submodule("embedding.token").weight
 
 
 def test_a_sketched_layer_can_be_run_without_being_filled():
-    sketch = sketch_gpt(SMALL, 50, 8)
+    sketch = sketch_model(SMALL, sizes(50, 8), seed=0)
     block = sketch.layers["block_0"]
     assert runnable(block)(torch.zeros(2, 8, 16)).shape == (2, 8, 16)
     assert all(parameter.is_meta for parameter in block.parameters())
-    real = build_gpt(SMALL, 50, 8, seed=3).layers["block_0"]
+    real = build_model(SMALL, sizes(50, 8), seed=3).layers["block_0"]
     assert runnable(real) is real
 
 
 def test_an_untrained_model_is_as_good_as_guessing():
-    model = build_gpt(SMALL, 50, 8, seed=1)
+    model = build_model(SMALL, sizes(50, 8), seed=1)
     inputs, targets = inputs_and_targets(torch.randint(0, 50, (64, 9)), torch.full((64,), 9), torch.ones(64))
     assert (token_loss_sum(model(inputs), targets) / targets.numel()).item() == pytest.approx(math.log(50), rel=0.02)
 
 
 def test_a_token_never_sees_its_future():
-    model = build_gpt(SMALL, 50, 8, seed=1)
+    model = build_model(SMALL, sizes(50, 8), seed=1)
     tokens = torch.randint(0, 50, (1, 8))
     changed = tokens.clone()
     changed[0, 5:] = (changed[0, 5:] + 1) % 50
@@ -89,7 +88,7 @@ def test_a_token_never_sees_its_future():
 
 @pytest.mark.parametrize("bias", [True, False])
 def test_narrow_attention_sees_no_future_and_is_close_to_the_exact_one(bias):
-    model = build_gpt(SMALL.model_copy(update={"bias": bias}), 50, 8, seed=1)
+    model = build_model(SMALL.model_copy(update={"bias": bias}), sizes(50, 8), seed=1)
     with torch.no_grad():  # large enough that attention matters
         for parameter in model.parameters():
             if parameter.dim() == 2:
@@ -129,7 +128,7 @@ def test_targets_past_a_rows_length_and_of_weight_zero_are_not_counted():
 def save_example(folder, model=None):
     tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(26)}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    model = model or build_gpt(SMALL, 26, 8, seed=1)
+    model = model or build_model(SMALL, sizes(26, 8), seed=1)
     save_model(folder, model.unique_state().items(), model.specs(), SMALL, vocabulary_size=26, sequence_length=8,
                end_of_text_id=25, tokenizer_json=tokenizer.to_str().encode(), facts={"step": "3"})
     return model
@@ -148,7 +147,7 @@ def test_an_exported_model_computes_the_same_and_generates_the_same(tmp_path):
 
 def test_saving_again_replaces_the_weights_and_leaves_nothing_behind(tmp_path):
     save_example(tmp_path / "model")
-    other = save_example(tmp_path / "model", build_gpt(SMALL, 26, 8, seed=2))
+    other = save_example(tmp_path / "model", build_model(SMALL, sizes(26, 8), seed=2))
     state = load_model(tmp_path / "model").model.unique_state()
     assert all(torch.equal(state[name], value) for name, value in other.unique_state().items())
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
@@ -170,7 +169,7 @@ def test_a_damaged_export_is_refused_by_name(tmp_path, damage):
 
 
 def test_generation_stops_at_the_stop_token_and_is_repeatable():
-    model = build_gpt(SMALL, 5, 8, seed=1)
+    model = build_model(SMALL, sizes(5, 8), seed=1)
     tokens = generate(model, [1], 20, 8, seed=3)
     assert tokens == generate(model, [1], 20, 8, seed=3)
     assert len(tokens) == 21

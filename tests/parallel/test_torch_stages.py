@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.config.recipe import GptModel
+from pipelines.config.models import GptModel
 from pipelines.errors import ConfigError
-from pipelines.models.gpt.model import build_gpt, sketch_gpt
+from pipelines.models.build import build_model, sketch_model
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.replica.torch_stages import shapes_between
+from tests.example_data import sizes
 from tests.own_models import residual
 
 WIDTH = 8
@@ -35,7 +36,7 @@ def mixed(**_):
     return LayeredModel([("table", nn.Embedding(32, WIDTH)), ("both", Both()), ("logits", nn.Linear(WIDTH, 32))])
 
 
-MODELS = {"gpt": lambda: build_gpt(GptModel(num_layers=2, num_heads=2, width=16), 32, 16, seed=0),
+MODELS = {"gpt": lambda: build_model(GptModel(num_layers=2, num_heads=2, width=16), sizes(32, 16), seed=0),
           "tuples": lambda: residual(32, 16), "recurrent, attention and convolution": mixed}
 
 
@@ -56,7 +57,7 @@ def test_the_shapes_between_layers_are_those_of_a_run(name, precision):
 
 
 def test_neither_memory_nor_work_is_spent_on_finding_them():
-    terabytes = sketch_gpt(GptModel(num_layers=3, num_heads=2, width=200_000), 32, 16)
+    terabytes = sketch_model(GptModel(num_layers=3, num_heads=2, width=200_000), sizes(32, 16), seed=0)
     assert [t.shape for (t,) in shapes_between(terabytes, torch.zeros(64, 16, dtype=torch.int64), "fp32")] == [
         (64, 16), *[(64, 16, 200_000)] * 4, (64, 16, 32)]
 

@@ -13,6 +13,7 @@ from pipelines.errors import ConfigError, ResourceError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run, run_attempt
+from pipelines.models.build import build_model
 from pipelines.models.facts import model_facts
 from pipelines.models.gpt.facts import gpt_facts
 from pipelines.plan.layout import check_split, choose_layout, planned_split
@@ -20,7 +21,7 @@ from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.run_plan import cycle_time_ms, plan_run
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, publish_example
+from tests.example_data import example_config, publish_example, sizes
 
 GIB = 1024**3
 AUTO = Layout.model_validate("auto")
@@ -194,10 +195,8 @@ def test_a_model_whose_shapes_depend_on_the_data_is_refused_before_launch_where_
 
 
 def test_what_is_counted_by_hand_for_the_gpt_is_what_a_probe_of_it_finds():
-    from pipelines.models.gpt.model import build_gpt
-
     model = example_config(model__num_layers=3, model__num_heads=4, model__width=64).recipe.model
-    counted, probed = gpt_facts(model, 512, 64), facts_of(build_gpt(model, 512, 64, seed=0), 512, 64)
+    counted, probed = gpt_facts(model, 512, 64), facts_of(build_model(model, sizes(512, 64), seed=0), 512, 64)
     for by_hand, found in zip(counted.layers, probed.layers, strict=True):
         assert (by_hand.name, by_hand.parameters, by_hand.tied_parameters, by_hand.output_bytes_per_sample) == (
             found.name, found.parameters, found.tied_parameters, found.output_bytes_per_sample)

@@ -15,11 +15,11 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.identity import training_hash
 from pipelines.launch.local import prepare_run
+from pipelines.models.build import build_model
 from pipelines.models.facts import model_facts
-from pipelines.models.gpt.model import build_gpt
 from pipelines.models.layered import LayeredModel
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, publish_example
+from tests.example_data import example_config, publish_example, sizes
 from tests.rank_processes import run_workers
 
 DRAWING = {"factory": "tests.own_models:recurrent_with_dropout"}
@@ -135,7 +135,7 @@ def test_a_model_that_mixes_samples_is_refused_unless_the_law_is_given_up():
 
 def test_the_gpt_draws_nothing_and_a_look_at_a_model_leaves_its_mode_and_no_gradient():
     settings = example_config().recipe.model
-    model = build_gpt(settings, 32, 16, seed=0)
+    model = build_model(settings, sizes(32, 16), seed=0)
     modes = [module.training for module in model.modules()]
     assert facts_of(model, 32, 16).random_layers == ()
     assert [module.training for module in model.modules()] == modes

@@ -7,26 +7,26 @@ Gives:   ``ModelFacts``; tests hold them against ``models/gpt/model.py``.
 
 from __future__ import annotations
 
-from pipelines.config.recipe import GptModel
+from pipelines.config.models import GptModel
 from pipelines.plan.model_facts import FLOAT_BYTES, LayerFacts, ModelFacts
 
 
-def gpt_facts(model: GptModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+def gpt_facts(settings: GptModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
     """Of the GPT in ``models/gpt/model.py``, counted by hand.
 
     A block keeps 17 values per token and unit of width (its norms' inputs and outputs, query, key, value, the mixed
     values twice, the fourfold feed-forward twice) and the head one copy of the logits. Source for the manner of
     counting: Korthikanti et al. 2022, section 4.
     """
-    width, vocabulary, length = model.width, vocabulary_size, sequence_length
-    norm = width * (2 if model.bias else 1)
-    block = 12 * width * width + (8 * width if model.bias else 0) + 2 * norm
+    width, vocabulary, length = settings.width, vocabulary_size, sequence_length
+    norm = width * (2 if settings.bias else 1)
+    block = 12 * width * width + (8 * width if settings.bias else 0) + 2 * norm
     hidden_bytes = FLOAT_BYTES * length * width
     table = vocabulary * width
-    blocks = [LayerFacts(f"block_{i}", block, 0, (19 if model.bias else 17) * hidden_bytes, hidden_bytes,
-                         6.0 * block * length + 12.0 * length * length * width) for i in range(model.num_layers)]
+    blocks = [LayerFacts(f"block_{i}", block, 0, (19 if settings.bias else 17) * hidden_bytes, hidden_bytes,
+                         6.0 * block * length + 12.0 * length * length * width) for i in range(settings.num_layers)]
     logits_bytes = FLOAT_BYTES * length * vocabulary
     return ModelFacts((
         LayerFacts("embedding", (vocabulary + length) * width, 0, 0, hidden_bytes, 0.0), *blocks,
-        LayerFacts("head", norm + (0 if model.tied_embeddings else table), table if model.tied_embeddings else 0,
+        LayerFacts("head", norm + (0 if settings.tied_embeddings else table), table if settings.tied_embeddings else 0,
                    logits_bytes + 2 * hidden_bytes, logits_bytes, 6.0 * table * length)))

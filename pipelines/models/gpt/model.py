@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.config.recipe import GptModel
+from pipelines.config.models import GptModel
 from pipelines.models.layered import LayeredModel
 
 INITIAL_STD = 0.02
@@ -98,25 +98,25 @@ class Head(nn.Module):
         return self.project(self.norm(hidden_BTD))
 
 
-def sketch_gpt(model: GptModel, vocabulary_size: int, sequence_length: int) -> LayeredModel:
+def sketch(settings: GptModel, seed: int, *, vocabulary_size: int, sequence_length: int) -> LayeredModel:
     """The GPT of a recipe on the meta device: its structure, without memory.
 
     Args:
         vocabulary_size: > 0. sequence_length: longest input, in tokens.
     """
     with torch.device("meta"):
-        blocks = [(f"block_{i}", Block(model.width, model.num_heads, model.bias)) for i in range(model.num_layers)]
-        gpt = LayeredModel([("embedding", Embedding(vocabulary_size, sequence_length, model.width)), *blocks,
-                            ("head", Head(vocabulary_size, model.width, model.bias))])
-    if model.tied_embeddings:
+        blocks = [(f"block_{i}", Block(settings.width, settings.num_heads, settings.bias)) for i in range(settings.num_layers)]
+        gpt = LayeredModel([("embedding", Embedding(vocabulary_size, sequence_length, settings.width)), *blocks,
+                            ("head", Head(vocabulary_size, settings.width, settings.bias))])
+    if settings.tied_embeddings:
         gpt.get_submodule("head.project").weight = gpt.get_submodule("embedding.token").weight
     return gpt
 
 
-def fill_gpt(gpt: LayeredModel, model: GptModel, seed: int, layers: Collection[str]) -> None:
+def fill(gpt: LayeredModel, settings: GptModel, seed: int, layers: Collection[str]) -> None:
     """Gives some layers of a sketch their initial weights: the same whichever layers a rank fills, since each parameter
     has a generator of its own."""
-    residual_std = INITIAL_STD / math.sqrt(2 * model.num_layers)  # keeps the residual stream's variance near 1
+    residual_std = INITIAL_STD / math.sqrt(2 * settings.num_layers)  # keeps the residual stream's variance near 1
 
     def initialise(name: str, parameter: Tensor) -> None:
         if parameter.dim() == 1:
@@ -127,13 +127,6 @@ def fill_gpt(gpt: LayeredModel, model: GptModel, seed: int, layers: Collection[s
         parameter.normal_(0.0, std, generator=torch.Generator().manual_seed(own_seed))
 
     gpt.fill(layers, initialise)
-
-
-def build_gpt(model: GptModel, vocabulary_size: int, sequence_length: int, seed: int) -> LayeredModel:
-    """The whole GPT of a recipe with its initial weights."""
-    gpt = sketch_gpt(model, vocabulary_size, sequence_length)
-    fill_gpt(gpt, model, seed, gpt.layers)
-    return gpt
 
 
 def token_loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import socket
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from pipelines.errors import RankFailedError
 from pipelines.models.layered import LayeredModel
 
 STRUCTURE = "layers and parameters"
@@ -49,7 +51,15 @@ def own_files(factory: str) -> list[Path]:
     return sorted({Path(getattr(spec.loader, "archive", None) or str(spec.origin)) for spec in own_modules(factory).values()})
 
 
-def differing(known: Mapping[str, str], model: LayeredModel) -> list[str]:
+def check_code(factory: str | None, known: Mapping[str, str], model: LayeredModel) -> None:
+    """Raises RankFailedError where a user's model is not made of the code that the driver looked at, which is ``known``."""
+    if differences := _differing(known, model):
+        raise RankFailedError("model.factory", f"{factory} on {socket.gethostname()} is not what the driver looked at "
+                              f"({', '.join(differences)})", "have the same version on all hosts, or give it with --py-files; "
+                              "where it was edited meanwhile, repeat the command")
+
+
+def _differing(known: Mapping[str, str], model: LayeredModel) -> list[str]:
     """What is not as it was known, in words; none where the code is the same."""
     words = []
     for name, expected in known.items():

@@ -1,0 +1,46 @@
+"""The table of architectures: what becomes of each kind of model that a recipe can name.
+
+Runs on: driver and ranks (no torch).
+Takes:   recipe section ``model``.
+Gives:   ``architecture_of``: the facts for planning, and where the model itself is, which only ranks load (``build.py``).
+
+A further architecture is a folder here and a line in ``ARCHITECTURES``; its section of the recipe is in ``config/models.py``,
+with the other settings. The folder holds
+
+- ``facts.py``: a function ``(settings, **sizes) -> ModelFacts``, without torch;
+- ``model.py``: ``sketch(settings, seed, **sizes) -> LayeredModel``, the structure, best on the meta device, without memory; and
+  ``fill(model, settings, seed, layers)``, which gives every parameter and buffer of some layers its initial values, the same
+  whichever layers are filled.
+
+Sizes are what the dataset decides of a model (``vocabulary_size``, ``sequence_length``), by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pipelines.config.models import Model
+from pipelines.models.factory.facts import factory_facts
+from pipelines.models.gpt.facts import gpt_facts
+from pipelines.plan.model_facts import ModelFacts
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One kind of model."""
+
+    facts: Callable[..., ModelFacts]
+    model: str  # the module that holds ``sketch`` and ``fill``; by its name, since it imports torch
+
+
+ARCHITECTURES = {
+    "gpt": Architecture(gpt_facts, "pipelines.models.gpt.model"),
+    "factory": Architecture(factory_facts, "pipelines.models.factory.model"),
+}
+
+
+def architecture_of(settings: Model) -> Architecture:
+    return ARCHITECTURES[settings.kind]
