@@ -19,8 +19,8 @@ demo: setup ## prepare, train, tables, report on real text; DATA="folder, file, 
 	@if [ -n "$$DATA" ]; then set -- --set "$$($(python) setup/inputs.py)"; else set --; fi; \
 	exec $(python) jobs/pipeline.py --recipe $(recipe) --platform $(platform) "$$@"
 
-test: setup ## run every test
-	@$(python) -m pytest
+test: setup ## run every test, two at a time
+	@$(python) -m pytest -n 2 --dist worksteal
 
 test-fast: setup ## run the tests that start neither Spark nor ranks: about a minute
 	@$(python) -m pytest -m "not processes"

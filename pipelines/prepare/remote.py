@@ -8,8 +8,9 @@ Spark's file sources never read hidden names (``inputs.is_hidden``), in any form
 
 Text and JSON lines: files up to ``WHOLE_BYTES`` are read whole and cut by the code that reads local files. Longer ones are
 cut by Spark's text source, with the block of the file as position. That source would hold a line of any length; told a
-longest one it drops longer ones without a word, so that the bytes it gave are added up and compared with the file's
-(``with_lost_lines``). Files that lost lines, and long compressed ones, are read as local copies (``local_copies.py``).
+longest one (``LINE_BYTES``) it drops longer ones without a word, so that the bytes it gave are added up and compared with
+the file's (``with_lost_lines``). Files that lost lines, and long compressed ones, are read as local copies
+(``local_copies.py``).
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class RemoteSummary(NamedTuple):
 
 NO_REMOTE = RemoteSummary(0, 0, "", ())
 WHOLE_BYTES = 64 * 1024**2
+LINE_BYTES = 8 * 1024**2  # of a line that Spark's text source is let to read: it holds a line whole, and twice as it grows
 READ = "read"  # a row that is no record: how many bytes a Spark task read of a long file
 MARK_BYTES = 3  # of a byte-order mark, which Spark leaves out
 LONGEST_LINE = "mapreduce.input.linerecordreader.line.maxlength"
@@ -219,7 +221,7 @@ def _long_files(spark: SparkSession, index: int, source: InputSource, prepare: P
                 remote: RemoteSummary) -> DataFrame:
     """The lines of long files, less the copied ones; behind those of each Spark task, ``READ`` rows: how many bytes it read."""
     limit, delimiter = prepare.max_document_bytes, delimiter_of(source)
-    longest = min(longest_line_bytes(source, limit), 2**31 - 1 - 2 * len(delimiter))
+    longest = min(longest_line_bytes(source, limit), LINE_BYTES)
     lines = (_reader(spark, source).option("lineSep", delimiter.decode())
              .option(LONGEST_LINE, longest + len(delimiter) + 1).text(source.path))
     copied = [file.url for file in remote.copied if file.input_index == index]

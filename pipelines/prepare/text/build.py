@@ -76,8 +76,8 @@ def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lak
             inputs = with_copies(session(), inputs, files, prepare, staging)
         outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
         if files := with_lost_lines(prepare, inputs.remote, _read_bytes(outcomes)):
-            report(f"prepare: {', '.join(file.url for file in files)}: so long a file with a record that is too long is "
-                   "copied and read again, to count it")
+            report(f"prepare: {', '.join(file.url for file in files)}: holds a record that is too long for "
+                   "Spark's reader; copied and read again")
             inputs = with_copies(session(), inputs, files, prepare, staging)
             outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
         refuse_changed(session(), prepare, remote)
