@@ -42,7 +42,7 @@ class Storage(Section):
         return root
 
 
-AUTO = 0  # stands for "auto" until the layout is chosen (train/layout.py); never in a run's saved config
+AUTO = 0  # stands for "auto" until the layout is chosen (plan/layout.py); never in a run's saved config
 
 
 ALL_AUTO = {"num_replicas": "auto", "num_segments": "auto", "micro_batch_samples": "auto"}  # what ``layout: auto`` means

@@ -73,7 +73,7 @@ def as_listed(input_index: int, path: str, size_bytes: int, modified_ns: int) ->
             if (status.st_size, status.st_mtime_ns) == (size_bytes, modified_ns):
                 return
             found = f"{status.st_size:,} bytes of {_time(status.st_mtime_ns)}"
-        raise DataError(place, f"{shown(path)}: input changed while it was read, from {size_bytes:,} bytes of "
+        raise DataError(place, f"{path_text(path)}: input changed while it was read, from {size_bytes:,} bytes of "
                         f"{_time(modified_ns)} to {found}", "prepare again when nothing writes to the input")
 
     refuse_change()
@@ -81,12 +81,12 @@ def as_listed(input_index: int, path: str, size_bytes: int, modified_ns: int) ->
         yield
     except (OSError, pa.ArrowException, UnicodeEncodeError) as error:  # the last: a name that pyarrow cannot spell
         refuse_change()  # what was cut short is not damaged
-        raise DataError(place, f"{shown(path)} cannot be read ({one_line(error)})",
+        raise DataError(place, f"{path_text(path)} cannot be read ({one_line(error)})",
                         "restore it, fix its permissions, or move it out of the input") from error
     refuse_change()
 
 
-def shown(path: str) -> str:
+def path_text(path: str) -> str:
     """A path as text, whatever bytes its name holds."""
     return os.fsencode(path).decode("utf-8", "replace")
 

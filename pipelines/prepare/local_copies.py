@@ -22,7 +22,7 @@ from pipelines.errors import DataError, StorageError
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
 from pipelines.prepare.inputs import InputFile
-from pipelines.prepare.local import cut_into_pieces
+from pipelines.prepare.local_files import cut_into_pieces
 from pipelines.prepare.remote import LongFile, unreadable
 from pipelines.prepare.text.learning import Inputs
 from pipelines.prepare.threads import in_threads

@@ -21,7 +21,7 @@ from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import new_folder
 from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
-from pipelines.prepare.local import cut_into_pieces
+from pipelines.prepare.local_files import cut_into_pieces
 from pipelines.prepare.publish import publish_dataset_row, published, version_lock
 from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
 from pipelines.prepare.text.build import Identity, build_dataset

@@ -2,7 +2,7 @@
 
 Runs on: driver; executors through Spark.
 Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) other than ``file:``.
-Gives:   ``documents`` as ``reading.local_documents`` does, and what makes their fingerprint.
+Gives:   ``documents`` as ``local_files.local_documents`` does, and what makes their fingerprint.
 
 Spark's file sources never read hidden names (``inputs.is_hidden``), in any format.
 

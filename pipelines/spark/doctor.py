@@ -50,7 +50,7 @@ class Check:
 def check_all(platform: Platform) -> list[Check]:
     """Every check, also after one that fails."""
     return [check_java(), check_python(), check_spark(), check_pyarrow(platform), *check_horovod(platform),
-            *check_network(platform), check_storage(platform), check_memory(platform), check_slots(platform)]
+            *check_network(platform), check_storage(platform), check_memory(platform), check_promised_slots(platform)]
 
 
 def check_java() -> Check:
@@ -199,7 +199,7 @@ def check_memory(platform: Platform) -> Check:
     return Check("memory", "OK", said)
 
 
-def check_slots(platform: Platform) -> Check:
+def check_promised_slots(platform: Platform) -> Check:
     """The slots that the master promises, and this machine's cores, against the ranks; a cluster's slots are counted when a
     run starts."""
     if platform.layout.automatic:

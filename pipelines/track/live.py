@@ -14,7 +14,7 @@ from types import TracebackType
 
 from pipelines.errors import SparkringError
 from pipelines.lake.paths import Lake
-from pipelines.track.load import load_run
+from pipelines.track.tables import load_run
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 10.0

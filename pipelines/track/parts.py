@@ -37,7 +37,7 @@ _CURSOR_KEY = b"sparkring.cursor"
 
 
 @dataclass(frozen=True)
-class Part:
+class TablePart:
     """One part file of a table: what it holds, without its rows."""
 
     path: Path
@@ -51,7 +51,7 @@ class Part:
         return self.rows >= PART_ROWS or self.row_groups >= PART_ROW_GROUPS
 
     @staticmethod
-    def of(path: Path) -> Part:
+    def of(path: Path) -> TablePart:
         """Reads the file's footer.
 
         Raises:
@@ -59,7 +59,7 @@ class Part:
         """
         try:
             footer = pq.read_metadata(path)
-            return Part(path, footer.num_rows, footer.num_row_groups, _highest(footer, "step"),
+            return TablePart(path, footer.num_rows, footer.num_row_groups, _highest(footer, "step"),
                         json.loads(footer.metadata[_CURSOR_KEY]))
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise _damaged(path, error) from error
@@ -68,7 +68,7 @@ class Part:
 def open_part_path(lake: Lake, table: str, run_id: str, attempt: int) -> Path:
     """The part that new rows go to: the newest, or the next one where that is full."""
     paths = part_paths(lake, table, run_id, attempt)
-    index = len(paths) - 1 if paths and not Part.of(paths[-1]).full else len(paths)
+    index = len(paths) - 1 if paths and not TablePart.of(paths[-1]).full else len(paths)
     return lake.table(table) / f"{run_id}-{attempt:03d}-{index:05d}.parquet"
 
 
@@ -84,7 +84,7 @@ def append_rows(path: Path, rows: pa.Table, cursor: Cursor) -> None:
     _write(path, [*_row_groups(path), rows], rows.schema, cursor)
 
 
-def take_back(part: Part, limit: int) -> None:
+def take_back(part: TablePart, limit: int) -> None:
     """Removes rows with a step above ``limit``; row groups without such rows keep their bytes."""
     groups = [group.filter(pc.less_equal(group["step"], limit)) for group in _row_groups(part.path)]
     _write(part.path, groups, pq.read_schema(part.path), part.cursor)

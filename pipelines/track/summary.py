@@ -21,7 +21,7 @@ from pipelines.lake.schemas import TABLE_NAMES
 from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
 from pipelines.track.record_rows import last_sample
 from pipelines.track.settings import run_settings
-from pipelines.track.timeline import pipeline_of
+from pipelines.track.timeline import split_step_of
 
 TIME_PARTS = ("compute", "communication", "data_wait")  # what is left of a step's seconds is "other"
 
@@ -78,7 +78,7 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
         "throughput": {"tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s},
         "time_share": time_shares(ranks),
         "ranks": ranks,
-        "pipeline": pipeline_of(lake.run(state.run_id), state),
+        "split_step": split_step_of(lake.run(state.run_id), state),
         "evaluations": evaluations,
         "sample": _sample(lake, state),
         "environment": state.environment,

@@ -19,7 +19,7 @@ from pipelines.track.record_rows import record_files
 KINDS = ("forward", "loss", "backward", "weights")
 
 
-def pipeline_of(run: RunFolder, state: RunState) -> dict[str, Any] | None:
+def split_step_of(run: RunFolder, state: RunState) -> dict[str, Any] | None:
     """The timeline of the first replica, and its bubble: the share of its ranks' time in which they computed nothing.
 
     What a schedule cannot do without is ``bubble_theoretical``.

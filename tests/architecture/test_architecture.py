@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import ast
+import io
+import re
 import subprocess
 import sys
+import tokenize
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -24,6 +28,16 @@ class Row:
     third_party: frozenset[str]
 
 
+# What DESIGN's bounds still find; a name goes when its fault has gone, and none comes.
+TOO_MANY_IMPORTS = {"flow/flow.py", "launch/train.py", "prepare/text/build.py", "train/assembly.py", "train/worker.py"}
+TOO_MANY_PARAMETERS = {"feed/batches.py", "models/export.py", "train/costs.py"}
+ONE_NAME_TWO_MEANINGS = {"build"}  # models/ and prepare/text/
+MOST_IMPORTS, MOST_PARAMETERS = 12, 8
+# files of other projects that a comment gives as its source, or as an example of what must not be
+OF_OTHERS = {"encoder.py", "tiktoken_ext/openai_public.py", "horovod/runner/http/http_server.py", "train_gpt2.py",
+             "jobs/profile.py"}
+
+
 def row(layer: int, ours: str = "", third_party: str = "") -> Row:
     return Row(layer, frozenset(ours.split()), frozenset(third_party.split()))
 
@@ -33,20 +47,20 @@ TABLE = {
     "interrupts": row(0),
     "printable": row(0),
     "config": row(0, "", "pydantic yaml"),
-    "lake": row(1, "config", "pyarrow"),
+    "lake": row(1, "", "pyarrow"),
     "feed": row(2, "config lake", "pyarrow petastorm numpy torch"),
     "spark": row(2, "config lake interrupts", "pyspark py4j psutil"),
     "plan": row(3, "config lake feed.lanes feed.read_ahead", "numpy"),
     "models": row(4, "config lake plan", "torch safetensors tokenizers pydantic"),
-    "prepare": row(4, "config lake", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken fsspec"),
-    "track": row(4, "config lake plan printable", "pyspark py4j pyarrow numpy pandas jinja2 markupsafe"),
+    "prepare": row(4, "config lake", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken"),
+    "track": row(4, "config lake plan printable", "pyspark pyarrow numpy jinja2 markupsafe"),
     "parallel": row(5, "config models.layered plan", "torch horovod.torch horovod.common.exceptions"),
-    "train": row(6, "config lake feed models parallel plan", "torch numpy psutil pydantic"),
-    "launch": row(7, "config interrupts lake spark plan models.facts train.worker train.rank_variables",
-                  "pyspark py4j horovod.runner psutil"),
+    "train": row(6, "config lake feed models parallel plan", "torch numpy psutil"),
+    "launch": row(7, "config interrupts lake spark plan models.facts train.rank_variables",
+                  "pyspark py4j psutil"),
     "flow": row(8, "config lake spark prepare models.facts launch track plan", "pyspark"),
     "console": row(9, "config printable flow plan", "rich"),
-    "cli": row(10, "config interrupts printable spark flow console", "typer click rich"),
+    "cli": row(10, "config interrupts printable spark flow console", "typer"),
     "entry": row(11, "interrupts cli"),
 }
 JOBS = row(12, "entry config spark flow")
@@ -81,6 +95,11 @@ def module_file(module: str) -> Path | None:
 def package_of(path: Path) -> str:
     """The row's name: the folder or module right under ``pipelines``."""
     return path.relative_to(ROOT / "pipelines").with_suffix("").parts[0]
+
+
+def below(path: Path) -> str:
+    """The file's path below ``pipelines``."""
+    return path.relative_to(ROOT / "pipelines").as_posix()
 
 
 def is_within(module: str, allowed: frozenset[str]) -> bool:
@@ -142,6 +161,89 @@ def test_rows_import_only_lower_rows():
 def test_a_module_imports_only_what_its_row_allows():
     in_rows = [path for path in LIBRARY if package_of(path) != "__init__"]
     assert faults_of(in_rows, lambda path: refused_imports(path, package_of(path), TABLE[package_of(path)])) == {}
+
+
+def test_a_row_allows_nothing_that_nobody_uses():
+    def unused(name: str) -> list[str]:
+        used = {module.removeprefix("pipelines.") for path in LIBRARY if package_of(path) == name for module in imports_of(path)}
+        return sorted(entry for entry in TABLE[name].ours | TABLE[name].third_party
+                      if not any(is_within(module, frozenset({entry})) for module in used))
+
+    assert {name: entries for name in TABLE if (entries := unused(name))} == {}
+
+
+def test_a_module_imports_at_most_12_of_ours():
+    """More, and a concept is missing: name it."""
+    def ours(path: Path) -> set[str]:
+        return {module for module in imports_of(path) if module.split(".")[0] == "pipelines"}
+
+    assert {below(path) for path in LIBRARY if len(ours(path)) > MOST_IMPORTS} == TOO_MANY_IMPORTS
+
+
+def test_a_function_takes_at_most_8_parameters():
+    """``self`` and ``cls`` are none; the fields of a dataclass are a value, not parameters."""
+    def number(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) -> int:
+        of = node.args
+        named = [each.arg for each in (*of.posonlyargs, *of.args, *of.kwonlyargs)]
+        return len([name for name in named if name not in ("self", "cls")])
+
+    assert {below(path) for path in LIBRARY for node in ast.walk(tree_of(path))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            and number(node) > MOST_PARAMETERS} == TOO_MANY_PARAMETERS
+
+
+def several(names: Iterator[str]) -> set[str]:
+    return {name for name, number in Counter(names).items() if number > 1}
+
+
+def of_one_interface(path: Path) -> bool:
+    """Every architecture below models/ has a ``model`` and ``facts``, with the same functions (``models/architectures.py``)."""
+    return path.parent.parent.name == "models" and path.stem in ("model", "facts")
+
+
+def test_no_two_modules_have_one_name():
+    assert several(path.stem for path in LIBRARY
+                   if path.name != "__init__.py" and not of_one_interface(path)) == ONE_NAME_TWO_MEANINGS
+
+
+def test_no_two_classes_have_one_name():
+    assert several(node.name for path in LIBRARY for node in ast.walk(tree_of(path)) if isinstance(node, ast.ClassDef)
+                   if not node.name.startswith("_")) == set()
+
+
+def test_no_two_public_functions_of_modules_have_one_name():
+    """A command of the command line is called as its stage is, and whatever is run by itself has a ``main``."""
+    assert several(node.name for path in LIBRARY if below(path) != "cli.py" and not of_one_interface(path)
+                   for node in tree_of(path).body
+                   if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name != "main") == set()
+
+
+def commented(path: Path) -> Iterator[str]:
+    """Docstrings and comments of a file."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".py":
+        yield from (line[line.index("#") :] for line in text.splitlines() if "#" in line)
+        return
+    for node in ast.walk(tree_of(path)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    yield from (token.string for token in tokens if token.type == tokenize.COMMENT)
+
+
+def test_a_file_that_a_docstring_or_comment_names_exists():
+    """From the top, from pipelines/, beside the file that names it or in each of the folders beside it."""
+    def missing(path: Path) -> list[str]:
+        places = (ROOT, ROOT / "pipelines", path.parent, path.parent.parent)
+        named = [name for text in commented(path) for name in re.findall(r"[\w./*-]*\w\.(?:py|yaml|sh|md|toml|j2)\b", text)]
+        return [name for name in named
+                if name not in OF_OTHERS and not any((place / name).exists() for place in places)
+                and not list(path.parent.glob(f"*/{name}"))]
+
+    tracked = subprocess.run(["git", "-C", ROOT, "ls-files"], capture_output=True, text=True, check=True).stdout.splitlines()
+    files = [ROOT / name for name in tracked if Path(name).suffix in (".py", ".yaml", ".sh", ".toml")
+             or name in ("Dockerfile", ".dockerignore", "Makefile")]
+    assert faults_of([file for file in files if file.exists()], missing) == {}
 
 
 def test_a_job_imports_only_the_flow_and_what_starts_it():

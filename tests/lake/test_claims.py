@@ -16,8 +16,8 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter, end_record
 from pipelines.lake.runs import current_state
 from pipelines.launch.identity import claim_run
-from pipelines.track.load import load_run
 from pipelines.track.summary import find_run, summarize
+from pipelines.track.tables import load_run
 from pipelines.track.verdict import verdict
 from tests.track.conftest import state_of, write_steps
 

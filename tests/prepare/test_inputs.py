@@ -19,7 +19,7 @@ from pipelines.errors import ConfigError, DataError
 from pipelines.lake.paths import Lake
 from pipelines.prepare import inputs as inputs_module
 from pipelines.prepare.inputs import fingerprint, list_files, recipe_hash
-from pipelines.prepare.local import cut_into_pieces, group_pieces, read_piece
+from pipelines.prepare.local_files import cut_into_pieces, group_pieces, read_piece
 from pipelines.prepare.prepare import plan_prepare
 from tests.prepare.conftest import make_recipe, write_texts
 

@@ -197,8 +197,8 @@ def test_a_huge_file_is_cut_in_parallel_into_even_shards(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [make_text(seed, words=20) for seed in range(3000)]
     (tmp_path / "huge.txt").write_bytes("\n\n".join(texts).encode())
-    monkeypatch.setattr("pipelines.prepare.local.PIECE_BYTES", 10_000)
-    monkeypatch.setattr("pipelines.prepare.local.MIN_TASK_BYTES", 10_000)
+    monkeypatch.setattr("pipelines.prepare.local_files.PIECE_BYTES", 10_000)
+    monkeypatch.setattr("pipelines.prepare.local_files.MIN_TASK_BYTES", 10_000)
     source = {"path": str(tmp_path / "huge.txt"), "delimiter": "\n\n"}
     manifest = prepare(spark, make_recipe(source, shard_text_bytes=60_000), lake, silent)
     rows = [shard.rows for shard in manifest.shards("train")]
@@ -226,7 +226,7 @@ def test_the_files_are_the_same_bytes_whatever_the_cluster(
     write_texts(tmp_path / "in", 60)
     recipe = make_recipe(tmp_path / "in", tokenizer={"kind": "bpe", "vocabulary_size": 300}, shard_text_bytes=8000)
     first = prepare(spark, recipe, Lake.at(tmp_path / "a"), silent)
-    monkeypatch.setattr("pipelines.prepare.local.MIN_TASK_BYTES", 1000)  # read by other tasks, in another order
+    monkeypatch.setattr("pipelines.prepare.local_files.MIN_TASK_BYTES", 1000)  # read by other tasks, in another order
     spark.conf.set("spark.sql.shuffle.partitions", 5)
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     try:

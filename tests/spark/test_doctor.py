@@ -202,7 +202,7 @@ def test_fewer_slots_than_ranks_fails_and_fewer_cores_than_threads_is_warned_of(
     monkeypatch.setattr(doctor.psutil, "cpu_count", lambda: 4)
     monkeypatch.setattr(slots_module.os, "cpu_count", lambda: 4)
     layout = {"num_replicas": ranks, "threads_per_rank": threads}
-    assert doctor.check_slots(platform(spark={"master": master}, layout=layout)).status == status
+    assert doctor.check_promised_slots(platform(spark={"master": master}, layout=layout)).status == status
 
 
 @pytest.mark.parametrize(("master", "found"), [
@@ -215,7 +215,7 @@ def test_an_automatic_layout_is_told_as_what_it_can_become(master: str, found: s
     monkeypatch.setattr(slots_module.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(slots_module, "running_session", lambda: None)  # the tests' own would be the one to be used
     automatic = platform(spark={"master": master}, layout="auto")
-    slots, memory = doctor.check_slots(automatic), doctor.check_memory(automatic)
+    slots, memory = doctor.check_promised_slots(automatic), doctor.check_memory(automatic)
     assert slots.status == "OK" and slots.found.startswith(found)
     assert "0 ranks" not in slots.found + memory.found
 
@@ -223,7 +223,7 @@ def test_an_automatic_layout_is_told_as_what_it_can_become(master: str, found: s
 def test_the_command_alone_assumes_a_platform_and_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                              capfd: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "check_all", lambda checked: [doctor.check_storage(checked), doctor.check_slots(checked)])
+    monkeypatch.setattr(cli, "check_all", lambda checked: [doctor.check_storage(checked), doctor.check_promised_slots(checked)])
     assert main(["doctor"]) == 0
     said = " ".join(capfd.readouterr().err.split())
     assert "no --platform given; assumed: Spark local[4], 2 replicas x 1 segments on cpu, storage.root ./lake" in said

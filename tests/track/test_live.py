@@ -12,8 +12,8 @@ from pyspark.sql import SparkSession
 
 from pipelines.lake.paths import Lake
 from pipelines.track.live import LiveLoader
-from pipelines.track.load import load_run
 from pipelines.track.parts import read_rows
+from pipelines.track.tables import load_run
 from pipelines.track.views import register_tables
 from tests.track.conftest import WriteRun, state_of, write_steps
 

@@ -19,10 +19,10 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.identity import claim_run
 from pipelines.track.figures import RankFigures, StepFigures
-from pipelines.track.load import load_run
 from pipelines.track.report.charts import Chart, Series, line_chart, nice_ticks, smoothed, stacked_bar
 from pipelines.track.report.page import longest_computing_first, render, write_report
 from pipelines.track.summary import Measured, summarize
+from pipelines.track.tables import load_run
 from tests.example_data import example_config
 from tests.track.conftest import WriteRun, state_of, write_steps
 

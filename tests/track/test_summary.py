@@ -20,9 +20,9 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.lake.schemas import arrow_schema
 from pipelines.track.figures import StepFigures
-from pipelines.track.load import load_run
 from pipelines.track.parts import append_rows
 from pipelines.track.summary import known_runs, summarize
+from pipelines.track.tables import load_run
 from pipelines.track.verdict import verdict
 from tests.track.conftest import START_S, WriteRun, state_of, write_steps
 

@@ -24,7 +24,7 @@ def split_run(lake, write_run, work=WORK):
 
 
 def test_the_bubble_is_the_share_of_time_in_which_nothing_was_computed(lake, write_run):
-    pipeline = summarize(lake, split_run(lake, write_run).run_id)["pipeline"]
+    pipeline = summarize(lake, split_run(lake, write_run).run_id)["split_step"]
     assert (pipeline["step"], pipeline["micro_batches"], pipeline["seconds"]) == (5, 2, pytest.approx(9.0))
     assert pipeline["bubble"] == pytest.approx(1 - 12 / 18)  # clocks that began at different times are aligned
     assert pipeline["bubble_theoretical"] == pytest.approx(1 / 3)
@@ -40,7 +40,7 @@ def test_the_page_draws_every_piece_of_work_and_escapes_names(lake, write_run):
 
 
 def test_a_run_that_was_not_split_or_left_no_timeline_has_none(lake, write_run):
-    assert summarize(lake, write_run("whole").run_id)["pipeline"] is None
+    assert summarize(lake, write_run("whole").run_id)["split_step"] is None
     state = write_run("early", num_replicas=1, num_segments=2)
-    assert summarize(lake, state.run_id)["pipeline"] is None
-    assert summarize(lake, split_run(lake, lambda **facts: write_run("half", **facts), {0: WORK[0]}).run_id)["pipeline"] is None
+    assert summarize(lake, state.run_id)["split_step"] is None
+    assert summarize(lake, split_run(lake, lambda **facts: write_run("half", **facts), {0: WORK[0]}).run_id)["split_step"] is None

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.lake.paths import Lake
-from pipelines.track.load import load_run
+from pipelines.track.tables import load_run
 from tests.conftest import ROOT
 from tests.track.conftest import WriteRun
 

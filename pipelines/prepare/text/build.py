@@ -34,8 +34,8 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.input_records import REASONS
 from pipelines.prepare.inputs import is_url
-from pipelines.prepare.local import local_documents
 from pipelines.prepare.local_copies import COPIES, compressed, with_copies
+from pipelines.prepare.local_files import local_documents
 from pipelines.prepare.publish import publish_rejected
 from pipelines.prepare.remote import java_cause, refuse_changed, remote_documents, unreadable, with_lost_lines
 from pipelines.prepare.text.bigram import bigram_baseline

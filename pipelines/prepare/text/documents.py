@@ -56,7 +56,7 @@ def record_batches(records: Iterator[Record], *, deduplicate: bool) -> Iterator[
         yield _batch(keys, waiting)
 
 
-class Place(NamedTuple):
+class RecordPlace(NamedTuple):
     """Of a record, in the order in which Spark sorts them."""
 
     source: bytes
@@ -67,13 +67,13 @@ class Copies:
     """The documents that a task has read, newest last, and the first place of each."""
 
     def __init__(self) -> None:
-        self._first_places: dict[bytes, Place] = {}
+        self._first_places: dict[bytes, RecordPlace] = {}
 
     def without_content(self, key: bytes, record: Record) -> Record:
         """The record, less its content where an earlier place has sent it."""
         if record.content is None or len(record.content) < MIN_COPY_BYTES:
             return record
-        place = Place(record.source.encode(), record.position)
+        place = RecordPlace(record.source.encode(), record.position)
         first = self._first_places.pop(key, None)
         self._first_places[key] = place if first is None else min(first, place)
         if first is not None and first < place:

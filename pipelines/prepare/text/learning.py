@@ -19,7 +19,7 @@ from pyspark.sql.functions import lit
 
 from pipelines.config.recipe import Prepare
 from pipelines.lake.store import storage_errors
-from pipelines.prepare.local import Piece, read_piece
+from pipelines.prepare.local_files import Piece, read_piece
 from pipelines.prepare.remote import NO_REMOTE, RemoteSummary
 from pipelines.prepare.text.encoders import EncoderKind, choose_encoder
 from pipelines.prepare.text.tokenizer import bytes_tokenizer, characters_tokenizer, given_tokenizer, train_bpe

@@ -52,7 +52,7 @@ def render(measured: Measured) -> str:
         run=summary, verdict=verdict(summary), loss=loss_chart(summary, measured.steps.loss),
         ranged=not measured.steps.loss.single, charts=small_charts(measured.steps, measured.ranks),
         evaluations=spread(summary["evaluations"], MAX_EVALUATIONS),
-        timelines=timelines(summary["pipeline"]), open_ranks=OPEN_RANKS,
+        timelines=timelines(summary["split_step"]), open_ranks=OPEN_RANKS,
         ranks=[(rank, shares, time_bar(shares)) for rank in ranks if (shares := time_shares([rank])) is not None],
         script=Markup(script), script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())  # noqa: S704
 

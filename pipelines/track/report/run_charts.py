@@ -91,13 +91,13 @@ def time_bar(shares: dict[str, float]) -> Markup:
     return stacked_bar([(part, shares[part]) for part in (*TIME_PARTS, "other")], title)
 
 
-def timelines(pipeline: dict[str, Any] | None) -> list[tuple[str, Markup]]:
+def timelines(split_step: dict[str, Any] | None) -> list[tuple[str, Markup]]:
     """The step's timeline at the widths of the loss chart: one lane per segment of the first replica."""
-    if pipeline is None:
+    if split_step is None:
         return []
     rows = [(f"segment {i}", [(one["kind"], one["begin_s"], one["end_s"], str(one["micro_batch"])) for one in segment])
-            for i, segment in enumerate(pipeline["segments"])]
-    title = f"Step {pipeline['step']}: what each segment computed when, by micro-batch"
+            for i, segment in enumerate(split_step["segments"])]
+    title = f"Step {split_step['step']}: what each segment computed when, by micro-batch"
     return [(css, timeline_chart(rows, width, title)) for css, width, _ in LOSS_SIZES]
 
 

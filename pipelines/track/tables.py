@@ -25,7 +25,7 @@ from pipelines.lake.runs import RunState, current_state
 from pipelines.lake.schemas import arrow_schema
 from pipelines.track.figures import StepFigures, evaluations_in_order
 from pipelines.track.parts import (
-    Part,
+    TablePart,
     append_rows,
     ensure_columns,
     open_part_path,
@@ -78,7 +78,7 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
     evaluated = _evaluated_before(lake, state, attempt) if table == "evaluations" else set()
     if table == "evaluations":
         first = state.attempt_start_steps[attempt]  # it may make up for an evaluation that was missed
-    parts = [Part.of(path) for path in part_paths(lake, table, state.run_id, attempt)]
+    parts = [TablePart.of(path) for path in part_paths(lake, table, state.run_id, attempt)]
     for part in parts:
         if part.last_step > last:
             take_back(part, last)

@@ -22,9 +22,9 @@ from pyspark.sql.types import StructType
 from pipelines.errors import AlreadyRunningError, DataError, StorageError
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import TABLE_DDL
-from pipelines.track import load, parts
-from pipelines.track.load import LOADED_TABLES, load_run
+from pipelines.track import parts, tables
 from pipelines.track.parts import part_paths, read_rows
+from pipelines.track.tables import LOADED_TABLES, load_run
 from tests.track.conftest import START_S, WriteRun, state_of, write_evaluation, write_steps
 
 
@@ -145,7 +145,7 @@ def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.Te
 
 def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_ROWS", 10)
-    monkeypatch.setattr(load, "READ_BYTES", 2000)  # a few lines at a time
+    monkeypatch.setattr(tables, "READ_BYTES", 2000)  # a few lines at a time
     state_of("run-1").save(lake.run("run-1").state)
     for rank in (0, 1):
         write_steps(lake, "run-1", 0, rank, range(1, 41))
@@ -185,11 +185,11 @@ def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(
 KILLED_LOADER = textwrap.dedent("""
     import sys
     from pipelines.lake.paths import Lake
-    from pipelines.track import load
-    load.READ_BYTES = 20_000  # many renames, so that the kill falls between them
+    from pipelines.track import tables
+    tables.READ_BYTES = 20_000  # many renames, so that the kill falls between them
     print("loading", flush=True)
     while True:
-        load.load_run(Lake.at(sys.argv[1]), "run-1")
+        tables.load_run(Lake.at(sys.argv[1]), "run-1")
 """)
 
 
@@ -281,7 +281,7 @@ def test_a_lake_that_cannot_be_written_is_a_storage_error(lake: Lake, write_run:
 
 def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run()
-    monkeypatch.setattr(load, "LOCK_TIMEOUT_S", 0.1)
-    with load._lock(lake.run("run-1"), "run-1"), pytest.raises(AlreadyRunningError, match="loading its metrics"):
+    monkeypatch.setattr(tables, "LOCK_TIMEOUT_S", 0.1)
+    with tables._lock(lake.run("run-1"), "run-1"), pytest.raises(AlreadyRunningError, match="loading its metrics"):
         load_run(lake, "run-1")
     load_run(lake, "run-1")

@@ -25,7 +25,7 @@ from pipelines.errors import DataError
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, codec_of_file
 from pipelines.prepare.input_records import Record, value_record
-from pipelines.prepare.inputs import InputFile, as_listed, shown
+from pipelines.prepare.inputs import InputFile, as_listed, path_text
 from pipelines.prepare.text.documents import DOCUMENT_DDL, fault_record, record_batches
 from pipelines.prepare.text.lines import has_lines, read_text
 from pipelines.prepare.threads import in_threads
@@ -80,7 +80,8 @@ def _is_compressed(file: InputFile) -> bool:
 
 
 def _piece(file: InputFile, start: int, end: int, size_bytes: int) -> Piece:
-    return Piece(file.input_index, file.path, file.name, shown(file.path), start, end, size_bytes, file.bytes, file.modified_ns)
+    return Piece(file.input_index, file.path, file.name, path_text(file.path), start, end, size_bytes, file.bytes,
+                 file.modified_ns)
 
 
 def _row_groups(file: InputFile, column: str) -> Iterator[Piece]:
