@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines.config import Config, Platform, Recipe, content_hash, load_config, load_platform
 from pipelines.errors import ConfigError
@@ -26,6 +27,26 @@ def test_every_shipped_recipe_runs_on_every_shipped_platform(recipe, platform):
     config = load_config(recipe, platform)
     assert config.recipe.name == recipe.stem
     assert Config.from_json(config.to_json()) == config
+
+
+def settings_in(value, place=()):
+    """The place of every setting."""
+    if isinstance(value, list | tuple):
+        return {found for one in value for found in settings_in(one, place)}
+    if not isinstance(value, dict) or place == ("spark", "conf"):
+        return {place}
+    return {found for key, inner in value.items() for found in settings_in(inner, (*place, key))}
+
+
+@pytest.mark.parametrize("path", ["recipes/gpt-demo.yaml", "platforms/local.yaml", "platforms/standalone.yaml"])
+def test_a_commented_file_names_every_setting_of_its_kind_and_says_what_each_is(path):
+    recipe, text = path.startswith("recipes"), (ROOT / "conf" / path).read_text(encoding="utf-8")
+    config = load_config(ROOT / "conf" / path, PLATFORM) if recipe else load_config(RECIPE, ROOT / "conf" / path)
+    every = settings_in((config.recipe if recipe else config.platform).model_dump(exclude={"name"}))
+    assert settings_in(yaml.safe_load(text)) - {("name",)} == every
+    lines = [line for line in text.splitlines() if re.match(r" +(- )?\w+:", line)]
+    assert len(lines) > 20
+    assert [line for line in lines if "#" not in line and re.search(r":\s*\S", line)] == []
 
 
 def test_recipe_and_platform_share_no_section():
