@@ -173,8 +173,9 @@ class Flow:
             self.say(f"train: metrics and report of the run are not whole: {error}")
 
     def _report(self, lake: Lake, run_id: str) -> None:
-        report = lake.run(run_id).report
-        if report.exists() and report.stat().st_mtime >= lake.run(run_id).state.stat().st_mtime:
+        run, state = lake.run(run_id), find_run(lake, run_id)
+        report = run.report
+        if report.exists() and report.stat().st_mtime >= run.attempt_state(state.newest.number).stat().st_mtime:
             self.say(f"report: {report} is complete, nothing to do")
         else:
             write_report(lake, run_id)

@@ -5,7 +5,7 @@ Takes:   ``storage.root``.
 Gives:   the path of each thing; creates nothing.
 
     <root>/datasets/<name>/<version>/manifest.json, tokenizer.json, train-*.parquet, validation-*.parquet
-    <root>/runs/<run_id>/config.json, plan.json, attempt-000/{rank-00000.jsonl, rank-00000.log}
+    <root>/runs/<run_id>/state.json, attempt-000/{config.json, plan.json, state.json, rank-00000.jsonl, rank-00000.log}
     <root>/models/<run_id>/{best,last}/{model.safetensors, config.json, tokenizer.json}
     <root>/tables/{runs,steps,rank_steps,evaluations,datasets,rejected}/
     <root>/runs/<run_id>/report.html
@@ -76,18 +76,8 @@ class RunFolder:
     path: Path
 
     @property
-    def config(self) -> Path:
-        """The resolved recipe and platform."""
-        return self.path / "config.json"
-
-    @property
-    def plan(self) -> Path:
-        """What the ranks need beside the config: dataset folder, model folder, run id (``plan/run_plan.py``)."""
-        return self.path / "plan.json"
-
-    @property
     def state(self) -> Path:
-        """One JSON object about the run as a whole: the row of table ``runs``."""
+        """What holds for the run in every attempt (``runs.py``)."""
         return self.path / "state.json"
 
     @property
@@ -101,6 +91,18 @@ class RunFolder:
 
     def attempt(self, attempt: int) -> Path:
         return self.path / f"attempt-{attempt:03d}"
+
+    def attempt_state(self, attempt: int) -> Path:
+        """How the attempt stands (``runs.py``)."""
+        return self.attempt(attempt) / "state.json"
+
+    def config(self, attempt: int) -> Path:
+        """The resolved recipe and platform."""
+        return self.attempt(attempt) / "config.json"
+
+    def plan(self, attempt: int) -> Path:
+        """What the driver computed before the launch (``plan/run_plan.py``)."""
+        return self.attempt(attempt) / "plan.json"
 
     def record(self, attempt: int, rank: int) -> Path:
         """The rank's append-only metric file (``rank_records.py`` says what a line holds)."""

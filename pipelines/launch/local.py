@@ -41,8 +41,8 @@ def prepare_run(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
     run = lake.run(run_id)
     plan = plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake)
     run.attempt(0).mkdir(parents=True)
-    run.config.write_text(config.to_json(), encoding="utf-8")
-    plan.save(run.plan)
+    run.config(0).write_text(config.to_json(), encoding="utf-8")
+    plan.save(run.plan(0))
     return run
 
 
@@ -60,11 +60,11 @@ def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank
 
 
 @contextmanager
-def attempt_environments(run: RunFolder) -> Iterator[list[dict[str, str]]]:
-    """The same for the ranks of a prepared run."""
-    layout = Config.from_json(run.config.read_text(encoding="utf-8")).platform.layout
+def attempt_environments(run: RunFolder, attempt: int = 0) -> Iterator[list[dict[str, str]]]:
+    """The same for the ranks of a prepared attempt."""
+    layout = Config.from_json(run.config(attempt).read_text(encoding="utf-8")).platform.layout
     with rank_environments(layout.num_ranks, layout.num_segments, threads_per_rank=layout.threads_per_rank,
-                           cycle_time_ms=RunPlan.load(run.plan).cycle_time_ms) as environments:
+                           cycle_time_ms=RunPlan.load(run.plan(attempt)).cycle_time_ms) as environments:
         yield environments
 
 
@@ -72,7 +72,7 @@ def attempt_environments(run: RunFolder) -> Iterator[list[dict[str, str]]]:
 def started(run: RunFolder, attempt: int = 0) -> Iterator[list[subprocess.Popen[bytes]]]:
     """A process for each rank of a prepared attempt, its output in the attempt's logs; none is left at the end."""
     processes: list[subprocess.Popen[bytes]] = []
-    with attempt_environments(run) as environments:
+    with attempt_environments(run, attempt) as environments:
         try:
             for rank, environment in enumerate(environments):
                 processes.append(start_rank(run, attempt, rank, environment))

@@ -2,14 +2,14 @@
 
 Runs on: driver.
 Takes:   session, config, dataset, lake.
-Gives:   ``TrainOutcome``; every start and end of the run is in its ``state.json``.
+Gives:   ``TrainOutcome``; every start and end of an attempt is in its ``state.json``.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -19,7 +19,7 @@ from pipelines.errors import DataError, InterruptedRunError, ResourceError, Spar
 from pipelines.interrupts import interrupts_as_errors
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
-from pipelines.lake.runs import RunState
+from pipelines.lake.runs import AttemptState, RunState
 from pipelines.lake.store import storage_errors, write_file
 from pipelines.launch.diagnosis import frozen
 from pipelines.launch.environment import environment
@@ -64,39 +64,49 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
             config = config.with_layout(choice.layout)
         check_slots(spark, config, observer.say)
         plan = plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake)
-        attempt = next_attempt(run)
-        with storage_errors(run.path):
-            run.attempt(attempt).mkdir(parents=True)
-        write_file(run.config, config.to_json())
-        plan.save(run.plan)
-        state = _started(config, manifest, plan, attempt, command)
-        state.save(run.state)
-        news = News(run, attempt, config.platform.layout.num_ranks)
+        attempt = _begun(run, config, plan, command)
+        state = earlier or _run_state(config, manifest, plan)
+        if earlier is None:
+            state.save(run)  # behind the attempt's files: a run that is there has an attempt
+        news = News(run, attempt.number, attempt.num_ranks)
         failure: SparkringError | None = None
         try:
             with interrupts_as_errors():
-                _run_gang(spark, config, run, attempt, plan, news, observer)
+                _run_gang(spark, config, run, attempt.number, plan, news, observer)
         except SparkringError as error:
             failure = error
-        state = _ended(state, news, failure)
-        state.save(run.state)
-        if isinstance(failure, InterruptedRunError) and state.status == "completed":
+        attempt = _ended(attempt, news, failure)
+        attempt.save(run)
+        if isinstance(failure, InterruptedRunError) and attempt.status == "completed":
             raise InterruptedRunError(failure.place, "the run was asked to stop when its ranks had just completed it",
                                       "the same command again reports it") from failure
-        if failure is not None and state.status != "completed":
+        if failure is not None and attempt.status != "completed":
             raise failure
-        return TrainOutcome(state, fresh=True)
+        return TrainOutcome(replace(state, attempts=(*state.attempts, attempt)), fresh=True)
 
 
-def _ended(state: RunState, news: News, error: SparkringError | None) -> RunState:
-    """How the run stands now that its gang is gone: what every rank has recorded as completed is complete."""
+def _begun(run: RunFolder, config: Config, plan: RunPlan, command: str) -> AttemptState:
+    """The next attempt, with all that its ranks read; its state comes last and makes it one."""
+    number, layout = next_attempt(run), config.platform.layout
+    with storage_errors(run.path):
+        run.attempt(number).mkdir(parents=True)
+    write_file(run.config(number), config.to_json())
+    plan.save(run.plan(number))
+    attempt = AttemptState(number=number, num_replicas=layout.num_replicas, num_segments=layout.num_segments,
+                           device=layout.device, started_s=time.time(), command=command, environment=environment())
+    attempt.save(run)
+    return attempt
+
+
+def _ended(attempt: AttemptState, news: News, error: SparkringError | None) -> AttemptState:
+    """How the attempt stands now that its gang is gone: what every rank has recorded as completed is complete."""
     for _ in news.new_records():  # those of the last moment
         pass
-    state = state.changed(ended_s=time.time(), placement=tuple(start["host"] for start in news.starts() if news.met))
+    attempt = attempt.changed(ended_s=time.time(), placement=tuple(start["host"] for start in news.starts() if news.met))
     if error is None or news.completed:
-        return state.changed(status="completed", exit_code=0)
+        return attempt.changed(status="completed", exit_code=0)
     status = "interrupted" if isinstance(error, InterruptedRunError) else "failed"
-    return state.changed(status=status, exit_code=error.exit_code, error=str(error))
+    return attempt.changed(status=status, exit_code=error.exit_code, error=str(error))
 
 
 def check_shards_present(dataset: Path, manifest: Manifest) -> None:
@@ -151,12 +161,9 @@ def driver_address(spark: SparkSession) -> str:
                             "set it to the driver's numeric address, or add the name to /etc/hosts") from error
 
 
-def _started(config: Config, manifest: Manifest, plan: RunPlan, attempt: int, command: str) -> RunState:
-    layout = config.platform.layout
+def _run_state(config: Config, manifest: Manifest, plan: RunPlan) -> RunState:
     return RunState(
         run_id=plan.run_id, recipe_name=config.recipe.name,
         recipe_hash=training_hash(config.recipe, manifest.version, plan.model_code), model_code=plan.model_code,
-        dataset_name=manifest.name, dataset_version=manifest.version, num_replicas=layout.num_replicas,
-        num_segments=layout.num_segments, device=layout.device, precision=config.recipe.train.precision,
-        planned_steps=plan.steps, parameters=plan.parameters, attempt=attempt,
-        attempt_start_steps=(0,) * (attempt + 1), started_s=time.time(), command=command, environment=environment())
+        dataset_name=manifest.name, dataset_version=manifest.version, precision=config.recipe.train.precision,
+        planned_steps=plan.steps, parameters=plan.parameters)

@@ -1,7 +1,7 @@
 """The settings of a run: those that differ from their defaults, and the rest.
 
 Runs on: driver.
-Takes:   the run's ``config.json`` (secrets are masked in it).
+Takes:   an attempt's ``config.json`` (secrets are masked in it).
 Gives:   plain JSON values by dotted key; None where the file is not there or is none.
 """
 
@@ -9,26 +9,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pipelines.config.models import MODEL_SECTIONS
 from pipelines.config.platform import Platform
 from pipelines.config.recipe import Recipe
 from pipelines.config.section import Section
-from pipelines.lake.paths import RunFolder
 
 HEADLINE = ("train.global_batch_samples", "optimizer.kind", "optimizer.learning_rate", "train.seed", "train.precision")
 
 
-def run_settings(run: RunFolder) -> dict[str, Any] | None:
-    """What the run was made with.
+def run_settings(config: Path) -> dict[str, Any] | None:
+    """What an attempt was made with.
 
     Returns:
         ``headline``: the values that everybody asks for; ``changed``: {key: {value, default}} of recipe and platform, a
         default of None where there is none; ``unchanged``: {key: value}.
     """
     try:
-        saved = json.loads(run.config.read_text(encoding="utf-8"))
+        saved = json.loads(config.read_text(encoding="utf-8"))
         values = dict(_leaves(saved["recipe"])) | dict(_leaves(saved["platform"]))
     except (OSError, KeyError, TypeError, ValueError):
         return None

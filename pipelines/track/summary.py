@@ -16,7 +16,7 @@ from typing import Any
 from pipelines.errors import DataError
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, is_run_id
-from pipelines.lake.runs import RunState, current_state
+from pipelines.lake.runs import AttemptState, OlderRunError, RunState, current_state
 from pipelines.lake.schemas import TABLE_NAMES
 from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
 from pipelines.track.record_rows import last_sample
@@ -54,26 +54,27 @@ class Measured:
 def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: RankFigures) -> dict[str, Any]:
     evaluations = evaluations_in_order(lake, state.run_id)
     dataset = _dataset(lake, state)
-    ranks = _ranks(state, rank_figures)
-    newest_s = state.ended_s if state.ended_s is not None else steps.newest_s
+    newest = state.newest
+    ranks = _ranks(newest, rank_figures)
+    newest_s = newest.ended_s if newest.ended_s is not None else steps.newest_s
     return {
         "run_id": state.run_id,
         "status": state.status,
-        "exit_code": state.exit_code,
-        "error": state.error,
-        "started": _utc(state.started_s or None),
-        "ended": _utc(state.ended_s),
-        "seconds": round(newest_s - state.started_s, 3) if newest_s and state.started_s else None,
+        "exit_code": newest.exit_code,
+        "error": newest.error,
+        "started": _utc(newest.started_s or None),
+        "ended": _utc(newest.ended_s),
+        "seconds": round(newest_s - newest.started_s, 3) if newest_s and newest.started_s else None,
         "recipe": {"name": state.recipe_name, "hash": state.recipe_hash},
         "dataset": dataset,
-        "layout": {"num_replicas": state.num_replicas, "num_segments": state.num_segments,
-                   "num_ranks": state.num_replicas * state.num_segments, "device": state.device,
-                   "precision": state.precision, "placement": list(state.placement)},
+        "layout": {"num_replicas": newest.num_replicas, "num_segments": newest.num_segments,
+                   "num_ranks": newest.num_ranks, "device": newest.device,
+                   "precision": state.precision, "placement": list(newest.placement)},
         "parameters": state.parameters,
-        "settings": run_settings(lake.run(state.run_id)),
-        "steps": {"planned": state.planned_steps, "done": steps.last_step, "attempts": len(state.attempt_start_steps),
+        "settings": run_settings(lake.run(state.run_id).config(newest.number)),
+        "steps": {"planned": state.planned_steps, "done": steps.last_step, "attempts": len(state.attempts),
                   "stopped_early": state.status == "completed" and steps.last_step < state.planned_steps,
-                  "attempt_start_steps": list(state.attempt_start_steps)},
+                  "attempt_start_steps": [attempt.start_step for attempt in state.attempts]},
         "loss": _losses(steps, evaluations, dataset),
         "throughput": {"tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s},
         "time_share": time_shares(ranks),
@@ -81,8 +82,8 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
         "split_step": split_step_of(lake.run(state.run_id), state),
         "evaluations": evaluations,
         "sample": _sample(lake, state),
-        "environment": state.environment,
-        "command": state.command,
+        "environment": newest.environment,
+        "command": newest.command,
         "paths": _paths(lake, state),
     }
 
@@ -107,8 +108,7 @@ def find_run(lake: Lake, run_id: str | None) -> RunState:
         raise DataError(str(lake.runs()), "there is no run yet",
                         "run the train job first, or give the platform of another lake")
     if run_id is None:
-        states = [state for state in (current_state(lake.run(each)) for each in known) if state is not None]
-        return max(states, key=lambda state: state.started_s)
+        return _started_last(lake, known)
     state = current_state(lake.run(run_id)) if run_id in known else None
     if state is None:
         close = difflib.get_close_matches(run_id, known, n=1)
@@ -116,6 +116,22 @@ def find_run(lake: Lake, run_id: str | None) -> RunState:
         shown = ", ".join(known[-10:]) + (f" and {len(known) - 10} older ones" if len(known) > 10 else "")
         raise DataError(f"run {run_id}", f"there is no such run in {lake.runs()}", f"{hint}there are: {shown}")
     return state
+
+
+def _started_last(lake: Lake, known: list[str]) -> RunState:
+    """Raises OlderRunError where another version made them all; one that is asked for by no name is passed over."""
+    newest, older = None, None
+    for run_id in known:
+        try:
+            state = current_state(lake.run(run_id))
+        except OlderRunError as error:
+            older = error
+            continue
+        if state is not None and (newest is None or state.newest.started_s >= newest.newest.started_s):
+            newest = state
+    if newest is None:
+        raise older or DataError(str(lake.runs()), "its runs vanished")
+    return newest
 
 
 def time_shares(ranks: list[dict[str, Any]]) -> dict[str, float] | None:
@@ -168,18 +184,18 @@ def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
     }
 
 
-def _ranks(state: RunState, figures: RankFigures) -> list[dict[str, Any]]:
+def _ranks(attempt: AttemptState, figures: RankFigures) -> list[dict[str, Any]]:
     """Where each rank's time went, summed over its steps, and the most memory it held."""
     sums_R, peak_R = figures.sums_R, figures.memory_bytes.peaks
-    return [{"rank": rank, "replica_index": rank // state.num_segments, "segment_index": rank % state.num_segments,
-             "host": _host(state, rank), "tokens": int(sums_R["tokens"][rank]),
+    return [{"rank": rank, "replica_index": rank // attempt.num_segments, "segment_index": rank % attempt.num_segments,
+             "host": _host(attempt, rank), "tokens": int(sums_R["tokens"][rank]),
              **{name: float(sum_R[rank]) for name, sum_R in sums_R.items() if name != "tokens"},
              "memory_peak_bytes": int(peak_R[rank]) if peak_R[rank] > 0 else None}
             for rank in range(len(peak_R)) if figures.steps_R[rank]]
 
 
-def _host(state: RunState, rank: int) -> str | None:
-    return state.placement[rank] if rank < len(state.placement) else None
+def _host(attempt: AttemptState, rank: int) -> str | None:
+    return attempt.placement[rank] if rank < len(attempt.placement) else None
 
 
 def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
@@ -187,8 +203,8 @@ def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
 
     Text is such that any output can hold it (a lone surrogate has no UTF-8).
     """
-    for attempt in reversed(range(len(state.attempt_start_steps))):
-        record = last_sample(lake.run(state.run_id).record(attempt, 0))
+    for attempt in reversed(state.attempts):
+        record = last_sample(lake.run(state.run_id).record(attempt.number, 0))
         if record is not None:
             prompt, text, reason = (
                 None if record.get(name) is None else str(record[name]).encode("utf-8", "backslashreplace").decode()

@@ -1,7 +1,7 @@
 """Border 2 into the tables ``runs``, ``steps``, ``rank_steps`` and ``evaluations``.
 
 Runs on: driver.
-Takes:   ``runs/<run_id>``: state.json and the ranks' record files, finished or still growing.
+Takes:   ``runs/<run_id>``: the states of run and attempts, the ranks' record files, finished or still growing.
 Gives:   the run's part of the tables, each (run, step, rank) exactly once, however often a load is killed and repeated.
 
 It needs no slot of the cluster: a Spark job would wait behind the ranks, which hold all slots, and would make the
@@ -21,7 +21,7 @@ import pyarrow as pa
 from pipelines.errors import AlreadyRunningError, DataError
 from pipelines.lake.claims import claimed
 from pipelines.lake.paths import Lake, RunFolder
-from pipelines.lake.runs import RunState, current_state
+from pipelines.lake.runs import AttemptState, RunState, current_state
 from pipelines.lake.schemas import arrow_schema
 from pipelines.track.figures import StepFigures, evaluations_in_order
 from pipelines.track.parts import (
@@ -59,43 +59,44 @@ def load_run(lake: Lake, run_id: str) -> None:
         for table in LOADED_TABLES:
             ensure_columns(lake, table)
         try:
-            for attempt in range(len(state.attempt_start_steps)):  # oldest first: no reader sees a step of two attempts
+            for attempt in state.attempts:  # oldest first: no reader sees a step of two attempts
                 for table in ("steps", "rank_steps", "evaluations"):
                     _load_attempt(lake, run, table, state, attempt)
         finally:
             write_one_row(lake.table("runs") / f"{run_id}.parquet", _run_row(lake, state))
 
 
-def kept_steps(state: RunState, attempt: int) -> tuple[int, int]:
+def kept_steps(state: RunState, attempt: AttemptState) -> tuple[int, int]:
     """First and last step of an attempt that a restart did not take back: later attempts make the rest again."""
-    starts = state.attempt_start_steps
-    return (starts[attempt] + 1 if attempt else 0), min(starts[attempt + 1:], default=2**31 - 1)
+    later = [each.start_step for each in state.attempts if each.number > attempt.number]
+    return (attempt.start_step + 1 if attempt is not state.attempts[0] else 0), min(later, default=2**31 - 1)
 
 
-def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attempt: int) -> None:
+def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attempt: AttemptState) -> None:
     """Takes back what a restart made void, then adds the new lines, a bounded amount at a time."""
     first, last = kept_steps(state, attempt)
-    evaluated = _evaluated_before(lake, state, attempt) if table == "evaluations" else set()
+    number = attempt.number
+    evaluated = _evaluated_before(lake, state, number) if table == "evaluations" else set()
     if table == "evaluations":
-        first = state.attempt_start_steps[attempt]  # it may make up for an evaluation that was missed
-    parts = [TablePart.of(path) for path in part_paths(lake, table, state.run_id, attempt)]
+        first = attempt.start_step  # it may make up for an evaluation that was missed
+    parts = [TablePart.of(path) for path in part_paths(lake, table, state.run_id, number)]
     for part in parts:
         if part.last_step > last:
             take_back(part, last)
-    files = record_files(run.attempt(attempt))
+    files = record_files(run.attempt(number))
     if table != "rank_steps":
         files = {rank: path for rank, path in files.items() if rank == 0}  # whole-job figures are in rank 0's records
     cursor = parts[-1].cursor if parts else {}
     while files:
         rows, moved = [], dict(cursor)
         for rank, path in files.items():
-            found, moved[path.name] = new_rows(table, state.run_id, attempt, rank, path, cursor.get(path.name, 0),
+            found, moved[path.name] = new_rows(table, state.run_id, number, rank, path, cursor.get(path.name, 0),
                                                READ_BYTES // len(files))
             rows += [row for row in found
                      if first <= row["step"] <= last and (row["step"], row.get("split")) not in evaluated]
         if moved == cursor:
             return
-        append_rows(open_part_path(lake, table, state.run_id, attempt), to_table(table, rows), moved)
+        append_rows(open_part_path(lake, table, state.run_id, number), to_table(table, rows), moved)
         cursor = moved
 
 
@@ -106,22 +107,23 @@ def _evaluated_before(lake: Lake, state: RunState, attempt: int) -> set[tuple[in
 
 
 def _run_row(lake: Lake, state: RunState) -> pa.Table:
-    """The run as a whole: what the driver knows, and figures from the rows loaded so far."""
+    """The run as a whole: what the driver knows of it and its newest attempt, and figures from the rows loaded so far."""
+    newest = state.newest
     steps = StepFigures.of(lake, state.run_id)
     evaluations = evaluations_in_order(lake, state.run_id)
-    newest_s = state.ended_s if state.ended_s is not None else steps.newest_s
+    newest_s = newest.ended_s if newest.ended_s is not None else steps.newest_s
     facts: dict[str, Any] = {
         "run_id": state.run_id, "recipe_name": state.recipe_name, "recipe_hash": state.recipe_hash,
         "dataset_name": state.dataset_name, "dataset_version": state.dataset_version, "status": state.status,
-        "exit_code": state.exit_code, "error": state.error, "num_replicas": state.num_replicas,
-        "num_segments": state.num_segments, "device": state.device, "precision": state.precision,
+        "exit_code": newest.exit_code, "error": newest.error, "num_replicas": newest.num_replicas,
+        "num_segments": newest.num_segments, "device": newest.device, "precision": state.precision,
         "parameters": state.parameters, "planned_steps": state.planned_steps, "last_step": steps.last_step,
-        "attempts": len(state.attempt_start_steps), "train_loss": steps.last_loss,
+        "attempts": len(state.attempts), "train_loss": steps.last_loss,
         "validation_loss": evaluations[-1]["loss"] if evaluations else None,
         "tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s,
-        "started": _timestamp(state.started_s or None), "ended": _timestamp(state.ended_s),
-        "seconds": newest_s - state.started_s if newest_s and state.started_s else None,
-        "placement": list(state.placement), "command": state.command, "environment": json.dumps(state.environment),
+        "started": _timestamp(newest.started_s or None), "ended": _timestamp(newest.ended_s),
+        "seconds": newest_s - newest.started_s if newest_s and newest.started_s else None,
+        "placement": list(newest.placement), "command": newest.command, "environment": json.dumps(newest.environment),
     }
     schema = arrow_schema("runs")
     return pa.table([pa.array([facts[field.name]], field.type) for field in schema], schema=schema)

@@ -24,13 +24,11 @@ def split_step_of(run: RunFolder, state: RunState) -> dict[str, Any] | None:
 
     What a schedule cannot do without is ``bubble_theoretical``.
     """
-    if state.num_segments < 2:
-        return None
-    for attempt in reversed(range(len(state.attempt_start_steps))):
-        files = record_files(run.attempt(attempt))
-        found = [_records(files[rank]) for rank in range(state.num_segments) if rank in files]
-        if len(found) == state.num_segments and all("timeline" in records for records in found):
-            return _summary(found, state.num_segments)
+    for attempt in reversed(state.attempts):
+        files = record_files(run.attempt(attempt.number))
+        found = [_records(files[rank]) for rank in range(attempt.num_segments) if rank in files]
+        if attempt.num_segments == len(found) > 1 and all("timeline" in records for records in found):
+            return _summary(found, attempt.num_segments)
     return None
 
 

@@ -42,7 +42,7 @@ def write_sample(run: RunFolder, attempt: int, step: int) -> None:
     Raises:
         SparkringError: the run folder cannot be read or written.
     """
-    config, plan = Config.from_json(run.config.read_text(encoding="utf-8")), RunPlan.load(run.plan)
+    config, plan = Config.from_json(run.config(attempt).read_text(encoding="utf-8")), RunPlan.load(run.plan(attempt))
     model, prompt = Path(plan.models) / "best", config.recipe.train.sample_prompt
     weights = model / WEIGHTS_NAME
     reason = too_large(config.platform.layout, weights.stat().st_size if weights.exists() else 0, plan.memory_bytes)

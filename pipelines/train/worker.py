@@ -2,7 +2,7 @@
 
 Runs on: ranks, as ``python -m pipelines.train.worker RUN_FOLDER ATTEMPT`` (the launcher's child, or by hand: without
          ``HOROVOD_*`` in the environment it trains alone).
-Takes:   ``config.json`` and ``plan.json`` in the run folder, the dataset they name.
+Takes:   ``config.json`` and ``plan.json`` of the attempt, the dataset they name.
 Gives:   this rank's record file; on rank 0 the models, and after the end a sample of text (``sample.py``); an exit code of
          ``errors.py``.
 """
@@ -57,8 +57,8 @@ def run_worker(run: RunFolder, attempt: int) -> int | None:
     Raises:
         SparkringError: also written as the end record's error.
     """
-    config = Config.from_json(run.config.read_text(encoding="utf-8"))
-    plan = RunPlan.load(run.plan)
+    config = Config.from_json(run.config(attempt).read_text(encoding="utf-8"))
+    plan = RunPlan.load(run.plan(attempt))
     layout = config.platform.layout
     torch.set_num_threads(layout.threads_per_rank)
     ring = Ring.join(layout.num_segments, int(os.environ.get(rank_variables.SEGMENT_INDEX, "0")))

@@ -101,7 +101,7 @@ def test_a_secret_of_sparks_settings_is_written_down_nowhere(place, finished):
     assert "spark.hadoop.fs.s3a.secret.key" in shown.stdout
     assert not [text for text in (shown.stdout, shown.stderr, finished.stdout, finished.stderr) if SECRET in text]
     files = [path for path in (place / "lake").rglob("*") if path.is_file()]
-    assert {"config.json", "state.json", "report.html"} <= {path.name for path in files}
+    assert {"config.json", "plan.json", "state.json", "report.html"} <= {path.name for path in files}
     assert not [path for path in files if SECRET.encode() in path.read_bytes()]
     (row,) = pq.read_table(place / "lake/tables/runs").to_pylist()
     assert "spark.conf.my.api.key=*****" in row["command"]
@@ -265,7 +265,7 @@ def test_an_interrupt_ends_every_process_within_its_bound(place, finished, tmp_p
     assert f"error: {number.name}: the run was asked to stop" in errors
     _, alive = psutil.wait_procs(started, timeout=10)
     assert not alive
-    state = json.loads((record.parents[1] / "state.json").read_text())
+    state = json.loads((record.parent / "state.json").read_text())
     assert (state["status"], state["exit_code"]) == ("interrupted", 9)
     rows = pq.read_table(place / "lake/tables/steps").to_pylist()
     assert any(row["run_id"] == f"stopped-{number}" for row in rows)

@@ -84,8 +84,8 @@ def java_above(process):
     return next(parent for parent in process.parents() if parent.name() == "java")
 
 
-def state(lake):
-    return json.loads(lake.run("r").state.read_text())
+def state(lake, attempt=0):
+    return json.loads(lake.run("r").attempt_state(attempt).read_text())
 
 
 def test_a_killed_java_process_is_told_as_that_and_a_killed_driver_leaves_a_lost_run(lake):
@@ -100,7 +100,7 @@ def test_a_killed_java_process_is_told_as_that_and_a_killed_driver_leaves_a_lost
     with driver(lake, "local[2]", attempt=1) as (process, _):
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert state(lake)["status"] == "running"  # what it wrote last
+    assert state(lake, 1)["status"] == "running"  # what it wrote last
     folder = lake.root.parent
     (folder / "platform.yaml").write_text("spark: {master: 'local[2]'}\n")
     command = [sys.executable, str(ROOT / "jobs/report.py"), "--platform", "platform.yaml", "--run-id", "r", "--json"]

@@ -19,7 +19,7 @@ from pipelines.launch.identity import claim_run
 from pipelines.track.summary import find_run, summarize
 from pipelines.track.tables import load_run
 from pipelines.track.verdict import verdict
-from tests.track.conftest import state_of, write_steps
+from tests.track.conftest import save_state, write_steps
 
 HOLD = """
 import sys, time
@@ -49,7 +49,7 @@ def test_a_run_whose_driver_was_killed_is_lost_wherever_it_is_shown(tmp_path):
     lake = Lake.at(tmp_path)
     run = lake.run("held")
     with holder(run) as driver:
-        state_of("held", environment={"driver": "host-a"}).save(run.state)
+        save_state(Lake.at(tmp_path), "held", environment={"driver": "host-a"})
         write_steps(lake, "held", 0, 0, range(1, 4))
         load_run(lake, "held")
         assert summarize(lake, "held")["status"] == "running"
@@ -83,7 +83,7 @@ def test_asking_who_holds_a_claim_keeps_nobody_from_taking_it(tmp_path):
 
 def test_a_run_that_every_rank_recorded_as_completed_is_complete_whatever_its_driver_met(tmp_path):
     run = Lake.at(tmp_path).run("r")
-    state_of("r", status="running", environment={"driver": "host-a"}).save(run.state)
+    save_state(Lake.at(tmp_path), "r", status="running", environment={"driver": "host-a"})
     for rank in (0, 1):
         write_steps(Lake.at(tmp_path), "r", 0, rank, range(1, 400))
         assert end_record(run.record(0, rank)) is None
@@ -96,15 +96,15 @@ def test_a_run_that_every_rank_recorded_as_completed_is_complete_whatever_its_dr
     with RecordWriter(run.record(0, 0), 0, 0) as records:
         records.write("sample", step=399, prompt="", text="x" * 200_000)
     found = current_state(run)
-    assert (found.status, found.exit_code, found.error) == ("completed", 0, None)
-    assert found.ended_s == max(end_record(run.record(0, rank))["time_s"] for rank in (0, 1))
-    state_of("r", status="interrupted", exit_code=9).save(run.state)
+    assert (found.status, found.newest.exit_code, found.newest.error) == ("completed", 0, None)
+    assert found.newest.ended_s == max(end_record(run.record(0, rank))["time_s"] for rank in (0, 1))
+    save_state(Lake.at(tmp_path), "r", status="interrupted", exit_code=9)
     assert current_state(run).status == "completed"
 
 
 def test_a_rank_that_failed_has_not_completed_the_run(tmp_path):
     run = Lake.at(tmp_path).run("r")
-    state_of("r", status="interrupted", exit_code=9).save(run.state)
+    save_state(Lake.at(tmp_path), "r", status="interrupted", exit_code=9)
     end(run, 0, "completed")
     end(run, 1, "failed")
     assert current_state(run).status == "interrupted"

@@ -10,7 +10,7 @@ from pipelines.launch.local import prepare_run
 from pipelines.models.facts import model_facts
 from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
-from tests.track.conftest import state_of
+from tests.track.conftest import save_state
 
 pytestmark = pytest.mark.processes
 
@@ -87,7 +87,7 @@ def test_a_named_run_of_other_code_is_refused_naming_what_changed(tmp_path, code
     manifest, recipe = publish_example(lake), config_of().recipe
     run_id = default_run_id(recipe, manifest)
     model_code = model_facts(recipe, manifest).code
-    state_of("mine", status="failed", recipe_hash=run_id.rpartition("-")[2], model_code=model_code).save(lake.run("mine").state)
+    save_state(lake, "mine", status="failed", recipe_hash=run_id.rpartition("-")[2], model_code=model_code)
     assert check_run_id(lake.run("mine"), recipe, manifest).run_id == "mine"
     (code / "parts.py").write_text(PARTS + "# changed\n")
     with pytest.raises(ConfigError, match=r"--run-id mine: belongs to another recipe: the code of model.factory "

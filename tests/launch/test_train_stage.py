@@ -84,9 +84,10 @@ def wait_until_gone(folder, bound_s=10):
 def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp_path):
     seen = Seen()
     outcome, lake, manifest = run_stage(spark, tmp_path, seen, train__sample_tokens=8)
-    assert (outcome.fresh, outcome.state.status, outcome.state.exit_code, outcome.state.attempt) == (True, "completed", 0, 0)
+    assert (outcome.fresh, outcome.state.status, outcome.state.newest.exit_code, outcome.state.newest.number) == (
+        True, "completed", 0, 0)
     assert [start["rank"] for start in seen.starts] == [0, 1]
-    assert len(outcome.state.placement) == 2
+    assert len(outcome.state.newest.placement) == 2
     assert [r["step"] for r in seen.records if r["kind"] == "step"] == list(range(1, 11))
     assert [r["kind"] for r in seen.records if r["kind"] in ("sample", "end")] == ["end", "sample"]
     for which in ("best", "last"):
@@ -112,7 +113,7 @@ def test_a_killed_rank_ends_the_run_with_its_name_and_the_next_launch_works(spar
     assert wait_until_gone(tmp_path)
     lake = Lake.at(tmp_path)
     (run,) = lake.runs().iterdir()
-    assert '"status": "failed"' in (run / "state.json").read_text()
+    assert '"status": "failed"' in (run / "attempt-000" / "state.json").read_text()
     outcome, *_ = run_stage(spark, tmp_path / "next")
     assert outcome.state.status == "completed"
 
@@ -123,7 +124,7 @@ def test_a_failed_run_is_tried_anew_as_the_next_attempt(spark, tmp_path):
     with pytest.raises(RankFailedError):
         run_stage(spark, tmp_path, Seen(kill_rank(1, signal.SIGTERM)), manifest=manifest, train__steps=400)
     outcome, *_ = run_stage(spark, tmp_path, manifest=manifest, train__steps=400)
-    assert (outcome.state.attempt, outcome.state.status) == (1, "completed")
+    assert [attempt.status for attempt in outcome.state.attempts] == ["failed", "completed"]
 
 
 def test_more_ranks_than_slots_fail_within_seconds_naming_the_setting(spark, tmp_path):
@@ -170,7 +171,7 @@ def test_a_gang_that_dies_of_anything_is_a_failure(spark, tmp_path, monkeypatch)
     monkeypatch.setattr("pipelines.launch.gang._task_body", broken)
     with pytest.raises(RankFailedError, match="KeyError: 'a fault that nobody thought of'"):
         run_stage(spark, tmp_path, run_id="r")
-    assert '"status": "failed"' in Lake.at(tmp_path).run("r").state.read_text()
+    assert '"status": "failed"' in Lake.at(tmp_path).run("r").attempt_state(0).read_text()
 
 
 def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, tmp_path, armed):
@@ -189,7 +190,8 @@ def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, 
     arm_interrupts()
     manifest = Manifest.load(Lake.at(tmp_path).dataset("example", "v1"))
     again, lake, _ = run_stage(spark, tmp_path, Seen(), run_id="r", manifest=manifest)
-    assert (again.fresh, again.state.status, again.state.exit_code, len(again.state.placement)) == (False, "completed", 0, 2)
+    assert (again.fresh, again.state.status, again.state.newest.exit_code, len(again.state.newest.placement)) == (
+        False, "completed", 0, 2)
     assert not lake.run("r").attempt(1).exists()
 
 
@@ -271,4 +273,4 @@ def test_an_interface_that_a_host_lacks_ends_the_run_as_failed(spark, tmp_path):
     with pytest.raises(RankFailedError, match=r"launch.network_interface: there is no 'eth99' on this host; use one of "):
         run_stage(spark, tmp_path, launch__network_interface="eth99")
     (run,) = Lake.at(tmp_path).runs().iterdir()
-    assert '"status": "failed"' in (run / "state.json").read_text()
+    assert '"status": "failed"' in (run / "attempt-000" / "state.json").read_text()

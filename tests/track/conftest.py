@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from pipelines.lake.manifest import Manifest, Shard, row_group_runs
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
-from pipelines.lake.runs import RunState
+from pipelines.lake.runs import AttemptState, RunState
 
 WriteRun = Callable[..., RunState]
 START_S = 1_790_000_000.0
@@ -23,12 +24,28 @@ def lake(tmp_path: Path) -> Lake:
     return Lake.at(tmp_path / "my lake")
 
 
-def state_of(run_id: str, **facts: Any) -> RunState:
-    return RunState(**{
-        "run_id": run_id, "recipe_name": "gpt-demo", "recipe_hash": "0123456789abcdef", "dataset_name": "gpt-demo",
-        "dataset_version": "v1", "num_replicas": 2, "num_segments": 1, "device": "cpu", "precision": "fp32",
-        "planned_steps": 20, "parameters": 1234, "started_s": START_S, "command": "python jobs/train.py",
-        "placement": ("host-a", "host-b"), "environment": {"python": "3.11"}, **facts})
+def save_state(lake: Lake, run_id: str, start_steps: tuple[int, ...] = (0,), **facts: Any) -> RunState:
+    """Writes how a run stands.
+
+    Args:
+        start_steps: of each attempt, the last step already done when it began.
+        facts: of the run, or of its newest attempt; those before it failed.
+    """
+    of_attempt = {"num_replicas": 2, "num_segments": 1, "device": "cpu", "started_s": START_S, "command": "python jobs/train.py",
+                  "placement": ("host-a", "host-b"), "environment": {"python": "3.11"}}
+    of_run = {"recipe_name": "gpt-demo", "recipe_hash": "0123456789abcdef", "dataset_name": "gpt-demo", "dataset_version": "v1",
+              "precision": "fp32", "planned_steps": 20, "parameters": 1234}
+    names = {field.name for field in fields(AttemptState)}
+    newest = of_attempt | {name: value for name, value in facts.items() if name in names}
+    run_facts = of_run | {name: value for name, value in facts.items() if name not in names}
+    attempts = tuple(AttemptState(number=number, start_step=step,
+                                  **(newest if number == len(start_steps) - 1 else of_attempt | {"status": "failed"}))
+                     for number, step in enumerate(start_steps))
+    for attempt in attempts:
+        attempt.save(lake.run(run_id))
+    state = RunState(run_id, attempts=attempts, **run_facts)
+    state.save(lake.run(run_id))
+    return state
 
 
 def step_facts(step: int, *, loss: float | None = None, **facts: Any) -> dict[str, Any]:
@@ -68,9 +85,8 @@ def write_run(lake: Lake) -> WriteRun:
             write_evaluation(lake, run_id, 0, num_steps, 8.0)
         with RecordWriter(lake.run(run_id).record(0, 0), 0, 0) as records:
             records.write("sample", step=num_steps, prompt="Once", text=f"Once{text}")
-        state = state_of(run_id, **{"num_replicas": num_ranks, "planned_steps": num_steps, "status": "completed",
-                                    "exit_code": 0, "ended_s": START_S + 60, **facts})
-        state.save(lake.run(run_id).state)
+        state = save_state(lake, run_id, **{"num_replicas": num_ranks, "planned_steps": num_steps, "status": "completed",
+                                            "exit_code": 0, "ended_s": START_S + 60, **facts})
         write_manifest(lake)
         return state
     return write

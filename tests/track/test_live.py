@@ -15,7 +15,7 @@ from pipelines.track.live import LiveLoader
 from pipelines.track.parts import read_rows
 from pipelines.track.tables import load_run
 from pipelines.track.views import register_tables
-from tests.track.conftest import WriteRun, state_of, write_steps
+from tests.track.conftest import WriteRun, save_state, write_steps
 
 
 def wait_for(condition: Callable[[], bool], timeout_s: float = 15.0) -> None:
@@ -32,7 +32,7 @@ def rows(lake: Lake) -> int:
 def test_rows_are_visible_while_the_ranks_still_write(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
     with LiveLoader(lake, "run-1", interval_s=0.05) as loader:
         time.sleep(0.2)  # several rounds without a run: nothing to complain about
-        state_of("run-1").save(lake.run("run-1").state)  # the run begins after the loader
+        save_state(lake, "run-1")  # the run begins after the loader
         for last in (3, 6):
             write_steps(lake, "run-1", 0, 0, range(last - 2, last + 1))
             wait_for(lambda last=last: rows(lake) == last)
@@ -41,7 +41,7 @@ def test_rows_are_visible_while_the_ranks_still_write(lake: Lake, caplog: pytest
 
 
 def test_nothing_is_loaded_after_the_loader_has_stopped(lake: Lake) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     with LiveLoader(lake, "run-1", interval_s=600):
         pass
     assert not [thread for thread in threading.enumerate() if thread.name == "live-loader-run-1"]  # waits for no interval
@@ -50,7 +50,7 @@ def test_nothing_is_loaded_after_the_loader_has_stopped(lake: Lake) -> None:
 
 
 def test_a_fault_in_the_loading_is_said_once_and_does_not_stop_it(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3))
     path = lake.run("run-1").record(0, 0)
     whole = path.read_bytes()
@@ -65,7 +65,7 @@ def test_a_fault_in_the_loading_is_said_once_and_does_not_stop_it(lake: Lake, ca
 
 def test_a_fault_that_nobody_thought_of_does_not_stop_it_either(
         lake: Lake, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3))
     loads: list[str] = []
 
@@ -84,7 +84,7 @@ def test_a_fault_that_nobody_thought_of_does_not_stop_it_either(
 
 @pytest.mark.processes
 def test_a_spark_reader_never_fails_and_sees_each_row_once_while_files_grow(spark: SparkSession, lake: Lake) -> None:
-    state_of("run-1", status="interrupted").save(lake.run("run-1").state)
+    save_state(lake, "run-1", status="interrupted")
     for rank in (0, 1):
         write_steps(lake, "run-1", 0, rank, range(1, 2))
     load_run(lake, "run-1")

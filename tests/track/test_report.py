@@ -24,7 +24,7 @@ from pipelines.track.report.page import longest_computing_first, render, write_r
 from pipelines.track.summary import Measured, summarize
 from pipelines.track.tables import load_run
 from tests.example_data import example_config
-from tests.track.conftest import WriteRun, state_of, write_steps
+from tests.track.conftest import WriteRun, save_state, write_steps
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 SVG_LEAVES = {"path", "rect", "circle"}
@@ -103,7 +103,7 @@ def test_every_value_of_a_curve_can_be_read(lake: Lake, write_run: WriteRun) -> 
 def test_the_settings_that_differ_from_the_defaults_come_first(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     config = example_config(train__steps=77, optimizer__learning_rate=3e-4, spark__conf={"spark.ui.enabled": "<b>"})
-    lake.run("run-1").config.write_text(config.to_json())
+    lake.run("run-1").config(0).write_text(config.to_json())
     load_run(lake, "run-1")
     settings = summarize(lake, "run-1")["settings"]
     assert settings["headline"] == {
@@ -116,7 +116,7 @@ def test_the_settings_that_differ_from_the_defaults_come_first(lake: Lake, write
     assert not settings["changed"].keys() & settings["unchanged"].keys()
     page = Page(report(lake))
     assert page.text.index("optimizer.learning_rate") < page.text.index("as by default") < page.text.index("optimizer.beta1")
-    lake.run("run-1").config.write_text("{")
+    lake.run("run-1").config(0).write_text("{")
     assert summarize(lake, "run-1")["settings"] is None and "as by default" not in Page(report(lake)).text
 
 
@@ -167,8 +167,7 @@ def test_of_many_ranks_those_that_the_others_wait_for_come_first() -> None:
 
 
 def test_a_failed_run_has_a_page_with_its_error(lake: Lake) -> None:
-    state_of("run-1", status="failed", exit_code=6, error="rank 1 on host-b: out of memory\nsecond line").save(
-        lake.run("run-1").state)
+    save_state(lake, "run-1", status="failed", exit_code=6, error="rank 1 on host-b: out of memory\nsecond line")
     write_steps(lake, "run-1", 0, 0, range(1, 8))
     page = Page(report(lake))
     for said in ("The run failed after step 7 of 20", "second line", "exit code 6"):
@@ -176,7 +175,7 @@ def test_a_failed_run_has_a_page_with_its_error(lake: Lake) -> None:
 
 
 def test_a_run_without_a_step_has_a_page(lake: Lake) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     with claim_run(lake.run("run-1"), "run-1"):
         page = Page(report(lake))
     assert "No step has been recorded" in page.text and "svg" not in page.tags
@@ -188,7 +187,7 @@ def test_a_single_step_has_a_page(lake: Lake, write_run: WriteRun) -> None:
 
 
 def test_restarts_are_marked(lake: Lake) -> None:
-    state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
+    save_state(lake, "run-1", (0, 4))
     write_steps(lake, "run-1", 0, 0, range(1, 7))
     write_steps(lake, "run-1", 1, 0, range(5, 9))
     html = report(lake)

@@ -24,7 +24,7 @@ from pipelines.track.parts import append_rows
 from pipelines.track.summary import known_runs, summarize
 from pipelines.track.tables import load_run
 from pipelines.track.verdict import verdict
-from tests.track.conftest import START_S, WriteRun, state_of, write_steps
+from tests.track.conftest import START_S, WriteRun, save_state, write_steps
 
 
 def test_numbers_are_right_on_a_run_that_one_can_work_out_by_hand(lake: Lake, write_run: WriteRun) -> None:
@@ -55,7 +55,7 @@ def test_a_summary_is_plain_json_with_finite_numbers(lake: Lake, write_run: Writ
 
 
 def test_steady_throughput_leaves_out_the_start_of_every_attempt(lake: Lake) -> None:
-    state_of("run-1", attempt=1, attempt_start_steps=(0, 20)).save(lake.run("run-1").state)
+    save_state(lake, "run-1", (0, 20))
     for attempt, first in ((0, 1), (1, 21)):
         write_steps(lake, "run-1", attempt, 0, range(first, first + 5), seconds=100.0)  # slow: start-up
         write_steps(lake, "run-1", attempt, 0, range(first + 5, first + 20), seconds=0.25)
@@ -96,7 +96,7 @@ def test_a_spike_of_one_step_is_in_the_curve_of_any_length(values: list[float], 
 
 
 def test_a_run_without_steps_has_a_summary(lake: Lake) -> None:
-    state_of("run-1", status="failed", exit_code=5, error="too few slots").save(lake.run("run-1").state)
+    save_state(lake, "run-1", status="failed", exit_code=5, error="too few slots")
     load_run(lake, "run-1")
     summary = summarize(lake, "run-1")
     assert summary["error"] == "too few slots" and summary["steps"]["done"] == 0
@@ -113,7 +113,7 @@ def test_a_summary_needs_neither_the_dataset_nor_the_loading(lake: Lake, write_r
 
 def test_the_newest_run_is_taken_where_none_is_named(lake: Lake) -> None:
     for run_id, started_s in (("old", START_S), ("new", START_S + 9), ("older", START_S - 9)):
-        state_of(run_id, started_s=started_s).save(lake.run(run_id).state)
+        save_state(lake, run_id, started_s=started_s)
     assert summarize(lake)["run_id"] == "new"
 
 
@@ -121,7 +121,7 @@ def test_an_unknown_run_is_refused_with_the_ones_that_there_are(lake: Lake) -> N
     with pytest.raises(DataError, match="there is no run yet; run the train job first"):
         summarize(lake)
     for run_id in ("demo-1", "demo-2", "other"):
-        state_of(run_id).save(lake.run(run_id).state)
+        save_state(lake, run_id)
     with pytest.raises(DataError, match=r"did you mean 'demo-2'.*demo-1") as caught:
         summarize(lake, "demo2")
     assert caught.value.exit_code == 3
@@ -170,7 +170,7 @@ def test_the_verdict_says_where_the_model_was_better() -> None:
 
 
 def test_shares_are_finite_for_steps_of_no_length(lake: Lake) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3), seconds=0.0, compute_s=0.0, communication_s=0.0, data_wait_s=0.0)
     with RecordWriter(lake.run("run-1").record(0, 0), 0, 0) as records:
         records.write("sample", step=2, prompt="", text="")
@@ -183,7 +183,7 @@ def test_shares_are_finite_for_steps_of_no_length(lake: Lake) -> None:
 def test_a_long_run_of_many_ranks_is_summarized_in_the_memory_of_a_short_one(tmp_path: Path) -> None:
     def peak_bytes(num_parts: int) -> int:
         lake = Lake.at(tmp_path / f"{num_parts}")
-        state_of("run-1", num_replicas=4).save(lake.run("run-1").state)
+        save_state(lake, "run-1", num_replicas=4)
         for part in range(num_parts):
             write_part(lake, part, num_steps=5000, num_ranks=4)
         summarize(lake, "run-1")  # what is made once, such as compiled patterns

@@ -25,7 +25,7 @@ from pipelines.lake.schemas import TABLE_DDL
 from pipelines.track import parts, tables
 from pipelines.track.parts import part_paths, read_rows
 from pipelines.track.tables import LOADED_TABLES, load_run
-from tests.track.conftest import START_S, WriteRun, state_of, write_evaluation, write_steps
+from tests.track.conftest import START_S, WriteRun, save_state, write_evaluation, write_steps
 
 
 def keys(lake: Lake, table: str, run_id: str = "run-1") -> Counter[tuple[int, ...]]:
@@ -70,7 +70,7 @@ def test_loading_again_changes_nothing(lake: Lake, write_run: WriteRun) -> None:
 
 
 def test_a_line_without_its_newline_is_taken_when_it_is_whole(lake: Lake) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 4))
     path = lake.run("run-1").record(0, 0)
     whole = path.read_bytes()
@@ -83,14 +83,14 @@ def test_a_line_without_its_newline_is_taken_when_it_is_whole(lake: Lake) -> Non
 
 
 def test_rows_that_a_restart_took_back_are_gone(lake: Lake) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     for rank, last in ((0, 8), (1, 7)):
         write_steps(lake, "run-1", 0, rank, range(1, last + 1))
     write_evaluation(lake, "run-1", 0, 4, 7.0)
     write_evaluation(lake, "run-1", 0, 8, 6.0)
     load_run(lake, "run-1")
     assert keys(lake, "steps")[0, 8] == 1
-    state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
+    save_state(lake, "run-1", (0, 4))
     for rank in (0, 1):
         write_steps(lake, "run-1", 1, rank, range(5, 10))
     write_evaluation(lake, "run-1", 1, 4, 7.0)  # the first attempt's counts
@@ -103,7 +103,7 @@ def test_rows_that_a_restart_took_back_are_gone(lake: Lake) -> None:
 
 
 def test_rows_that_a_restart_took_back_before_they_were_loaded_never_come(lake: Lake) -> None:
-    state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
+    save_state(lake, "run-1", (0, 4))
     for rank in (0, 1):
         write_steps(lake, "run-1", 0, rank, range(1, 9))
         write_steps(lake, "run-1", 1, rank, range(5, 7))
@@ -113,7 +113,7 @@ def test_rows_that_a_restart_took_back_before_they_were_loaded_never_come(lake: 
 
 
 def test_an_evaluation_that_the_killed_attempt_missed_is_made_up_for(lake: Lake) -> None:
-    state_of("run-1", attempt=1, attempt_start_steps=(0, 4)).save(lake.run("run-1").state)
+    save_state(lake, "run-1", (0, 4))
     write_steps(lake, "run-1", 0, 0, range(1, 5))
     write_steps(lake, "run-1", 1, 0, range(5, 5))
     write_evaluation(lake, "run-1", 1, 4, 7.0)
@@ -131,7 +131,7 @@ def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.Te
     for attempt, length in enumerate(lengths):
         if attempt:
             starts.append(data.draw(st.integers(0, done)))
-        state_of("run-1", attempt=attempt, attempt_start_steps=tuple(starts)).save(lake.run("run-1").state)
+        save_state(lake, "run-1", tuple(starts))
         expected = {step: made for step, made in expected.items() if step <= starts[-1]}
         for step in range(starts[-1] + 1, starts[-1] + length + 1):
             write_steps(lake, "run-1", attempt, 0, range(step, step + 1))
@@ -146,7 +146,7 @@ def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.Te
 def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_ROWS", 10)
     monkeypatch.setattr(tables, "READ_BYTES", 2000)  # a few lines at a time
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     for rank in (0, 1):
         write_steps(lake, "run-1", 0, rank, range(1, 41))
     load_run(lake, "run-1")
@@ -157,7 +157,7 @@ def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypat
 
 def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
     """So that a reader who knows the old footer, or the old length, reads whole and true rows from the new file."""
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 200))
     load_run(lake, "run-1")
     [path] = part_paths(lake, "rank_steps", "run-1")
@@ -170,7 +170,7 @@ def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
 
 def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(lake: Lake) -> None:
     """So that a reader between two versions of the file reads whole values."""
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     path = lake.table("runs") / "run-1.parquet"
     places, last_steps = [], []
     for last in (5, 500):
@@ -196,7 +196,7 @@ KILLED_LOADER = textwrap.dedent("""
 @pytest.mark.parametrize("delay_s", [0.0, 0.03, 0.1, 0.25])
 @pytest.mark.processes
 def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake, delay_s: float) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     for rank in (0, 1):
         write_steps(lake, "run-1", 0, rank, range(1, 1001))
     root = Path(__file__).parents[2]
@@ -232,7 +232,7 @@ def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake,
 @pytest.mark.parametrize(("changed", "said"), [
     ({"loss": "high"}, "'high' is not a number"), ({"step": 2.5}, "float"), ({"loss": ...}, "field 'loss' is missing")])
 def test_a_record_with_a_wrong_field_is_refused(lake: Lake, changed: dict[str, object], said: str) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3))
     path = lake.run("run-1").record(0, 0)
     *lines, last = path.read_text().splitlines()
@@ -244,7 +244,7 @@ def test_a_record_with_a_wrong_field_is_refused(lake: Lake, changed: dict[str, o
 
 
 def test_a_value_that_is_null_is_a_null_in_the_table(lake: Lake) -> None:
-    state_of("run-1").save(lake.run("run-1").state)
+    save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3), gradient_norm=None)
     load_run(lake, "run-1")
     assert read_rows(lake, "steps", "run-1", ["gradient_norm"])["gradient_norm"].null_count == 2
