@@ -39,22 +39,21 @@ def train_by_hand(dataset: Path, recipe: str, platform: str, overrides: list[str
     place.parent.mkdir(parents=True)
     place.symlink_to(dataset.absolute())
     run = prepare_run(lake, config, manifest)
-    print(  # noqa: T201
-        f"logs and records: {run.attempt(0)}\nmodels: {lake.model(run.path.name, 'last').parent}\n"
+    print(f"logs and records: {run.attempt(0)}\nmodels: {lake.model(run.path.name, 'last').parent}\n"
           f"one rank in a debugger: {sys.executable} -m pdb -m {WORKER} {run.path} 0", flush=True)
     run_attempt(run)
 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) < 3:
-        print(USAGE, file=sys.stderr)  # noqa: T201
+        print(USAGE, file=sys.stderr)
         return ConfigError.exit_code
     dataset, recipe, platform, *overrides = arguments
     try:
         with interrupts_as_errors():
             train_by_hand(Path(dataset), recipe, platform, overrides)
     except SparkringError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return EXIT_OK
 

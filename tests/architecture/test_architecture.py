@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -327,6 +328,20 @@ def test_no_module_that_unpickles_is_imported():
     unpicklers = {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
     assert faults_of(LIBRARY + JOB_FILES,
                      lambda path: sorted(unpicklers & {name.split(".")[0] for name in imports_of(path)})) == {}
+
+
+def test_the_image_is_made_of_files_that_exist_and_reach_docker():
+    copied = [source for line in (ROOT / "Dockerfile").read_text(encoding="utf-8").splitlines()
+              if line.startswith("COPY") and "--from" not in line
+              for source in line.split()[1:-1] if not source.startswith("--")]
+    sent = re.findall(r"^!(.+)$", (ROOT / ".dockerignore").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [source for source in copied if not (ROOT / source).exists()] == []
+    assert {source.split("/")[0] for source in copied} == set(sent)
+
+
+def test_an_exception_from_the_style_names_a_file():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert [pattern for pattern in settings["tool"]["ruff"]["lint"]["per-file-ignores"] if not list(ROOT.glob(pattern))] == []
 
 
 def test_the_top_level_holds_what_the_design_names():
