@@ -102,7 +102,8 @@ def test_the_two_commands_set_up_and_start_the_job_and_the_tests(tmp_path: Path)
     started = run(demo, tmp_path).stdout.splitlines()
     assert started == ["set up", f"jobs/pipeline.py --recipe {RECIPE.relative_to(ROOT)} "
                                  f"--platform {PLATFORM.relative_to(ROOT)}"]
-    assert run(test, tmp_path).stdout.splitlines() == ["set up", "-m pytest"]
+    set_up, tested = run(test, tmp_path).stdout.splitlines()
+    assert set_up == "set up" and tested.startswith("-m pytest") and "-m not" not in tested
 
 
 @pytest.mark.processes
@@ -124,6 +125,21 @@ def test_the_trained_model_is_used_without_spark(finished: Finished, monkeypatch
     assert names["logits_BTV"].shape[:2] == (2, 8)
     assert names["language_model"].tokenizer.decode(names["ids"]) == "import os"
     assert "def " in capsys.readouterr().out
+
+
+@pytest.mark.processes
+def test_the_ranks_run_alone_and_leave_the_lake_as_it_is(finished: Finished):
+    (command,) = block("The ranks alone", 0).commands
+    (version,) = (finished.place / "lake/datasets/gpt-demo").glob("[!.]*")
+    before = {path: path.stat().st_mtime for path in (finished.place / "lake").rglob("*")}
+    done = run(" ".join([command.replace("<version>", version.name), *map(shlex.quote, (*SMALL, "train.steps=3"))]),
+               finished.place)
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split(": ", 1) for line in done.stdout.splitlines())
+    assert len(list(Path(found["logs and records"]).glob("*.log"))) == 2
+    assert (Path(found["models"]) / "best/model.safetensors").exists()
+    shutil.rmtree(Path(found["models"]).parents[1])
+    assert {path: path.stat().st_mtime for path in (finished.place / "lake").rglob("*")} == before
 
 
 def test_the_yaml_is_accepted():
