@@ -197,3 +197,56 @@ class Centred(nn.Module):
 def mixing(vocabulary_size: int, sequence_length: int, width: int = 8) -> LayeredModel:
     return LayeredModel([("table", nn.Embedding(vocabulary_size, width)), ("mixed", Centred()),
                          ("logits", nn.Linear(width, vocabulary_size))])
+
+
+class Keeping(nn.Module):
+    """A skip around a square matrix; what else it keeps is registered on it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(width, width)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return hidden_BTD + torch.tanh(self.out(hidden_BTD))
+
+
+class WithExtraState(Keeping):
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 0}
+
+
+def with_state_that_is_no_tensor(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("middle", WithExtraState(8)),
+                         ("logits", nn.Linear(8, vocabulary_size))])
+
+
+def with_a_buffer_of_no_saved_type(vocabulary_size: int, sequence_length: int) -> LayeredModel:
+    model = LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("middle", Keeping(8)),
+                          ("logits", nn.Linear(8, vocabulary_size))])
+    model.get_submodule("middle").register_buffer("waves", torch.ones(2, dtype=torch.complex128))
+    return model
+
+
+class Scaled(Keeping):
+    """Keeps constants as buffers, of several types; one is drawn, so that no other code makes it again."""
+
+    def __init__(self, width: int, shared_W: Tensor) -> None:
+        super().__init__(width)
+        self.register_buffer("scale_D", 0.5 + torch.rand(width))
+        self.register_buffer("shared_W", shared_W)
+        self.register_buffer("even_D", torch.arange(width) % 2 == 0)
+        self.register_buffer("version", torch.tensor(3))
+        self.register_buffer("turns_D", torch.polar(torch.ones(width), torch.arange(float(width))))
+        self.register_buffer("scratch_D", torch.ones(width), persistent=False)
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        inner_BTD = super().forward(hidden_BTD * self.scale_D * self.scratch_D)
+        return inner_BTD.where(self.even_D, inner_BTD * self.shared_W * self.turns_D.real)
+
+
+def with_constant_buffers(vocabulary_size: int, sequence_length: int, width: int = 8, depth: int = 4) -> LayeredModel:
+    """One buffer is shared by all layers in the middle, and is a view that cannot be written."""
+    shared_W = torch.rand(1).expand(width)
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, width)),
+                         *((f"scaled_{i}", Scaled(width, shared_W)) for i in range(depth)),
+                         ("logits", nn.Linear(width, vocabulary_size))])

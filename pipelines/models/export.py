@@ -1,14 +1,13 @@
 """A trained model as a folder that needs neither Spark nor Horovod.
 
 Runs on: rank 0 (save), anywhere with torch (load).
-Takes:   parameters by name, the recipe section, the dataset's tokenizer.json.
+Takes:   parameters and buffers by name, the recipe section, the dataset's tokenizer.json.
 Gives:   ``model.safetensors`` (weights, step, losses), ``config.json`` (sizes), ``tokenizer.json`` (Hugging Face format).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +21,13 @@ from pipelines.config.models import Model
 from pipelines.errors import CheckpointError
 from pipelines.lake.manifest import TOKENIZER_NAME
 from pipelines.lake.paths import WEIGHTS_NAME
-from pipelines.lake.store import new_file, write_file
+from pipelines.lake.store import write_file
 from pipelines.models.build import build_model
 from pipelines.models.generate import generate
 from pipelines.models.layered import LayeredModel
+from pipelines.models.weights import write_weights
 
 CONFIG_NAME = "config.json"
-SYNC_BYTES = 64 * 1024**2  # written before the disk is waited for
-_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 
 
 def save_model(folder: Path, state: Iterable[tuple[str, torch.Tensor]], specs: Mapping[str, tuple[torch.Size, torch.dtype]],
@@ -38,8 +36,8 @@ def save_model(folder: Path, state: Iterable[tuple[str, torch.Tensor]], specs: M
     """Writes the folder, or replaces its weights: at any moment it holds one whole model.
 
     Args:
-        state: every parameter once, on the CPU; taken and written one at a time, so that a model that no rank could hold
-            can be saved. specs: name to shape and type, in the order of ``state``.
+        state: every parameter and persistent buffer once, on the CPU; taken and written one at a time, so that a model that
+            no rank could hold can be saved. specs: name to shape and type, in the order of ``state``.
         facts: short notes kept in the header of the weights file, such as step and validation loss.
     Raises:
         StorageError: the folder cannot be written.
@@ -49,29 +47,7 @@ def save_model(folder: Path, state: Iterable[tuple[str, torch.Tensor]], specs: M
     for name, content in ((CONFIG_NAME, json.dumps(config, indent=2).encode()), (TOKENIZER_NAME, tokenizer_json)):
         if not (folder / name).exists():  # constant within a run, so only the weights are ever replaced
             write_file(folder / name, content)
-    with new_file(folder / WEIGHTS_NAME) as file:
-        waiting = file.write(_header(specs, facts))
-        for name, value in state:
-            if (value.shape, value.dtype) != specs[name]:
-                raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} is not {specs[name]}")
-            waiting += file.write(value.contiguous().view(torch.uint8).numpy().data if value.numel() else b"")
-            if waiting >= SYNC_BYTES:  # or the last sync would take as long as all of it, without a sign of life
-                file.flush()
-                os.fdatasync(file.fileno())
-                waiting = 0
-
-
-def _header(specs: Mapping[str, tuple[torch.Size, torch.dtype]], facts: dict[str, str]) -> bytes:
-    """Length and JSON header of a safetensors file. Source: the format's description (Hugging Face, safetensors)."""
-    entries: dict[str, object] = {"__metadata__": facts}
-    at = 0
-    for name, (shape, dtype) in specs.items():
-        end = at + shape.numel() * dtype.itemsize
-        entries[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [at, end]}
-        at = end
-    text = json.dumps(entries).encode()
-    text += b" " * (-len(text) % 8)  # so that the values are aligned
-    return len(text).to_bytes(8, "little") + text
+    write_weights(folder / WEIGHTS_NAME, state, specs, facts)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Runs on: ranks, and anywhere an exported model is loaded.
 Takes:   ordered (name, module) pairs; each module takes what the one before it returned.
-Gives:   ``LayeredModel``; parameter names are ``<layer>.<parameter>`` and do not depend on any layout.
+Gives:   ``LayeredModel``; names of parameters and buffers are ``<layer>.<name>`` and do not depend on any layout.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class LayeredModel(nn.Module):
     """Runs its layers in order.
 
-    Two layers may share one parameter object (tied weights); ``state_dict`` then names it under the first.
+    Two layers may share one parameter or buffer object (tied weights); its name is the first one then.
     """
 
     def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
@@ -37,56 +37,81 @@ class LayeredModel(nn.Module):
             value = layer(value)
         return value
 
-    def names_of_parameters(self) -> dict[nn.Parameter, list[str]]:
-        """All names of each parameter, in order; a tied one has several."""
-        names: dict[nn.Parameter, list[str]] = {}
-        for name, parameter in self.named_parameters(remove_duplicate=False):
-            names.setdefault(parameter, []).append(name)
-        return names
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Parameters, then buffers; a tied one under each of its names."""
+        yield from self.named_parameters(remove_duplicate=False)
+        yield from self.named_buffers(remove_duplicate=False)
 
-    def fill(self, layers: Collection[str], initialise: Callable[[str, torch.Tensor], None]) -> None:
-        """Gives the parameters of some layers, sketched on the meta device, memory and values.
+    def named_state(self) -> Iterator[tuple[str, Tensor]]:
+        """Of these, what a model is beside its code: all but buffers that are registered with ``persistent=False``."""
+        kept = self.state_dict().keys()
+        return ((name, value) for name, value in self.named_tensors() if isinstance(value, nn.Parameter) or name in kept)
+
+    def fill(self, layers: Collection[str], initialise: Callable[[str, Tensor], None]) -> None:
+        """Gives the parameters and buffers of some layers, sketched on the meta device, memory and values.
 
         Args:
-            initialise: writes a parameter's values; called with the first of its names, whichever layer is filled.
+            initialise: writes the values of one; called with the first of its names, whichever layer is filled.
         """
-        for parameter, names in self.names_of_parameters().items():
+        for value, names in names_of(self.named_tensors()).items():
             if not any(name.split(".")[0] in layers for name in names):
                 continue
-            filled = nn.Parameter(torch.empty_like(parameter, device="cpu"), requires_grad=parameter.requires_grad)
-            with torch.no_grad():
-                initialise(names[0], filled)
+            filled = torch.empty_like(value, device="cpu", requires_grad=False)
+            initialise(names[0], filled)
+            if isinstance(value, nn.Parameter):
+                filled = nn.Parameter(filled, requires_grad=value.requires_grad)
             for name in names:  # ties stay ties
                 module, _, own_name = name.rpartition(".")
-                self.get_submodule(module).register_parameter(own_name, filled)
+                setattr(self.get_submodule(module), own_name, filled)
 
     def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
-        """Shape and type of each parameter by name, each tied one once."""
-        return {name: (parameter.shape, parameter.dtype) for name, parameter in self.named_parameters()}
+        """Shape and type of what ``unique_state`` gives, in the same order."""
+        return {name: (value.shape, value.dtype) for name, value in self.unique_state().items()}
 
-    def unique_state(self) -> dict[str, torch.Tensor]:
-        """Parameters by name, each tied one once, detached."""
-        return {name: parameter.detach() for name, parameter in self.named_parameters()}
+    def unique_state(self) -> dict[str, Tensor]:
+        """Parameters and persistent buffers by name, each tied one once, detached."""
+        return {names[0]: value.detach() for value, names in names_of(self.named_state()).items()}
 
-    def load_unique_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Copies values into the parameters in place (ties stay ties).
+    def load_unique_state(self, state: dict[str, Tensor]) -> None:
+        """Copies values into parameters and persistent buffers in place (ties stay ties).
 
         Raises:
             KeyError, ValueError: a name is missing or unknown, or a shape differs.
         """
-        own = dict(self.named_parameters())
+        own = self.unique_state()
         if own.keys() != state.keys():
-            raise KeyError(f"parameters differ: missing {sorted(own.keys() - state.keys())}, "
+            raise KeyError(f"parameters and buffers differ: missing {sorted(own.keys() - state.keys())}, "
                            f"unknown {sorted(state.keys() - own.keys())}")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                if parameter.shape != state[name].shape:
-                    raise ValueError(f"{name}: shape {tuple(state[name].shape)} is not {tuple(parameter.shape)}")
-                parameter.copy_(state[name])
+        for name, value in own.items():
+            if value.shape != state[name].shape:
+                raise ValueError(f"{name}: shape {tuple(state[name].shape)} is not {tuple(value.shape)}")
+            given = state[name]
+            for dim, stride in enumerate(value.stride()):
+                if stride == 0:  # an expanded view: one value in memory, and torch would not write it several times
+                    value, given = value.narrow(dim, 0, 1), given.narrow(dim, 0, 1)
+            value.copy_(given)
 
     def num_parameters(self) -> int:
         """Number of trained values, tied ones counted once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def names_of(named: Iterable[tuple[str, Tensor]]) -> dict[Tensor, list[str]]:
+    """All names of each tensor, in order; a tied one has several."""
+    names: dict[Tensor, list[str]] = {}
+    for name, value in named:
+        names.setdefault(value, []).append(name)
+    return names
+
+
+def bits_of(value: Tensor) -> Tensor:
+    """A tensor's values as bytes, uint8 [n]: its own memory where that is contiguous."""
+    return value.detach().contiguous().reshape(-1).view(torch.uint8)
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape hold the same, NaN included."""
+    return one.dtype == other.dtype and torch.equal(bits_of(one), bits_of(other))
 
 
 @contextmanager
@@ -104,9 +129,9 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def runnable(layer: nn.Module, device: torch.device | str = "cpu") -> nn.Module:
     """A layer to be measured on a device: itself where it is there, else a copy. One that is only sketched gets memory and
     arbitrary weights."""
-    if not any(parameter.is_meta for parameter in layer.parameters()):
+    if not any(value.is_meta for value in (*layer.parameters(), *layer.buffers())):
         return layer if torch.device(device).type == "cpu" else copy.deepcopy(layer).to(device)
     filled = copy.deepcopy(layer).to_empty(device=device)
-    for parameter in filled.parameters():
-        nn.init.constant_(parameter, 0.01)  # not zero: reading memory that was never written is too fast
+    for value in (*filled.parameters(), *filled.buffers()):
+        value.detach().fill_(0.01)  # not zero: reading memory that was never written is too fast
     return filled

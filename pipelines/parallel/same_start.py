@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from pipelines.errors import ConfigError, SparkringError
-from pipelines.models.layered import LayeredModel
+from pipelines.models.layered import LayeredModel, bits_of
 from pipelines.parallel.ring import Ring
 from pipelines.parallel.segments import SegmentGroup
 
@@ -48,7 +48,7 @@ def _checksum(value: Tensor) -> int:
     """Above 0; 0 for a value that this rank does not hold."""
     if value.is_meta:
         return 0
-    return zlib.crc32(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data) + 1
+    return zlib.crc32(bits_of(value.cpu()).numpy().data) + 1
 
 
 def _told_by_all(own: list[int], what: str, ring: Ring, group: SegmentGroup | None) -> Tensor:

@@ -7,7 +7,8 @@ Gives:   ``ModelFacts`` as the last line of standard output; an error's one line
 Each layer is run twice on the same input with the same weights, forward and backward. One that gives another result the
 second time, or moves a random generator of the process, draws random numbers: what it draws would depend on how samples
 are spread over ranks and micro-batches. And each is run on two samples together and on each alone: one that gives a
-sample another result then, such as a normalisation over the batch, mixes the samples of a micro-batch.
+sample another result then, such as a normalisation over the batch, mixes the samples of a micro-batch. One that has changed
+its buffers afterwards, such as running statistics, is refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.models.build import build_model
 from pipelines.models.factory.own_code import code_of, own_files
 from pipelines.models.gpt.model import token_loss_sum
-from pipelines.models.layered import LayeredModel
+from pipelines.models.layered import LayeredModel, same_bits
 from pipelines.parallel.replica.torch_stages import shapes_between
 from pipelines.plan.model_facts import LayerFacts, ModelFacts
 from pipelines.train.random_state import random_states, seed_everything
@@ -36,7 +37,8 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
     """Runs one sample through the model, layer by layer, and notes what each keeps for its backward and whether it draws.
 
     Raises:
-        ConfigError: a layer does not take what the one before it returns, or the last one returns no logits.
+        ConfigError: a layer does not take what the one before it returns, or the last one returns no logits; or running it
+            changes its buffers.
     """
     seen: set[nn.Parameter] = set()
     held = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -48,6 +50,7 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
     mixing_layers: list[str] = []
     for name, layer in model.layers.items():
         parameters = set(layer.parameters())
+        before = {own_name: value.detach().clone() for own_name, value in layer.named_buffers()}
         try:
             last = len(layers) == len(model.layers) - 1
             result, saved_bytes = _saved(layer, _leaves(value), held, targets_BT=tokens_BT if last else None)
@@ -61,6 +64,7 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
                 f"model.factory, layer {name}", f"failed on a sample: {str(error).splitlines()[0]}",
                 "each layer takes what the one before it returns; the first takes tokens [B, T], the last returns "
                 "logits [B, T, vocabulary_size]")) from error
+        _refuse_changed_buffers(name, layer, before)
         layers.append(LayerFacts(
             name, sum(p.numel() for p in parameters - seen), sum(p.numel() for p in parameters & seen), saved_bytes,
             sum(t.numel() * t.element_size() for t in _tensors(result)), 6.0 * sum(p.numel() for p in parameters)
@@ -68,6 +72,19 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
         seen |= parameters
         value, pair = result, together
     return ModelFacts(tuple(layers), tuple(random_layers), tuple(mixing_layers), _unsplittable(model, tokens_BT), sketched=False)
+
+
+def _refuse_changed_buffers(name: str, layer: nn.Module, before: dict[str, Tensor]) -> None:
+    """Raises ConfigError for buffers of a model's state that were changed by running the layer."""
+    kept = layer.state_dict()
+    changed = [own_name for own_name, value in before.items()
+               if own_name in kept and (value.shape != kept[own_name].shape or not same_bits(value, kept[own_name]))]
+    if changed:
+        raise ConfigError(SparkringError(
+            f"model.factory, layer {name}", f"changes its buffers as it trains ({', '.join(changed[:3])}), on each rank by that "
+            "rank's own samples, so that the ranks would no longer have the same model",
+            "use layers without running statistics (LayerNorm, GroupNorm); a buffer that is no part of the model is registered "
+            "with persistent=False"))
 
 
 def _unsplittable(model: LayeredModel, tokens_BT: Tensor) -> str | None:

@@ -5,14 +5,14 @@ import os
 import torch
 
 from pipelines.config.models import GptModel
-from pipelines.models import export
+from pipelines.models import weights
 from pipelines.models.export import save_model
 
 
 def test_a_large_model_is_on_the_disk_piece_by_piece_and_not_all_at_the_end(tmp_path, monkeypatch):
     syncs = []
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: syncs.append(os.fstat(descriptor).st_size))
-    monkeypatch.setattr(export, "SYNC_BYTES", 1000)
+    monkeypatch.setattr(weights, "SYNC_BYTES", 1000)
     tensors = {f"layer.{i}": torch.full((100,), float(i)) for i in range(10)}  # 400 bytes each
     seen = []
 

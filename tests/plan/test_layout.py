@@ -173,7 +173,10 @@ def test_a_layout_that_the_model_or_its_schedule_cannot_have_is_refused(layout, 
     ("tests.own_models:not_layered", "returned Sequential, not a layered model"),
     ("tests.own_models:nothing", "tests.own_models has no nothing"),
     ("no_such_package:build", "cannot be imported"),
-    ("tests.own_models:with_running_statistics", r"keeps state beside its parameters \(norm"),
+    ("tests.own_models:with_running_statistics",
+     r"layer norm: changes its buffers as it trains \(running_mean, running_var, num_batches_tracked\)"),
+    ("tests.own_models:with_state_that_is_no_tensor", r"neither a parameter nor a buffer \(middle._extra_state\)"),
+    ("tests.own_models:with_a_buffer_of_no_saved_type", "has middle.waves of type torch.complex128"),
     ("tests.own_models:layers_that_do_not_fit", "layer out: failed on a sample"),
 ])
 @pytest.mark.processes

@@ -16,6 +16,7 @@ import torch
 from pipelines.config.models import FactoryModel
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.models.layered import LayeredModel
+from pipelines.models.weights import TYPES
 
 PLACE = "model.factory"
 
@@ -33,12 +34,12 @@ def sketch(settings: FactoryModel, seed: int, **sizes: int) -> LayeredModel:
         try:
             model = factory(**sizes, **settings.options)
         except (TypeError, ValueError) as error:
-            raise refusal(settings.factory, f"failed: {error}", f"it is called with {', '.join(sizes)} and "
+            raise _refusal(settings.factory, f"failed: {error}", f"it is called with {', '.join(sizes)} and "
                           f"the section's other keys ({', '.join(settings.options) or 'none'})") from error
     if not isinstance(model, LayeredModel):
-        raise refusal(settings.factory, f"returned {type(model).__name__}, not a layered model",
+        raise _refusal(settings.factory, f"returned {type(model).__name__}, not a layered model",
                       "return pipelines.models.layered.LayeredModel([(name, layer), ...])")
-    _check_buffers(settings.factory, model)
+    _check_state(settings.factory, model)
     return model
 
 
@@ -51,20 +52,23 @@ def _imported(factory: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), name)
     except ImportError as error:
-        raise refusal(factory, f"cannot be imported: {error}", "install the package where the ranks run, put its folder "
+        raise _refusal(factory, f"cannot be imported: {error}", "install the package where the ranks run, put its folder "
                       "on PYTHONPATH, or give it to spark-submit with --py-files") from error
     except AttributeError as error:
-        raise refusal(factory, f"{module_name} has no {name}", "name a function as package.module:function") from error
+        raise _refusal(factory, f"{module_name} has no {name}", "name a function as package.module:function") from error
 
 
-def _check_buffers(factory: str, model: LayeredModel) -> None:
-    """Buffers that training changes (running statistics) would be lost on export and differ between ranks."""
-    buffers = sorted(set(model.state_dict()) - {name for name, _ in model.named_parameters(remove_duplicate=False)})
-    if buffers:
-        raise refusal(factory, f"keeps state beside its parameters ({', '.join(buffers[:3])})",
-                      "use layers without running statistics (LayerNorm, GroupNorm), or "
-                      "register_buffer(..., persistent=False) for constants")
+def _check_state(factory: str, model: LayeredModel) -> None:
+    """Refuses what an exported model could not hold. Buffers that training changes are refused by ``train/probe.py``."""
+    state = dict(model.named_state())
+    if others := sorted(model.state_dict().keys() - state.keys()):
+        raise _refusal(factory, f"keeps state that is neither a parameter nor a buffer ({', '.join(others[:3])})",
+                       "register it as a buffer")
+    for name, value in state.items():
+        if value.dtype not in TYPES or value.layout != torch.strided:
+            raise _refusal(factory, f"has {name} of type {value.dtype} ({value.layout}), which an exported model cannot hold",
+                           "of a constant that the code makes again, use register_buffer(..., persistent=False)")
 
 
-def refusal(factory: str, problem: str, remedy: str) -> ConfigError:
+def _refusal(factory: str, problem: str, remedy: str) -> ConfigError:
     return ConfigError(SparkringError(PLACE, f"{factory} {problem}", remedy))

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from pipelines.errors import RankFailedError
-from pipelines.models.layered import LayeredModel
+from pipelines.models.layered import LayeredModel, names_of
 
 STRUCTURE = "layers and parameters"
 _OURS = "pipelines"
@@ -89,6 +89,6 @@ def _source_hash(spec: ModuleSpec) -> str:
 
 
 def _structure_hash(model: LayeredModel) -> str:
-    parameters = [[names, list(parameter.shape), str(parameter.dtype), parameter.requires_grad]
-                  for parameter, names in model.names_of_parameters().items()]
-    return hashlib.sha256(json.dumps([list(model.layers), parameters]).encode()).hexdigest()
+    state = [[names, list(value.shape), str(value.dtype), value.requires_grad]
+             for value, names in names_of(model.named_state()).items()]
+    return hashlib.sha256(json.dumps([list(model.layers), state]).encode()).hexdigest()

@@ -82,7 +82,8 @@ class Replica(Protocol):
         """
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
-        """On rank 0, every parameter of the model on the CPU, one at a time, in the model's order; elsewhere nothing.
+        """On rank 0, every parameter and persistent buffer of the model on the CPU, one at a time, in the order of
+        ``LayeredModel.specs``; elsewhere nothing.
 
         Every rank of the first replica has to run through it at the same time.
         """

@@ -31,7 +31,7 @@ from torch.distributed.pipelining import (
     ScheduleInterleavedZeroBubble,
 )
 
-from pipelines.models.layered import LayeredModel, evaluation_mode
+from pipelines.models.layered import LayeredModel, bits_of, evaluation_mode, names_of
 from pipelines.parallel.buckets import gradient_of
 from pipelines.parallel.replica.replica import Computed, Loss
 from pipelines.parallel.replica.torch_stages import Part, TimedStage, Timeline, as_boundary
@@ -64,7 +64,7 @@ class SplitReplica:
         parts = {i: LayeredModel((name, model.layers[name]) for name in names[ranges[i].start : ranges[i].stop])
                  for i in own_parts}
         self.held = nn.ModuleList(parts.values()).to(device)
-        self._own = {name: p for part in parts.values() for name, p in part.named_parameters()}
+        self._own = {name: value for part in parts.values() for name, value in part.named_state()}
         self._timeline = Timeline()
         stages = [self._stage(i, parts[i], shapes[ranges[i].start], shapes[ranges[i].stop], precision, compiled)
                   for i in own_parts]
@@ -73,7 +73,8 @@ class SplitReplica:
         uses = Counter(p for part in parts.values() for p in part.parameters() if p.requires_grad)
         self.additions = dict(reversed(uses.items()))
         self.hooks_tell = plan.schedule != "zero_bubble"  # which adds weights' gradients by itself
-        self._tied = {p: holders[name] for name, p in self._own.items() if name in holders and p.requires_grad}
+        self._tied = {p: holders[name] for part in parts.values() for name, p in part.named_parameters()
+                      if name in holders and p.requires_grad}
         copies = {p for p, segments in self._tied.items() if place.segment_index != segments[0]}
         self.counted = [p for p in uses if p not in copies]
 
@@ -130,7 +131,7 @@ class SplitReplica:
         return total
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
-        """See ``Replica``; rank 0 receives from the other segments, one parameter at a time."""
+        """See ``Replica``; rank 0 receives from the other segments, one tensor at a time, as bytes: of any type."""
         place = self.place
         if place.replica_index:
             return
@@ -141,9 +142,11 @@ class SplitReplica:
                 if owner == 0:
                     yield name, value.cpu()
                 else:
-                    self._group.send(value, 0)
+                    self._group.send(bits_of(value), 0)
             elif place.segment_index == 0:
-                yield name, self._group.receive(torch.empty(shape, dtype=dtype, device=self._device), owner).cpu()
+                value = torch.empty(shape, dtype=dtype, device=self._device)
+                self._group.receive(bits_of(value), owner)
+                yield name, value.cpu()
 
     def _flow(self, micro_batches: list[MicroBatch], run: Callable[..., Any]) -> tuple[Totals, int]:
         """All micro-batches through the schedule: this rank's loss, and a number that adds up to 0 over the segments
@@ -187,16 +190,16 @@ def _segment_of_layers(model: LayeredModel, ranges: list[range], num_segments: i
 
 
 def _owners(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:
-    """The segment that holds each parameter, the first one of those that share it."""
+    """The segment that holds each parameter and buffer, the first one of those that share it."""
     segment_of = _segment_of_layers(model, ranges, num_segments)
-    return {name: segment_of[name.split(".")[0]] for name, _ in model.named_parameters()}
+    return {name: segment_of[name.split(".")[0]] for name in model.specs()}
 
 
 def _holders_of_tied(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, list[int]]:
     """The segments that hold a parameter, by each of its names, where there are several."""
     segment_of = _segment_of_layers(model, ranges, num_segments)
     found = {}
-    for names in model.names_of_parameters().values():
+    for names in names_of(model.named_parameters(remove_duplicate=False)).values():
         segments = sorted({segment_of[name.split(".")[0]] for name in names})
         if len(segments) > 1:
             found.update(dict.fromkeys(names, segments))

@@ -26,6 +26,7 @@ class WholeReplica:
     def __init__(self, model: LayeredModel, loss: Loss, place: Place, *, device: torch.device, precision: str,
                  compiled: bool = False) -> None:
         """``model`` is filled, and goes to the device."""
+        self._names = list(model.specs())  # a device gives every name of a tied buffer one of its own
         self.place, self.held = place, model.to(device)
         self._model, self._loss, self._device, self._precision = model, loss, device, precision
         self._forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
@@ -56,8 +57,9 @@ class WholeReplica:
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         if self.place.rank == 0:
-            for name, value in self._model.unique_state().items():
-                yield name, value.cpu()
+            state = dict(self._model.named_state())
+            for name in self._names:
+                yield name, state[name].detach().cpu()
 
     def _loss_of(self, micro_batch: MicroBatch) -> tuple[Tensor, Totals]:
         """The differentiable sum of the loss, and the totals."""
