@@ -60,12 +60,16 @@ def _model_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:
     layers = [facts.layers[i] for part in split.parts_of(segment) for i in split.ranges[part]]
     parted = split.num_segments > 1
     held = sum(layer.parameters + (layer.tied_parameters if parted else 0) for layer in layers)
+    constants = sum(layer.buffer_bytes for layer in layers)
     copies = WEIGHTS_GRADIENTS_MOMENTS + (1 if split.num_replicas > 1 else 0)  # buckets, while backward still writes
     if not parted:
-        return FLOAT_BYTES * copies * held
+        return FLOAT_BYTES * copies * held + constants
     # before it has its own layers a rank has either the whole model's weights, or one layer after the other, being measured
-    before = facts.parameters + held if not facts.sketched else 2 * max(layer.parameters for layer in facts.layers)
-    return FLOAT_BYTES * max(copies * held, before)
+    if facts.sketched:
+        before = FLOAT_BYTES * 2 * max(layer.parameters for layer in facts.layers)
+    else:
+        before = FLOAT_BYTES * (facts.parameters + held) + sum(layer.buffer_bytes for layer in facts.layers)
+    return max(FLOAT_BYTES * copies * held + constants, before)
 
 
 def _activation_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:

@@ -24,6 +24,7 @@ class LayerFacts:
     saved_bytes_per_sample: int  # kept from forward until backward
     output_bytes_per_sample: int  # what travels to the next layer, and its gradient back
     flops_per_sample: float  # forward and backward
+    buffer_bytes: int = 0  # constants beside the parameters; those shared with an earlier layer count there
 
 
 @dataclass(frozen=True)

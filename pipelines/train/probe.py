@@ -41,7 +41,8 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
             changes its buffers.
     """
     seen: set[nn.Parameter] = set()
-    held = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    held = {value.untyped_storage().data_ptr() for _, value in model.named_tensors()}
+    counted: set[int] = set()  # of ``held``, those of buffers that earlier layers have
     tokens_BT = (torch.arange(sequence_length) % vocabulary_size)[None]
     value: Any = tokens_BT
     pair: Any = torch.cat([tokens_BT, tokens_BT.flip(1)])
@@ -65,11 +66,13 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
                 "each layer takes what the one before it returns; the first takes tokens [B, T], the last returns "
                 "logits [B, T, vocabulary_size]")) from error
         _refuse_changed_buffers(name, layer, before)
+        buffers = {b.untyped_storage().data_ptr(): b.untyped_storage().nbytes() for b in layer.buffers()}
         layers.append(LayerFacts(
             name, sum(p.numel() for p in parameters - seen), sum(p.numel() for p in parameters & seen), saved_bytes,
             sum(t.numel() * t.element_size() for t in _tensors(result)), 6.0 * sum(p.numel() for p in parameters)
-            * sequence_length))
+            * sequence_length, sum(size for place, size in buffers.items() if place not in counted)))
         seen |= parameters
+        counted |= buffers.keys()
         value, pair = result, together
     return ModelFacts(tuple(layers), tuple(random_layers), tuple(mixing_layers), _unsplittable(model, tokens_BT), sketched=False)
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,7 @@ from pipelines.plan.run_plan import cycle_time_ms, plan_run
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.train.probe import facts_of
 from tests.example_data import example_config, publish_example, sizes
+from tests.own_models import with_constant_buffers
 
 GIB = 1024**3
 AUTO = Layout.model_validate("auto")
@@ -204,6 +206,20 @@ def test_what_is_counted_by_hand_for_the_gpt_is_what_a_probe_of_it_finds():
         assert (by_hand.name, by_hand.parameters, by_hand.tied_parameters, by_hand.output_bytes_per_sample) == (
             found.name, found.parameters, found.tied_parameters, found.output_bytes_per_sample)
         assert found.saved_bytes_per_sample == pytest.approx(by_hand.saved_bytes_per_sample, rel=0.35, abs=4096)
+
+
+def test_constants_that_a_model_keeps_as_buffers_are_in_the_memory_of_the_rank_that_holds_them():
+    width = 100
+    facts = facts_of(with_constant_buffers(32, 16, width, depth=4), 32, 16)
+    own_bytes = width * (4 + 4 + 1 + 8) + 8  # two of floats, truth values, complex numbers; a whole number
+    shared_bytes = 4  # counts in the first layer that has it
+    assert [layer.buffer_bytes for layer in facts.layers] == [0, own_bytes + shared_bytes, own_bytes, own_bytes, own_bytes, 0]
+    without = replace(facts, layers=tuple(replace(layer, buffer_bytes=0) for layer in facts.layers))
+    feed = FeedFacts(rows=37, window_steps=2, row_bytes=100, largest_row_group_rows=4, read_ahead_bytes=1000)
+    for counts, held in (((6,), [4 * own_bytes + shared_bytes]), ((3, 3), [2 * own_bytes + shared_bytes, 2 * own_bytes])):
+        split = SplitPlan(1, len(counts), "1f1b", counts, micro_batches=4, micro_batch_samples=2)
+        more = [one - other for one, other in zip(rank_bytes(facts, feed, split), rank_bytes(without, feed, split), strict=True)]
+        assert more == held
 
 
 @pytest.mark.parametrize(("replicas", "segments", "precision"), [
