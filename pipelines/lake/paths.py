@@ -86,6 +86,11 @@ class RunFolder:
         return self.path / ".lock"
 
     @property
+    def load_claim(self) -> Path:
+        """Held by the process that loads the run's metrics into the tables."""
+        return self.path / ".load.lock"
+
+    @property
     def report(self) -> Path:
         return self.path / "report.html"
 

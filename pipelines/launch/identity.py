@@ -19,7 +19,6 @@ from pipelines.lake.claims import claimed
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import RunFolder
 from pipelines.lake.runs import RunState, current_state
-from pipelines.lake.store import storage_errors
 from pipelines.models.facts import model_facts
 
 # at their defaults they leave the ids of earlier runs as they were
@@ -80,12 +79,8 @@ def claim_run(run: RunFolder, run_id: str) -> Iterator[None]:
     Raises:
         AlreadyRunningError: another process holds it.
     """
-    with storage_errors(run.path):
-        run.path.mkdir(parents=True, exist_ok=True)
-    with claimed(run.claim) as ours:
-        if not ours:
-            raise AlreadyRunningError(f"run {run_id}", "is running in another process",
-                                      "wait for it, or use another --run-id")
+    with claimed(run.claim, AlreadyRunningError(f"run {run_id}", "is running in another process",
+                                                "wait for it, or use another --run-id")):
         yield
 
 

@@ -22,7 +22,7 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.store import new_folder
 from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
 from pipelines.prepare.local_files import cut_into_pieces
-from pipelines.prepare.publish import publish_dataset_row, published, version_lock
+from pipelines.prepare.publish import publish_dataset_row, published, version_claimed
 from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
 from pipelines.prepare.text.build import Identity, build_dataset
 from pipelines.prepare.text.learning import Inputs
@@ -101,7 +101,7 @@ def prepare_planned(session: Callable[[], SparkSession], plan: PreparePlan, reci
         report(f"prepare: dataset {plan.name} {plan.version} is there already, nothing to do ({plan.folder})")
     else:
         identity = Identity(plan.version, plan.fingerprint, plan.recipe_hash)
-        with version_lock(lake, plan.name, plan.version):
+        with version_claimed(lake, plan.name, plan.version):
             manifest = published(lake, plan.name, plan.version) or _build(session, recipe, lake, plan, identity, report)
         report(f"prepare: published {plan.folder}")
     publish_dataset_row(manifest, lake)
@@ -134,7 +134,7 @@ def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan
         with new_folder(folder) as staging:
             return build_dataset(session, recipe, lake, inputs, identity, staging, report)
     except StorageError:
-        # Where another machine's lock is not seen here, that machine may have been first.
+        # Where another machine's claim is not seen here, that machine may have been first.
         manifest = published(lake, plan.name, identity.version)
         if manifest is None:
             raise

@@ -7,7 +7,6 @@ Gives:   the dataset folder; one file per version in the tables ``rejected`` and
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,56 +18,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import AlreadyRunningError, DataError
+from pipelines.lake.claims import claimed
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import arrow_schema
 from pipelines.lake.store import TEMPORARY_PREFIX, storage_errors, temporary_beside
 
-LOCK_PREFIX = ".lock-"
+CLAIM_PREFIX = ".lock-"
 
 
 @contextmanager
-def version_lock(lake: Lake, name: str, version: str) -> Iterator[None]:
-    """Held while a version is prepared; the kernel lets it go when its holder dies. Stale folders are then removed.
+def version_claimed(lake: Lake, name: str, version: str) -> Iterator[None]:
+    """Held while a version is prepared. What killed runs left of it is removed first.
 
     Raises:
         AlreadyRunningError: another process prepares this version now.
         StorageError: the lake cannot be written.
     """
-    folder = lake.datasets(name)
-    path = folder / f"{LOCK_PREFIX}{version}"
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(path)
-    if descriptor is None:
-        raise AlreadyRunningError(f"dataset {name} {version}", "is being prepared by another process",
+    refusal = AlreadyRunningError(f"dataset {name} {version}", "is being prepared by another process",
                                   "wait until it ends, then give the same command again")
-    try:
+    with claimed(lake.datasets(name) / f"{CLAIM_PREFIX}{version}", refusal):
         remove_stale(lake, name, version)
         yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held: see _lock
-        os.close(descriptor)
-
-
-def _lock(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None where another process does."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                return descriptor
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        except FileNotFoundError:
-            pass
-        os.close(descriptor)  # its holder ended and removed the file between our open and our lock: once more
 
 
 def remove_stale(lake: Lake, name: str, version: str) -> None:
-    """Removes what killed runs left of this version; only for the holder of its lock."""
+    """Removes what killed runs left of this version; only for the holder of its claim."""
     for left in (*lake.datasets(name).glob(f"{TEMPORARY_PREFIX}{version}-*"),
                  *(stale for table in ("rejected", "datasets")
                    for stale in lake.table(table).glob(f"{TEMPORARY_PREFIX}{name}-{version}.parquet-*"))):

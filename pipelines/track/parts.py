@@ -162,7 +162,7 @@ def _write(path: Path, row_groups: Iterable[pa.Table], schema: pa.Schema, cursor
 
 
 def _clear_litter(path: Path) -> None:
-    """What killed loads left beside the target (the run is locked, so nobody is writing it)."""
+    """What killed loads left beside the target (its claim is held, so nobody is writing it)."""
     start = f"{TEMPORARY_PREFIX}{path.name}-"
     if path.parent.is_dir():
         for other in path.parent.iterdir():

@@ -11,8 +11,6 @@ relaunch of a gang wait. Only lines that came since the last load are read (``pa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +36,7 @@ from pipelines.track.record_rows import new_rows, record_files, to_table
 
 LOADED_TABLES = ("runs", "steps", "rank_steps", "evaluations")
 READ_BYTES = 32 * 1024**2  # of records held at once, over all ranks
-LOCK_TIMEOUT_S = 60.0
+CLAIM_PATIENCE_S = 60.0
 
 
 def load_run(lake: Lake, run_id: str) -> None:
@@ -52,8 +50,9 @@ def load_run(lake: Lake, run_id: str) -> None:
     run = lake.run(run_id)
     if not run.state.exists():
         raise DataError(f"run {run_id}", f"there is no {run.state}", "see the runs folder for the runs that there are")
-    with _lock(run, run_id):
-        state = current_state(run)  # inside the lock: a loader that waited must not use an old one
+    refusal = AlreadyRunningError(f"run {run_id}", "another process is loading its metrics", "wait for it, or end it")
+    with claimed(run.load_claim, refusal, CLAIM_PATIENCE_S):
+        state = current_state(run)  # inside the claim: a loader that waited must not use an old one
         if state is None:
             raise DataError(f"run {run_id}", f"{run.state} vanished")
         for table in LOADED_TABLES:
@@ -131,12 +130,3 @@ def _run_row(lake: Lake, state: RunState) -> pa.Table:
 
 def _timestamp(time_s: float | None) -> datetime | None:
     return None if time_s is None else datetime.fromtimestamp(time_s, UTC)
-
-
-@contextmanager
-def _lock(run: RunFolder, run_id: str) -> Iterator[None]:
-    """One loader per run; the operating system frees the lock of a killed one."""
-    with claimed(run.path / ".load.lock", LOCK_TIMEOUT_S) as ours:
-        if not ours:
-            raise AlreadyRunningError(f"run {run_id}", "another process is loading its metrics", "wait for it, or end it")
-        yield

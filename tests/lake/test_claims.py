@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from pipelines.track.tables import load_run
 from pipelines.track.verdict import verdict
 from tests.track.conftest import save_state, write_steps
 
+REFUSAL = AlreadyRunningError("here", "is not ours")
 HOLD = """
 import sys, time
 from pathlib import Path
@@ -69,16 +71,39 @@ def test_a_run_whose_driver_was_killed_is_lost_wherever_it_is_shown(tmp_path):
 
 
 def test_asking_who_holds_a_claim_keeps_nobody_from_taking_it(tmp_path):
-    path = tmp_path / "claim"
+    path = tmp_path / "folder" / "claim"
     assert not is_claimed(path)
-    with claimed(path) as ours, claimed(path, patience_s=0.05) as also_ours:
-        assert (ours, also_ours, is_claimed(path)) == (True, False, True)
+    with claimed(path, REFUSAL):
+        with pytest.raises(AlreadyRunningError, match="is not ours"), claimed(path, REFUSAL, patience_s=0.05):
+            pass
+        assert is_claimed(path)
     assert not is_claimed(path)
+    path.touch()
     with open(path, "rb") as asking:  # as is_claimed does, but for longer than it ever takes
         fcntl.flock(asking, fcntl.LOCK_SH)
         threading.Timer(0.2, lambda: fcntl.flock(asking, fcntl.LOCK_UN)).start()
-        with claimed(path) as ours:
-            assert ours
+        with claimed(path, REFUSAL):
+            assert is_claimed(path)
+
+
+def test_one_at_a_time_holds_a_claim_that_many_wait_for_and_its_file_is_gone_at_the_end(tmp_path):
+    path, inside, most = tmp_path / "claim", [], []
+
+    def hold(number):
+        for _ in range(20):
+            with claimed(path, REFUSAL, patience_s=60):
+                inside.append(number)
+                most.append(len(inside))
+                time.sleep(0.0005)
+                inside.remove(number)
+
+    threads = [threading.Thread(target=hold, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 80
+    assert not path.exists()
 
 
 def test_a_run_that_every_rank_recorded_as_completed_is_complete_whatever_its_driver_met(tmp_path):

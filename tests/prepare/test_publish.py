@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 from pipelines.errors import AlreadyRunningError, DataError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.prepare.prepare import plan_prepare, prepare
-from pipelines.prepare.publish import publish_dataset_row, version_lock
+from pipelines.prepare.publish import publish_dataset_row, version_claimed
 from pipelines.prepare.text import build
 from tests.prepare.conftest import make_recipe, write_texts
 from tests.prepare.test_inputs import grow
@@ -100,12 +100,12 @@ def test_a_second_prepare_of_the_same_version_is_refused_while_the_first_runs(
     write_texts(tmp_path / "in", 20)
     recipe = make_recipe(tmp_path / "in")
     version = plan_prepare(recipe, lake).version or ""
-    with version_lock(lake, "test", version), pytest.raises(AlreadyRunningError, match=version):
+    with version_claimed(lake, "test", version), pytest.raises(AlreadyRunningError, match=version):
         prepare(spark, recipe, lake, silent)
     assert prepare(spark, recipe, lake, silent).version == version
 
 
-def test_a_writer_without_our_lock_that_was_first_wins(
+def test_a_writer_without_our_claim_that_was_first_wins(
         spark: SparkSession, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "in", 20)
     recipe, other = make_recipe(tmp_path / "in"), Lake.at(tmp_path / "other")
@@ -119,16 +119,16 @@ def test_a_writer_without_our_lock_that_was_first_wins(
     assert [path.name for path in lake.datasets("test").iterdir()] == [first.version]
 
 
-def test_only_the_stale_folders_of_the_locked_version_are_removed(lake: Lake) -> None:
+def test_only_the_stale_folders_of_the_claimed_version_are_removed(lake: Lake) -> None:
     for name in (".tmp-aaaa-1", ".tmp-bbbb-2"):
         (lake.datasets("test") / name).mkdir(parents=True)
-    with version_lock(lake, "test", "aaaa"):
+    with version_claimed(lake, "test", "aaaa"):
         assert sorted(path.name for path in lake.datasets("test").iterdir()) == [".lock-aaaa", ".tmp-bbbb-2"]
 
 
-def test_a_lock_is_free_again_when_its_holder_ends(lake: Lake) -> None:
+def test_a_claim_is_free_again_when_its_holder_ends(lake: Lake) -> None:
     for _ in range(2):
-        with version_lock(lake, "test", "aaaa"):
+        with version_claimed(lake, "test", "aaaa"):
             pass
     assert not list(lake.datasets("test").iterdir())
 

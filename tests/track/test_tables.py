@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import StructType
 
 from pipelines.errors import AlreadyRunningError, DataError, StorageError
+from pipelines.lake.claims import claimed
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import TABLE_DDL
 from pipelines.track import parts, tables
@@ -281,7 +282,8 @@ def test_a_lake_that_cannot_be_written_is_a_storage_error(lake: Lake, write_run:
 
 def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run()
-    monkeypatch.setattr(tables, "LOCK_TIMEOUT_S", 0.1)
-    with tables._lock(lake.run("run-1"), "run-1"), pytest.raises(AlreadyRunningError, match="loading its metrics"):
+    monkeypatch.setattr(tables, "CLAIM_PATIENCE_S", 0.1)
+    with (claimed(lake.run("run-1").load_claim, AlreadyRunningError("here", "is not ours")),
+          pytest.raises(AlreadyRunningError, match="loading its metrics")):
         load_run(lake, "run-1")
     load_run(lake, "run-1")
