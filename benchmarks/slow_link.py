@@ -68,7 +68,7 @@ def _alternated() -> dict[str, float]:
     seen: dict[str, list[float]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.at(folder)
-        dataset = lake.dataset("random", "v1")
+        dataset = lake.root / lake.dataset("random", "v1")
         manifest = publish_random(dataset, rows=4096, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
                                   rows_per_shard=2048)
         for i in range(ROUNDS):

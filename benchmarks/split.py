@@ -58,11 +58,11 @@ def measure() -> list[Figure]:
     share = MICRO_BATCHES * MICRO_BATCH_SAMPLES
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.at(folder)
-        dataset = lake.dataset("random", "v1")
+        dataset = lake.root / lake.dataset("random", "v1")
         manifest = publish_random(dataset, rows=2048, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
                                   rows_per_shard=1024)
         uneven_lake = Lake.at(Path(folder) / "uneven")
-        uneven = publish_random(uneven_lake.dataset("random", "v1"), rows=512, sequence_length=SEQUENCE_LENGTH,
+        uneven = publish_random(uneven_lake.root / uneven_lake.dataset("random", "v1"), rows=512, sequence_length=SEQUENCE_LENGTH,
                                 vocabulary_size=UNEVEN_VOCABULARY, rows_per_shard=512)
         for i in range(ROUNDS):
             seen["1x2"].append(tokens_per_s(our_steps(lake, manifest, f"split-{i}", split, MODEL, share)[0]))

@@ -77,7 +77,7 @@ def measure(precisions: tuple[str, ...] = ("fp32", "bf16")) -> list[Figure]:
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.at(folder)
-        dataset = lake.dataset("random", "v1")
+        dataset = lake.root / lake.dataset("random", "v1")
         manifest = publish_random(dataset, rows=4096, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
                                   rows_per_shard=2048)
         for precision in precisions:

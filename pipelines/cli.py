@@ -110,7 +110,7 @@ def _execute(job: str, stages: tuple[str, ...], recipe: Path, platform: Path, ov
         manifest, finished_run = flow.run(stages)
     if finished_run is None:
         print_facts("dataset", {"name": manifest.name, "version": manifest.version,
-                                "folder": str(flow.lake.dataset(manifest.name, manifest.version)),
+                                "folder": flow.lake.store.place(flow.lake.dataset(manifest.name, manifest.version)),
                                 **{name: f"{count:,}" for name, count in manifest.counts.items()}})
     else:
         print_summary(report_run(config.platform.storage, finished_run))

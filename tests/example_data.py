@@ -47,7 +47,7 @@ def sizes(vocabulary_size: int, sequence_length: int) -> dict[str, int]:
 def publish_example(lake: Lake, *, train_rows: int = 37, validation_rows: int = 9, rows_per_shard: int = 11,
                     rows_per_row_group: int = 4, sequence_length: int = 16, name: str = "example") -> Manifest:
     """A dataset of counting sequences (easy to learn) with some short rows, in the lake."""
-    folder = lake.dataset(name, "v1")
+    folder = lake.root / lake.dataset(name, "v1")
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     splits = {}

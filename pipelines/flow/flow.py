@@ -57,8 +57,7 @@ def plan_flow(config: Config, run_id: str | None, begin_build: Callable[[Prepare
     dataset = plan_prepare(config.recipe, lake, begin_build)
     if dataset.version is None or not dataset.exists:
         return FlowPlan(dataset, None, run_id, False, None)
-    folder = lake.dataset(config.recipe.name, dataset.version)
-    manifest = Manifest.load(folder)
+    manifest = Manifest.load(lake.store, lake.dataset(config.recipe.name, dataset.version))
     run_id = run_id or default_run_id(config.recipe, manifest)
     state = check_run_id(lake.run(run_id), config.recipe, manifest)
     complete = state is not None and state.status == "completed"
@@ -140,7 +139,7 @@ class Flow:
             self.say(f"prepare: dataset {plan.manifest.name} {plan.manifest.version} is complete, nothing to do")
             return plan.manifest
         if not wanted:
-            raise DataError(str(lake.datasets(self.config.recipe.name)), "holds no dataset of this recipe and input",
+            raise DataError(lake.store.place(lake.datasets(self.config.recipe.name)), "holds no dataset of this recipe and input",
                             "run the prepare job first")
         return prepare_planned(self.spark, plan.dataset, self.config.recipe, lake, self.say)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.errors import DataError
-from pipelines.lake.store import write_file
+from pipelines.lake.store import Store, write_file
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
@@ -94,23 +94,28 @@ class Manifest:
         return sum(shard.rows for shard in self.splits[split])
 
     def save(self, folder: Path) -> None:
+        """Into a folder that is about to be published (``Store.new_folder``)."""
         write_file(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2))
 
     @staticmethod
-    def load(folder: Path) -> Manifest:
-        """Raises DataError where the manifest is missing or not one that this version understands."""
-        path = folder / MANIFEST_NAME
+    def load(store: Store, dataset: str) -> Manifest:
+        """Of the dataset version under a key.
+
+        Raises:
+            DataError: the manifest is missing, or not one that this version understands.
+        """
+        path = store.place(f"{dataset}/{MANIFEST_NAME}")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(store.read(f"{dataset}/{MANIFEST_NAME}"))
             if content["format_version"] != FORMAT_VERSION:
-                raise DataError(str(path), f"format_version {content['format_version']} is not {FORMAT_VERSION}",
+                raise DataError(path, f"format_version {content['format_version']} is not {FORMAT_VERSION}",
                                 "prepare the dataset again")
             content["splits"] = {split: tuple(map(Shard.of_json, shards)) for split, shards in content["splits"].items()}
             return Manifest(**content)
         except FileNotFoundError as error:
-            raise DataError(str(path), "is missing", "run the prepare job first") from error
+            raise DataError(path, "is missing", "run the prepare job first") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(str(path), f"is not a valid manifest ({type(error).__name__}: {error})",
+            raise DataError(path, f"is not a valid manifest ({type(error).__name__}: {error})",
                             "prepare the dataset again") from error
 
 

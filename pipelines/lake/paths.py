@@ -2,7 +2,7 @@
 
 Runs on: driver, executors and ranks.
 Takes:   ``storage.root``.
-Gives:   the path of each thing; creates nothing.
+Gives:   the key of each published thing (``store.py``), and the folder of a run; creates nothing.
 
     <root>/datasets/<name>/<version>/manifest.json, tokenizer.json, train-*.parquet, validation-*.parquet
     <root>/runs/<run_id>/state.json, attempt-000/{config.json, plan.json, state.json, rank-00000.jsonl, rank-00000.log}
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import ConfigError, SparkringError
+from pipelines.lake.store import FolderStore, Store
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 WEIGHTS_NAME = "model.safetensors"  # of an exported model
@@ -31,21 +32,23 @@ def is_run_id(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Lake:
-    """Paths below one storage root."""
+    """Keys below one storage root."""
 
-    root: Path
+    store: Store
+    root: Path  # a folder that all machines see, of what is not published: claims, and the runs' live traffic
 
     @staticmethod
     def at(root: str | Path) -> Lake:
         """The lake at ``root``, made absolute so that executors and ranks see the same path."""
-        return Lake(Path(root).expanduser().absolute())
+        folder = Path(root).expanduser().absolute()
+        return Lake(FolderStore(folder), folder)
 
-    def datasets(self, name: str) -> Path:
+    def datasets(self, name: str) -> str:
         """All versions of one dataset."""
-        return self.root / "datasets" / name
+        return f"datasets/{name}"
 
-    def dataset(self, name: str, version: str) -> Path:
-        return self.datasets(name) / version
+    def dataset(self, name: str, version: str) -> str:
+        return f"{self.datasets(name)}/{version}"
 
     def run(self, run_id: str) -> RunFolder:
         """Raises ConfigError for an id that could lead out of the lake or break a file's or table's name."""
@@ -57,16 +60,19 @@ class Lake:
     def runs(self) -> Path:
         return self.root / "runs"
 
-    def model(self, run_id: str, which: str) -> Path:
-        """``which`` is ``best`` or ``last``."""
-        return self.root / "models" / run_id / which
+    def models(self, run_id: str) -> str:
+        """A run's models: ``best`` and ``last``."""
+        return f"models/{run_id}"
 
-    def profiles(self) -> Path:
+    def model(self, run_id: str, which: str) -> str:
+        return f"{self.models(run_id)}/{which}"
+
+    def profiles(self) -> str:
         """Measured costs of models' layers."""
-        return self.root / "profiles"
+        return "profiles"
 
-    def table(self, name: str) -> Path:
-        return self.root / "tables" / name
+    def table(self, name: str) -> str:
+        return f"tables/{name}"
 
 
 @dataclass(frozen=True)

@@ -1,41 +1,186 @@
-"""Files and folders that appear whole or not at all.
+"""Published things: objects named by keys, each written whole and visible at once, or not there at all.
 
 Runs on: driver, executors and ranks.
-Takes:   a target path and its content.
-Gives:   the target, written under a temporary name beside it, synced, renamed.
+Takes:   the lake's root, and keys: plain relative names below it, such as ``tables/runs/gpt-0a1b.parquet``.
+Gives:   ``Store``, what the lake asks of the place where it lies; ``FolderStore``, a folder that all machines see.
 
-A crash leaves at most a name starting with ``.tmp-``, which readers (Spark's and ours) ignore.
+``Store`` asks for no more than a store of objects has: nothing is appended to, renamed or locked. Several objects that
+belong together (a dataset version, a model) are made visible by the one that is written last (manifest, weights).
+
+In a folder, an object is written under a name that starts with ``.tmp-``, synced and renamed: a crash leaves at most that
+name, which readers (Spark's and ours) ignore.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import pyarrow as pa
 
 from pipelines.errors import StorageError
 
 TEMPORARY_PREFIX = ".tmp-"
+SYNC_BYTES = 64 * 1024**2  # written before the disk is waited for
 
 
-def temporary_beside(target: Path) -> Path:
-    """A fresh hidden name in the target's folder (same file system, so that a rename is atomic)."""
-    return target.parent / f"{TEMPORARY_PREFIX}{target.name}-{uuid.uuid4().hex[:12]}"
+class ObjectFacts(NamedTuple):
+    """What a store knows of an object without reading it."""
+
+    bytes: int
+    modified_s: float  # Unix time
 
 
-@contextmanager
-def storage_errors(target: Path) -> Iterator[None]:
-    """Turns an operating-system error while writing ``target`` into a StorageError that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise StorageError(str(target), f"cannot be written: {reason}",
-                           "free space, fix permissions, or set storage.root to another folder") from error
+class Store(Protocol):
+    """Objects by key. Writing raises StorageError; reading what is not there raises FileNotFoundError."""
+
+    def place(self, key: str) -> str:
+        """The key as people, Spark and other programs name it: a path, or a URL."""
+        ...
+
+    def put(self, key: str, content: bytes | str) -> None:
+        """Writes one object, or replaces it."""
+        ...
+
+    def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """A file to write an object to, which it becomes (or replaces) when the block ends well, and else never."""
+        ...
+
+    def new_folder(self, key: str) -> AbstractContextManager[Path]:
+        """A folder that all machines of the job can write to; its files become the objects below ``key`` when the block
+        ends well, and vanish when it does not. Raises StorageError where another writer was first.
+
+        Here all of them appear at once, by a rename. A store that cannot do that puts them one after the other, the
+        manifest last.
+        """
+        ...
+
+    def read(self, key: str) -> bytes:
+        """A whole object."""
+        ...
+
+    def open(self, key: str) -> pa.NativeFile:
+        """An object to read parts of: pyarrow reads it without Python in between."""
+        ...
+
+    def local_path(self, key: str) -> Path:
+        """A file (or folder) of this machine that holds the object (or those below the key), for libraries that read
+        paths: the thing itself here; of a store elsewhere, a copy that is kept. Not to be written to."""
+        ...
+
+    def facts(self, key: str) -> ObjectFacts | None:
+        """Size and time of an object, or None where there is none."""
+        ...
+
+    def names(self, prefix: str) -> list[str]:
+        """The next part of all keys below ``prefix``, sorted. A listing: not for what is done often."""
+        ...
+
+    def clear_litter(self, key: str) -> None:
+        """Removes what killed writers of ``key`` left. Only for one who holds a claim that keeps others from writing it."""
+        ...
+
+
+@dataclass(frozen=True)
+class FolderStore:
+    """A store in a folder that driver, executors and ranks all see (a local disk, NFS)."""
+
+    root: Path
+
+    def _path(self, key: str) -> Path:
+        return self.root / key
+
+    def place(self, key: str) -> str:
+        return str(self._path(key))
+
+    def put(self, key: str, content: bytes | str) -> None:
+        write_file(self._path(key), content)
+
+    def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
+        return new_file(self._path(key))
+
+    @contextmanager
+    def new_folder(self, key: str) -> Iterator[Path]:
+        target = self._path(key)
+        temporary = _temporary_beside(target)
+        with storage_errors(target):
+            temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            with storage_errors(target):
+                _sync_folder(temporary)
+                temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def read(self, key: str) -> bytes:
+        return self._path(key).read_bytes()
+
+    def open(self, key: str) -> pa.NativeFile:
+        return pa.OSFile(str(self._path(key)))
+
+    def local_path(self, key: str) -> Path:
+        return self._path(key)
+
+    def facts(self, key: str) -> ObjectFacts | None:
+        try:
+            status = self._path(key).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return ObjectFacts(status.st_size, status.st_mtime)
+
+    def names(self, prefix: str) -> list[str]:
+        try:
+            return sorted(name for name in os.listdir(self._path(prefix)) if not name.startswith("."))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def clear_litter(self, key: str) -> None:
+        target = self._path(key)
+        found = target.parent.iterdir() if target.parent.is_dir() else ()
+        for left in (path for path in found if path.name.startswith(f"{TEMPORARY_PREFIX}{target.name}-")):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
+
+
+class _SyncedFile(io.FileIO):
+    """A new file that is on the disk when it is closed.
+
+    It waits for the disk piece by piece: else the end of a large one would take as long as all of it, without a sign of life.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "w")
+        self._waiting_bytes = 0
+
+    def write(self, content: Any) -> int:
+        written = super().write(content)
+        self._waiting_bytes += written
+        if self._waiting_bytes >= SYNC_BYTES:
+            os.fdatasync(self.fileno())
+            self._waiting_bytes = 0
+        return written
+
+    def close(self) -> None:
+        try:
+            if not self.closed:
+                os.fsync(self.fileno())
+        finally:
+            super().close()
+
+
+def synced_file(path: Path) -> BinaryIO:
+    """A new file to write, in a folder that is not published yet (``Store.new_folder``): on the disk once it is closed."""
+    return io.BufferedWriter(_SyncedFile(path))
 
 
 @contextmanager
@@ -45,21 +190,19 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
     Raises:
         StorageError: disk full, read-only, no permission.
     """
-    temporary = temporary_beside(target)
+    temporary = _temporary_beside(target)
     with storage_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "wb") as file:
+            with synced_file(temporary) as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
 
 
 def write_file(target: Path, content: bytes | str) -> None:
-    """Writes one file atomically, replacing what is there.
+    """Writes one file at once, replacing what is there.
 
     Raises:
         StorageError: disk full, read-only, no permission.
@@ -69,28 +212,23 @@ def write_file(target: Path, content: bytes | str) -> None:
 
 
 @contextmanager
-def new_folder(target: Path) -> Iterator[Path]:
-    """Yields a temporary folder that becomes ``target`` when the block ends well, and vanishes when it does not.
-
-    ``target`` must not exist; if another writer published it meanwhile, the rename fails and ours is discarded.
-
-    Raises:
-        StorageError: disk full, read-only, no permission.
-    """
-    temporary = temporary_beside(target)
-    with storage_errors(target):
-        temporary.mkdir(parents=True)
+def storage_errors(target: str | Path) -> Iterator[None]:
+    """Turns an operating-system error while writing ``target`` into a StorageError that says what to do."""
     try:
-        yield temporary
-        with storage_errors(target):
-            sync_folder(temporary)
-            temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StorageError(str(target), f"cannot be written: {reason}",
+                           "free space, fix permissions, or set storage.root to another folder") from error
 
 
-def sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries to disk, so that a rename survives a power cut."""
+def _temporary_beside(target: Path) -> Path:
+    """A fresh hidden name in the target's folder (same file system, so that a rename is atomic)."""
+    return target.parent / f"{TEMPORARY_PREFIX}{target.name}-{uuid.uuid4().hex[:12]}"
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flushes a folder's entries to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -17,6 +17,7 @@ from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.interrupts import interrupts_as_errors
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
+from pipelines.lake.store import FolderStore
 from pipelines.launch.local import prepare_run, run_attempt
 from pipelines.launch.rank_process import WORKER
 
@@ -33,13 +34,13 @@ def train_by_hand(dataset: Path, recipe: str, platform: str, overrides: list[str
     if config.platform.layout.automatic:
         raise ConfigError(SparkringError("layout", "auto is chosen from the slots of Spark and their memory, and there are none",
                                          "give numbers"))
-    manifest = Manifest.load(dataset)
+    manifest = Manifest.load(FolderStore(dataset.absolute().parent), dataset.absolute().name)
     lake = Lake.at(tempfile.mkdtemp(prefix="sparkring-by-hand-"))
-    place = lake.dataset(manifest.name, manifest.version)
+    place = lake.root / lake.dataset(manifest.name, manifest.version)
     place.parent.mkdir(parents=True)
     place.symlink_to(dataset.absolute())
     run = prepare_run(lake, config, manifest)
-    print(f"logs and records: {run.attempt(0)}\nmodels: {lake.model(run.path.name, 'last').parent}\n"
+    print(f"logs and records: {run.attempt(0)}\nmodels: {lake.store.place(lake.models(run.path.name))}\n"
           f"one rank in a debugger: {sys.executable} -m pdb -m {WORKER} {run.path} 0", flush=True)
     run_attempt(run)
 

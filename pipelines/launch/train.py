@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -56,8 +55,7 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         earlier = check_run_id(run, config.recipe, manifest, ours=True)
         if earlier is not None and earlier.status == "completed":
             return TrainOutcome(earlier, fresh=False)
-        dataset = lake.dataset(manifest.name, manifest.version)
-        check_shards_present(dataset, manifest)
+        check_shards_present(lake, manifest)
         if config.platform.layout.automatic:
             choice = chosen_layout(config, manifest, *room(spark, config, observer.say))
             observer.layout_chosen(choice)
@@ -109,15 +107,16 @@ def _ended(attempt: AttemptState, news: News, error: SparkringError | None) -> A
     return attempt.changed(status=status, exit_code=error.exit_code, error=str(error))
 
 
-def check_shards_present(dataset: Path, manifest: Manifest) -> None:
+def check_shards_present(lake: Lake, manifest: Manifest) -> None:
     """Raises DataError for a shard that is missing or of another size; contents are checked as the ranks read them."""
+    store, dataset = lake.store, lake.dataset(manifest.name, manifest.version)
     for shards in manifest.splits.values():
         for shard in shards:
-            path = dataset / shard.path
-            size = path.stat().st_size if path.is_file() else None
-            if size != shard.bytes:
-                found = "is missing" if size is None else f"has {size} bytes, the manifest says {shard.bytes}"
-                raise DataError(str(path), found, f"restore the file, or remove {dataset} and prepare again")
+            facts = store.facts(f"{dataset}/{shard.path}")
+            if facts is None or facts.bytes != shard.bytes:
+                found = "is missing" if facts is None else f"has {facts.bytes} bytes, the manifest says {shard.bytes}"
+                raise DataError(store.place(f"{dataset}/{shard.path}"), found,
+                                f"restore the file, or remove {store.place(dataset)} and prepare again")
 
 
 def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int, plan: RunPlan, news: News,

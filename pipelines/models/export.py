@@ -21,7 +21,7 @@ from pipelines.config.models import Model
 from pipelines.errors import CheckpointError
 from pipelines.lake.manifest import TOKENIZER_NAME
 from pipelines.lake.paths import WEIGHTS_NAME
-from pipelines.lake.store import write_file
+from pipelines.lake.store import Store
 from pipelines.models.build import build_model
 from pipelines.models.generate import generate
 from pipelines.models.layered import LayeredModel
@@ -30,24 +30,26 @@ from pipelines.models.weights import write_weights
 CONFIG_NAME = "config.json"
 
 
-def save_model(folder: Path, state: Iterable[tuple[str, torch.Tensor]], specs: Mapping[str, tuple[torch.Size, torch.dtype]],
-               settings: Model, *, vocabulary_size: int, sequence_length: int, end_of_text_id: int,
-               tokenizer_json: bytes, facts: dict[str, str]) -> None:
-    """Writes the folder, or replaces its weights: at any moment it holds one whole model.
+def save_model(store: Store, folder: str, state: Iterable[tuple[str, torch.Tensor]],
+               specs: Mapping[str, tuple[torch.Size, torch.dtype]], settings: Model, *, vocabulary_size: int,
+               sequence_length: int, end_of_text_id: int, tokenizer_json: bytes, facts: dict[str, str]) -> None:
+    """Writes the model under the key ``folder``, or replaces its weights, which are written last: at any moment one whole
+    model is there.
 
     Args:
         state: every parameter and persistent buffer once, on the CPU; taken and written one at a time, so that a model that
             no rank could hold can be saved. specs: name to shape and type, in the order of ``state``.
         facts: short notes kept in the header of the weights file, such as step and validation loss.
     Raises:
-        StorageError: the folder cannot be written.
+        StorageError: it cannot be written.
     """
     config = {**settings.model_dump(mode="json"), "vocabulary_size": vocabulary_size,
               "sequence_length": sequence_length, "end_of_text_id": end_of_text_id}
     for name, content in ((CONFIG_NAME, json.dumps(config, indent=2).encode()), (TOKENIZER_NAME, tokenizer_json)):
-        if not (folder / name).exists():  # constant within a run, so only the weights are ever replaced
-            write_file(folder / name, content)
-    write_weights(folder / WEIGHTS_NAME, state, specs, facts)
+        if store.facts(f"{folder}/{name}") is None:  # constant within a run, so only the weights are ever replaced
+            store.put(f"{folder}/{name}", content)
+    with store.writer(f"{folder}/{WEIGHTS_NAME}") as file:
+        write_weights(file, state, specs, facts)
 
 
 @dataclass(frozen=True)

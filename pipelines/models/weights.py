@@ -1,8 +1,8 @@
 """The file of a model's weights, in the format safetensors, written tensor by tensor.
 
 Runs on: rank 0.
-Takes:   parameters and buffers by name, one at a time.
-Gives:   a file that safetensors' own readers read; ``TYPES``, what it can hold.
+Takes:   a file that is open; parameters and buffers by name, one at a time.
+Gives:   content that safetensors' own readers read; ``TYPES``, what it can hold.
 
 Source: the format's description (Hugging Face, safetensors).
 """
@@ -10,40 +10,30 @@ Source: the format's description (Hugging Face, safetensors).
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
-from pipelines.lake.store import new_file
 from pipelines.models.layered import bits_of
 
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
          torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
-SYNC_BYTES = 64 * 1024**2  # written before the disk is waited for
 
 
-def write_weights(path: Path, state: Iterable[tuple[str, torch.Tensor]], specs: Mapping[str, tuple[torch.Size, torch.dtype]],
+def write_weights(file: BinaryIO, state: Iterable[tuple[str, torch.Tensor]], specs: Mapping[str, tuple[torch.Size, torch.dtype]],
                   notes: dict[str, str]) -> None:
-    """Writes the file whole, or replaces it.
+    """Writes the whole content.
 
     Args:
         state: taken and written one at a time. specs: name to shape and type, in the order of ``state``.
         notes: kept in the header.
-    Raises:
-        StorageError: it cannot be written.
     """
-    with new_file(path) as file:
-        waiting = file.write(_header(specs, notes))
-        for name, value in state:
-            if (value.shape, value.dtype) != specs[name]:
-                raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} is not {specs[name]}")
-            waiting += file.write(bits_of(value).numpy().data if value.numel() else b"")
-            if waiting >= SYNC_BYTES:  # or the last sync would take as long as all of it, without a sign of life
-                file.flush()
-                os.fdatasync(file.fileno())
-                waiting = 0
+    file.write(_header(specs, notes))
+    for name, value in state:
+        if (value.shape, value.dtype) != specs[name]:
+            raise ValueError(f"{name}: {value.dtype} {tuple(value.shape)} is not {specs[name]}")
+        file.write(bits_of(value).numpy().data if value.numel() else b"")
 
 
 def _header(specs: Mapping[str, tuple[torch.Size, torch.dtype]], notes: dict[str, str]) -> bytes:

@@ -28,14 +28,13 @@ class RunPlan:
     """Everything a rank needs beside the resolved config."""
 
     run_id: str
-    dataset: str  # folder
-    models: str  # folder that will hold best/ and last/
+    root: str  # of the lake, as all machines see it
+    dataset: str  # key of the dataset's version
     steps: int
     steps_per_epoch: int
     parameters: int
     tokens_per_step: int
     memory_bytes: int  # of the rank that needs most, estimated
-    profiles: str  # folder of measured layer costs
     cycle_time_ms: float  # Horovod's
     model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
 
@@ -55,10 +54,11 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
     the layout do not fit."""
     recipe, layout = config.recipe, config.platform.layout
     dataset = lake.dataset(manifest.name, manifest.version)
+    place = lake.store.place(dataset)
     if not manifest.rows("train"):
-        raise DataError(str(dataset), "has no training rows", "give more input")
+        raise DataError(place, "has no training rows", "give more input")
     if manifest.sequence_length != recipe.prepare.sequence_length:
-        raise DataError(str(dataset), f"holds sequences of {manifest.sequence_length} tokens, "
+        raise DataError(place, f"holds sequences of {manifest.sequence_length} tokens, "
                         f"prepare.sequence_length is {recipe.prepare.sequence_length}", "prepare the dataset again")
     per_epoch = steps_per_epoch(manifest.rows("train"), recipe.data.num_lanes, recipe.train.global_batch_samples)
     steps = planned_steps(recipe, manifest.rows("train"))
@@ -70,8 +70,7 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
     step_s = predicted_step_s(facts, recipe, split)
     feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, config.platform.reader, manifest)
     return RunPlan(
-        run_id=run_id, dataset=str(dataset), models=str(lake.model(run_id, "last").parent), profiles=str(lake.profiles()),
-        steps=steps, steps_per_epoch=per_epoch,
+        run_id=run_id, root=str(lake.root), dataset=dataset, steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, tokens_per_step=recipe.train.global_batch_samples * manifest.sequence_length,
         model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, split)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))

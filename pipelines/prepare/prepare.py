@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from pyspark.sql import SparkSession
 
@@ -19,7 +18,6 @@ from pipelines.config import Recipe
 from pipelines.errors import ConfigError, SparkringError, StorageError
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
-from pipelines.lake.store import new_folder
 from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
 from pipelines.prepare.local_files import cut_into_pieces
 from pipelines.prepare.publish import publish_dataset_row, published, version_claimed
@@ -38,7 +36,7 @@ class PreparePlan:
     input_bytes: int
     fingerprint: str | None
     version: str | None
-    folder: Path | None
+    folder: str | None  # as people name it
     exists: bool
     files: tuple[InputFile, ...] = field(repr=False)
     remote: RemoteSummary = field(default=NO_REMOTE, repr=False)
@@ -73,8 +71,9 @@ def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan]
 def _was_prepared(plan: PreparePlan, lake: Lake) -> bool:
     """Whether a version of this prepare section is there, of whatever input."""
     made_by = f'"recipe_hash": "{plan.recipe_hash}"'
-    return any(made_by in path.read_text(encoding="utf-8", errors="replace")
-               for path in lake.datasets(plan.name).glob(f"*/{MANIFEST_NAME}"))
+    folder, store = lake.datasets(plan.name), lake.store
+    manifests = (f"{folder}/{version}/{MANIFEST_NAME}" for version in store.names(folder))
+    return any(made_by in store.read(key).decode("utf-8", "replace") for key in manifests if store.facts(key) is not None)
 
 
 def prepare(spark: SparkSession, recipe: Recipe, lake: Lake, report: Callable[[str], None] = print) -> Manifest:
@@ -121,17 +120,17 @@ def _completed(plan: PreparePlan, session: Callable[[], SparkSession], recipe: R
 
 def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> PreparePlan:
     version = dataset_version(plan.recipe_hash, input_fingerprint)
-    folder = lake.dataset(plan.name, version)
-    return replace(plan, fingerprint=input_fingerprint, version=version, folder=folder, exists=folder.exists())
+    return replace(plan, fingerprint=input_fingerprint, version=version,
+                   folder=lake.store.place(lake.dataset(plan.name, version)),
+                   exists=version in lake.store.names(lake.datasets(plan.name)))
 
 
 def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
            report: Callable[[str], None]) -> Manifest:
     report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
     inputs = Inputs(cut_into_pieces(list(plan.files), recipe.prepare.inputs), plan.remote)
-    folder = lake.dataset(plan.name, identity.version)
     try:
-        with new_folder(folder) as staging:
+        with lake.store.new_folder(lake.dataset(plan.name, identity.version)) as staging:
             return build_dataset(session, recipe, lake, inputs, identity, staging, report)
     except StorageError:
         # Where another machine's claim is not seen here, that machine may have been first.

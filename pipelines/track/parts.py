@@ -4,7 +4,7 @@ Runs on: driver.
 Takes:   rows, and a cursor: how many bytes of each record file the part has taken in.
 Gives:   part files that any Parquet reader can read at any moment.
 
-A part holds its rows *and* its cursor, so one rename publishes both: a load that is killed has either happened or not,
+A part holds its rows *and* its cursor, so both are published at once: a load that is killed has either happened or not,
 and repeating it adds nothing twice.
 
 A new version of a part starts with the very bytes of the old one, row group by row group, and adds a row group. Spark
@@ -18,7 +18,6 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 from pipelines.errors import DataError
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import arrow_schema
-from pipelines.lake.store import TEMPORARY_PREFIX, write_file
+from pipelines.lake.store import Store
 
 Cursor = dict[str, int]  # bytes taken in, by the name of the record file
 PART_ROWS = 50_000  # a part with more is not added to any longer: every load writes the open part again
@@ -40,7 +39,7 @@ _CURSOR_KEY = b"sparkring.cursor"
 class TablePart:
     """One part file of a table: what it holds, without its rows."""
 
-    path: Path
+    key: str
     rows: int
     row_groups: int
     last_step: int  # the highest; -1 where it has no rows
@@ -51,50 +50,49 @@ class TablePart:
         return self.rows >= PART_ROWS or self.row_groups >= PART_ROW_GROUPS
 
     @staticmethod
-    def of(path: Path) -> TablePart:
+    def of(store: Store, key: str) -> TablePart:
         """Reads the file's footer.
 
         Raises:
             DataError: not a part file.
         """
         try:
-            footer = pq.read_metadata(path)
-            return TablePart(path, footer.num_rows, footer.num_row_groups, _highest(footer, "step"),
+            footer = _footer(store, key)
+            return TablePart(key, footer.num_rows, footer.num_row_groups, _highest(footer, "step"),
                         json.loads(footer.metadata[_CURSOR_KEY]))
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged(store, key, error) from error
 
 
-def open_part_path(lake: Lake, table: str, run_id: str, attempt: int) -> Path:
+def open_part(lake: Lake, table: str, run_id: str, attempt: int) -> str:
     """The part that new rows go to: the newest, or the next one where that is full."""
-    paths = part_paths(lake, table, run_id, attempt)
-    index = len(paths) - 1 if paths and not TablePart.of(paths[-1]).full else len(paths)
-    return lake.table(table) / f"{run_id}-{attempt:03d}-{index:05d}.parquet"
+    keys = part_keys(lake, table, run_id, attempt)
+    index = len(keys) - 1 if keys and not TablePart.of(lake.store, keys[-1]).full else len(keys)
+    return f"{lake.table(table)}/{run_id}-{attempt:03d}-{index:05d}.parquet"
 
 
-def part_paths(lake: Lake, table: str, run_id: str, attempt: int | None = None) -> list[Path]:
+def part_keys(lake: Lake, table: str, run_id: str, attempt: int | None = None) -> list[str]:
     """Part files of a run, or of one attempt, in order; whole names are matched: one id may begin with another."""
-    name = re.compile(re.escape(run_id) + (r"-\d{3,}" if attempt is None else f"-{attempt:03d}") + r"-\d{5}\.parquet")
-    folder = lake.table(table)
-    return sorted(path for path in folder.iterdir() if name.fullmatch(path.name)) if folder.is_dir() else []
+    whole = re.compile(re.escape(run_id) + (r"-\d{3,}" if attempt is None else f"-{attempt:03d}") + r"-\d{5}\.parquet")
+    return [f"{lake.table(table)}/{name}" for name in lake.store.names(lake.table(table)) if whole.fullmatch(name)]
 
 
-def append_rows(path: Path, rows: pa.Table, cursor: Cursor) -> None:
-    """Adds ``rows`` as one row group and moves the cursor, in one rename."""
-    _write(path, [*_row_groups(path), rows], rows.schema, cursor)
+def append_rows(store: Store, key: str, rows: pa.Table, cursor: Cursor) -> None:
+    """Adds ``rows`` as one row group and moves the cursor, at once."""
+    _write(store, key, [*_row_groups(store, key), rows], rows.schema, cursor)
 
 
-def take_back(part: TablePart, limit: int) -> None:
+def take_back(store: Store, part: TablePart, limit: int) -> None:
     """Removes rows with a step above ``limit``; row groups without such rows keep their bytes."""
-    groups = [group.filter(pc.less_equal(group["step"], limit)) for group in _row_groups(part.path)]
-    _write(part.path, groups, pq.read_schema(part.path), part.cursor)
+    groups = [group.filter(pc.less_equal(group["step"], limit)) for group in _row_groups(store, part.key)]
+    _write(store, part.key, groups, _footer(store, part.key).schema.to_arrow_schema(), part.cursor)
 
 
 def read_row_groups(lake: Lake, table: str, run_id: str, columns: list[str]) -> Iterator[pa.Table]:
     """Columns of all rows of one run, one row group after the other: what one load added, so of bounded size."""
     schema = pa.schema([arrow_schema(table).field(name) for name in columns])
-    for path in part_paths(lake, table, run_id):
-        yield from (rows.cast(schema) for rows in _row_groups(path, columns))
+    for key in part_keys(lake, table, run_id):
+        yield from (rows.cast(schema) for rows in _row_groups(lake.store, key, columns))
 
 
 def read_rows(lake: Lake, table: str, run_id: str, columns: list[str]) -> pa.Table:
@@ -106,22 +104,22 @@ def read_rows(lake: Lake, table: str, run_id: str, columns: list[str]) -> pa.Tab
 def highest(lake: Lake, table: str, run_id: str, column: str) -> int:
     """The highest value of an integer column in a run's rows, from the files' footers; -1 where there is no row."""
     found = -1
-    for path in part_paths(lake, table, run_id):
+    for key in part_keys(lake, table, run_id):
         try:
-            found = max(found, _highest(pq.read_metadata(path), column))
+            found = max(found, _highest(_footer(lake.store, key), column))
         except (pa.ArrowInvalid, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged(lake.store, key, error) from error
     return found
 
 
 def ensure_columns(lake: Lake, table: str) -> None:
     """Gives the table's folder a file without rows, so that it can be read before the first run."""
-    path = lake.table(table) / COLUMNS_FILE
-    if not path.exists():
-        _write(path, [], arrow_schema(table), {})
+    key = f"{lake.table(table)}/{COLUMNS_FILE}"
+    if lake.store.facts(key) is None:
+        _write(lake.store, key, [], arrow_schema(table), {})
 
 
-def write_one_row(path: Path, row: pa.Table) -> None:
+def write_one_row(store: Store, key: str, row: pa.Table) -> None:
     """Replaces a file of a single row, unless it holds the very same.
 
     While only numbers change, every value keeps its place in the file, so that a reader holding the replaced file's
@@ -129,19 +127,23 @@ def write_one_row(path: Path, row: pa.Table) -> None:
     """
     content = io.BytesIO()
     pq.write_table(row, content)
-    if not path.exists() or path.read_bytes() != content.getvalue():
-        write_file(path, content.getvalue())
+    _put_changed(store, key, content.getvalue())
 
 
-def _row_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """All columns, or those given."""
-    if path.exists():
+def _row_groups(store: Store, key: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """All columns, or those given; nothing of a part that is not there yet."""
+    if store.facts(key) is not None:
         try:
-            with pq.ParquetFile(path) as file:
+            with store.open(key) as content, pq.ParquetFile(content) as file:
                 for index in range(file.num_row_groups):
                     yield file.read_row_group(index, columns)
         except (pa.ArrowInvalid, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise _damaged(store, key, error) from error
+
+
+def _footer(store: Store, key: str) -> pq.FileMetaData:
+    with store.open(key) as content:
+        return pq.read_metadata(content)
 
 
 def _highest(footer: pq.FileMetaData, column: str) -> int:
@@ -149,28 +151,23 @@ def _highest(footer: pq.FileMetaData, column: str) -> int:
     return max((footer.row_group(i).column(place).statistics.max for i in range(footer.num_row_groups)), default=-1)
 
 
-def _write(path: Path, row_groups: Iterable[pa.Table], schema: pa.Schema, cursor: Cursor) -> None:
+def _write(store: Store, key: str, row_groups: Iterable[pa.Table], schema: pa.Schema, cursor: Cursor) -> None:
     schema = schema.with_metadata({_CURSOR_KEY: json.dumps(cursor)})
     content = io.BytesIO()
     with pq.ParquetWriter(content, schema, compression="snappy") as writer:
         for rows in row_groups:
             if rows.num_rows:
                 writer.write_table(rows.replace_schema_metadata(schema.metadata), row_group_size=rows.num_rows)
-    _clear_litter(path)
-    if not path.exists() or path.read_bytes() != content.getvalue():
-        write_file(path, content.getvalue())
+    store.clear_litter(key)  # the run's claim is held, so nobody is writing it
+    _put_changed(store, key, content.getvalue())
 
 
-def _clear_litter(path: Path) -> None:
-    """What killed loads left beside the target (its claim is held, so nobody is writing it)."""
-    start = f"{TEMPORARY_PREFIX}{path.name}-"
-    if path.parent.is_dir():
-        for other in path.parent.iterdir():
-            if other.name.startswith(start):
-                other.unlink(missing_ok=True)
+def _put_changed(store: Store, key: str, content: bytes) -> None:
+    if store.facts(key) is None or store.read(key) != content:
+        store.put(key, content)
 
 
-def _damaged(path: Path, error: Exception) -> DataError:
-    run_files = re.sub(r"-\d+-\d+\.parquet$", "-*", path.name)
-    return DataError(str(path), f"is not a whole table file ({' '.join(str(error).split())})",
+def _damaged(store: Store, key: str, error: Exception) -> DataError:
+    run_files = re.sub(r"-\d+-\d+\.parquet$", "-*", key.rpartition("/")[2])
+    return DataError(store.place(key), f"is not a whole table file ({' '.join(str(error).split())})",
                      f"delete {run_files} beside it and run the report job: the rows come back from the run's records")

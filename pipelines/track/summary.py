@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from pipelines.errors import DataError
@@ -160,10 +159,10 @@ def _losses(steps: StepFigures, evaluations: list[dict[str, Any]], dataset: dict
 def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
     """What the manifest says; a dataset that was deleted meanwhile is only named."""
     folder = lake.dataset(state.dataset_name, state.dataset_version)
-    facts: dict[str, Any] = {"name": state.dataset_name, "version": state.dataset_version, "path": str(folder), "counts": {},
-                             "rejected": {}, "baselines": {}, "bigram_sample": None, "splits": {}, "problem": None}
+    facts: dict[str, Any] = {"name": state.dataset_name, "version": state.dataset_version, "path": lake.store.place(folder),
+                             "counts": {}, "rejected": {}, "baselines": {}, "bigram_sample": None, "splits": {}, "problem": None}
     try:
-        manifest = Manifest.load(folder)
+        manifest = Manifest.load(lake.store, folder)
     except DataError as error:
         return facts | {"problem": str(error)}
     prefix = "rejected_"
@@ -216,10 +215,10 @@ def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
 
 def _paths(lake: Lake, state: RunState) -> dict[str, Any]:
     run = lake.run(state.run_id)
-    models = {which: lake.model(state.run_id, which) for which in ("best", "last")}
     return {"run": str(run.path), "report": str(run.report),
-            "tables": {name: str(lake.table(name)) for name in TABLE_NAMES},
-            "models": {which: str(path) for which, path in models.items() if Path(path).is_dir()}}
+            "tables": {name: lake.store.place(lake.table(name)) for name in TABLE_NAMES},
+            "models": {which: lake.store.place(lake.model(state.run_id, which)) for which in ("best", "last")
+                       if lake.store.names(lake.model(state.run_id, which))}}
 
 
 def _utc(time_s: float | None) -> str | None:

@@ -26,8 +26,8 @@ from pipelines.track.parts import (
     TablePart,
     append_rows,
     ensure_columns,
-    open_part_path,
-    part_paths,
+    open_part,
+    part_keys,
     read_rows,
     take_back,
     write_one_row,
@@ -62,7 +62,7 @@ def load_run(lake: Lake, run_id: str) -> None:
                 for table in ("steps", "rank_steps", "evaluations"):
                     _load_attempt(lake, run, table, state, attempt)
         finally:
-            write_one_row(lake.table("runs") / f"{run_id}.parquet", _run_row(lake, state))
+            write_one_row(lake.store, f"{lake.table('runs')}/{run_id}.parquet", _run_row(lake, state))
 
 
 def kept_steps(state: RunState, attempt: AttemptState) -> tuple[int, int]:
@@ -78,10 +78,10 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
     evaluated = _evaluated_before(lake, state, number) if table == "evaluations" else set()
     if table == "evaluations":
         first = attempt.start_step  # it may make up for an evaluation that was missed
-    parts = [TablePart.of(path) for path in part_paths(lake, table, state.run_id, number)]
+    parts = [TablePart.of(lake.store, key) for key in part_keys(lake, table, state.run_id, number)]
     for part in parts:
         if part.last_step > last:
-            take_back(part, last)
+            take_back(lake.store, part, last)
     files = record_files(run.attempt(number))
     if table != "rank_steps":
         files = {rank: path for rank, path in files.items() if rank == 0}  # whole-job figures are in rank 0's records
@@ -95,7 +95,7 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
                      if first <= row["step"] <= last and (row["step"], row.get("split")) not in evaluated]
         if moved == cursor:
             return
-        append_rows(open_part_path(lake, table, state.run_id, number), to_table(table, rows), moved)
+        append_rows(lake.store, open_part(lake, table, state.run_id, number), to_table(table, rows), moved)
         cursor = moved
 
 

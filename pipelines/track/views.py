@@ -19,9 +19,8 @@ def register_tables(spark: SparkSession, lake: Lake) -> None:
     A view over files is its text, so each query lists the folder again: rows loaded meanwhile are in the next query.
     """
     for name, ddl in TABLE_DDL.items():
-        folder = lake.table(name)
-        if any(folder.glob("[!._]*.parquet")):
-            path = str(folder).replace("`", "``")
+        if any(file.endswith(".parquet") and file[0] != "_" for file in lake.store.names(lake.table(name))):
+            path = lake.store.place(lake.table(name)).replace("`", "``")
             spark.sql(f"CREATE OR REPLACE TEMPORARY VIEW {name} AS SELECT * FROM parquet.`{path}`")  # noqa: S608
         else:
             spark.createDataFrame([], ddl).createOrReplaceTempView(name)

@@ -8,13 +8,13 @@ Gives:   an ``Agreement``, ready for the loop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
 from pipelines.errors import ResourceError
+from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.models.build import fill_model
 from pipelines.models.gpt.model import inputs_and_targets, num_counted, token_loss_sum
@@ -79,7 +79,7 @@ def _split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, group
     example = (torch.zeros(size, recipe.prepare.sequence_length + 1, dtype=torch.int32),
                torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
     counts = agreed_cut(model, example, LANGUAGE_LOSS, layout, recipe.train.precision, device, ring, group,
-                        Path(plan.profiles))
+                        Lake.at(plan.root))
     split = SplitPlan.of(layout, counts, recipe.train.global_batch_samples)
     names = list(model.layers)
     records.write("cut", schedule=layout.schedule, parts=[

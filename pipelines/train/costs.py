@@ -11,14 +11,13 @@ import hashlib
 import json
 import platform
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipelines.config.platform import Layout
-from pipelines.lake.store import write_file
+from pipelines.lake.paths import Lake
 from pipelines.models.layered import LayeredModel, runnable
 from pipelines.parallel.replica.replica import Loss
 from pipelines.parallel.ring import Ring
@@ -30,8 +29,8 @@ REPEATS = 3
 
 
 def agreed_cut(model: LayeredModel, example: MicroBatch, loss: Loss, layout: Layout, precision: str,
-               device: torch.device, ring: Ring, group: SegmentGroup, profiles: Path) -> tuple[int, ...]:
-    """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in ``profiles`` for the next run."""
+               device: torch.device, ring: Ring, group: SegmentGroup, lake: Lake) -> tuple[int, ...]:
+    """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in the lake for the next run."""
     if isinstance(layout.cut, tuple):
         return layout.cut
     costs = torch.tensor([float(sum(p.numel() for p in layer.parameters())) for layer in model.layers.values()],
@@ -39,24 +38,24 @@ def agreed_cut(model: LayeredModel, example: MicroBatch, loss: Loss, layout: Lay
     if layout.cut == "cost":
         known = [0.0] * len(costs)
         if ring.place.rank == 0:
-            known = _known_seconds(model, example, loss, precision, device, profiles)
+            known = _known_seconds(model, example, loss, precision, device, lake)
         costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
         group.sum(costs)
     return tuple(cut_by_cost(costs.tolist(), num_parts(layout)))
 
 
 def _known_seconds(model: LayeredModel, example: MicroBatch, loss: Loss, precision: str, device: torch.device,
-                   profiles: Path) -> list[float]:
+                   lake: Lake) -> list[float]:
     """From an earlier run with the same layers, sizes, precision and machine; else measured now."""
     what = [str(model), [list(part.shape) for part in example], precision, device.type, torch.get_num_threads(),
             platform.node()]
-    path = profiles / f"{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
-    if path.exists():
-        seconds = json.loads(path.read_text(encoding="utf-8"))["layer_seconds"]
+    key = f"{lake.profiles()}/{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
+    if lake.store.facts(key) is not None:
+        seconds = json.loads(lake.store.read(key))["layer_seconds"]
         if list(seconds) == list(model.layers):
             return list(seconds.values())
     measured = layer_seconds(model, example, loss, precision, device)
-    write_file(path, json.dumps({"layer_seconds": dict(zip(model.layers, measured, strict=True))}, indent=2))
+    lake.store.put(key, json.dumps({"layer_seconds": dict(zip(model.layers, measured, strict=True))}, indent=2))
     return measured
 
 

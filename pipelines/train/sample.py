@@ -20,7 +20,7 @@ from pathlib import Path
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
 from pipelines.errors import EXIT_OK, SparkringError
-from pipelines.lake.paths import WEIGHTS_NAME, RunFolder
+from pipelines.lake.paths import WEIGHTS_NAME, Lake, RunFolder
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.plan.memory import PROCESS_BYTES
 from pipelines.plan.run_plan import RunPlan
@@ -43,13 +43,14 @@ def write_sample(run: RunFolder, attempt: int, step: int) -> None:
         SparkringError: the run folder cannot be read or written.
     """
     config, plan = Config.from_json(run.config(attempt).read_text(encoding="utf-8")), RunPlan.load(run.plan(attempt))
-    model, prompt = Path(plan.models) / "best", config.recipe.train.sample_prompt
-    weights = model / WEIGHTS_NAME
-    reason = too_large(config.platform.layout, weights.stat().st_size if weights.exists() else 0, plan.memory_bytes)
+    lake, prompt = Lake.at(plan.root), config.recipe.train.sample_prompt
+    model = lake.model(plan.run_id, "best")
+    weights = lake.store.facts(f"{model}/{WEIGHTS_NAME}")
+    reason = too_large(config.platform.layout, 0 if weights is None else weights.bytes, plan.memory_bytes)
     text = None
     if reason is None:
-        # the launcher waits for records no longer than its own bound
-        text, reason = _generated(config, model, min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2))
+        timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
+        text, reason = _generated(config, lake.store.local_path(model), timeout_s)
     with RecordWriter(run.record(attempt, 0), 0, attempt) as records:
         records.write("sample", step=step, prompt=prompt, text=text, reason=reason)
 

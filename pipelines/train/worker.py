@@ -28,7 +28,7 @@ from pipelines.errors import EXIT_OK, SparkringError  # noqa: E402
 from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
 from pipelines.feed.batches import MicroBatch as Samples  # noqa: E402
 from pipelines.lake.manifest import TOKENIZER_NAME, Manifest  # noqa: E402
-from pipelines.lake.paths import RunFolder  # noqa: E402
+from pipelines.lake.paths import Lake, RunFolder  # noqa: E402
 from pipelines.lake.rank_records import RecordWriter  # noqa: E402
 from pipelines.models.build import sketch_model  # noqa: E402
 from pipelines.models.export import save_model  # noqa: E402
@@ -87,8 +87,9 @@ def run_worker(run: RunFolder, attempt: int) -> int | None:
 
 def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -> int:
     recipe, platform = config.recipe, config.platform
-    dataset = Path(plan.dataset)
-    manifest = Manifest.load(dataset)
+    lake = Lake.at(plan.root)
+    store = lake.store
+    manifest, dataset = Manifest.load(store, plan.dataset), store.local_path(plan.dataset)
     device = training_device(platform.layout)
     model = sketch_model(recipe.model, sizes_of(manifest), recipe.train.seed)
     check_code(recipe.model.users_factory, plan.model_code, model)
@@ -96,13 +97,13 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
     agreement = assemble(config, plan, model, peers, device, records)
     del model  # of a split model, each rank keeps its own layers
     place = peers.ring.place
-    tokenizer_json = (dataset / TOKENIZER_NAME).read_bytes()
+    tokenizer_json = store.read(f"{plan.dataset}/{TOKENIZER_NAME}")
     progress = Progress(records, platform.launch.stall_timeout_s)
 
     def save(which: str, step: int, loss: float) -> None:
         state = progress.counted("saving", agreement.whole_state(), len(specs))
         if place.rank == 0:
-            save_model(Path(plan.models) / which, state, specs, recipe.model,
+            save_model(store, lake.model(plan.run_id, which), state, specs, recipe.model,
                        vocabulary_size=manifest.vocabulary_size, sequence_length=manifest.sequence_length,
                        end_of_text_id=manifest.end_of_text_id, tokenizer_json=tokenizer_json,
                        facts={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})

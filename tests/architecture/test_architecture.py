@@ -294,6 +294,15 @@ def test_a_function_is_shorter_than_60_lines():
     assert faults_of(LIBRARY + JOB_FILES, too_long) == {}
 
 
+def test_only_the_lake_knows_how_to_publish():
+    """Temporary names, the disk's sync and the rename that makes a thing visible are ``lake/store``'s alone."""
+    def knowing(path: Path) -> list[str]:
+        text = path.read_text(encoding="utf-8")
+        return [word for word in ("os.replace", "os.rename", "fsync", "fdatasync", "TEMPORARY_PREFIX", ".tmp-") if word in text]
+
+    assert faults_of([path for path in LIBRARY if package_of(path) != "lake"], knowing) == {}
+
+
 def test_the_library_has_no_assert():
     def asserts(path: Path) -> list[int]:
         return [node.lineno for node in ast.walk(tree_of(path)) if isinstance(node, ast.Assert)]

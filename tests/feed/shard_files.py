@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipelines.lake.manifest import Manifest, Shard, file_sha256, row_group_runs
 from pipelines.lake.schemas import SHARD_SCHEMA
+from pipelines.lake.store import FolderStore
 
 SEQUENCE_LENGTH = 6
 END_OF_TEXT = 999_999
@@ -55,3 +56,8 @@ def publish(folder: Path, *shards: list[int], sequence_length: int = SEQUENCE_LE
         rows = range(first, first := first + sum(row_groups))
         written.append(write_shard(folder / f"train-{i:05d}.parquet", table_of(rows, sequence_length), row_groups))
     return manifest_of(written, sequence_length)
+
+
+def manifest_in(folder: Path) -> Manifest:
+    """What ``Manifest.save`` wrote into a folder."""
+    return Manifest.load(FolderStore(folder.parent), folder.name)

@@ -179,10 +179,10 @@ from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import TrainingFeed
-from pipelines.lake.manifest import Manifest
+from tests.feed.shard_files import manifest_in
 atexit.register(lambda: print(threading.active_count()))  # the last one to run
 folder = Path({str(tmp_path)!r})
-feed = TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
+feed = TrainingFeed(folder, manifest_in(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
                     global_batch_samples=2, micro_batch_samples=2)
 print(threading.active_count())
 """

@@ -105,9 +105,9 @@ from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import TrainingFeed
-from pipelines.lake.manifest import Manifest
+from tests.feed.shard_files import manifest_in
 folder = Path({str(tmp_path)!r})
-with TrainingFeed(folder, Manifest.load(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
+with TrainingFeed(folder, manifest_in(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
                   global_batch_samples=2, micro_batch_samples=2) as feed:
     print(next(feed).samples)
 """

@@ -36,7 +36,8 @@ from pipelines.lake.paths import Lake
 config, lake = Config.from_json(Path("config.json").read_text()), Lake.at("lake")
 try:
     with spark_session(config.platform, "lost") as spark:
-        train(spark, config, lake, Manifest.load(lake.dataset("example", "v1")), "r", "the command", TrainingProgress())
+        manifest = Manifest.load(lake.store, lake.dataset("example", "v1"))
+        train(spark, config, lake, manifest, "r", "the command", TrainingProgress())
 except SparkringError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -108,7 +109,7 @@ def test_a_killed_java_process_is_told_as_that_and_a_killed_driver_leaves_a_lost
                            timeout=60)
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)["status"] == "lost"
-    assert pq.read_table(lake.table("runs"), columns=["status"]).to_pylist() == [{"status": "lost"}]
+    assert pq.read_table(lake.root / lake.table("runs"), columns=["status"]).to_pylist() == [{"status": "lost"}]
     assert "The run was lost after step" in lake.run("r").report.read_text()
 
 

@@ -65,7 +65,7 @@ def test_a_run_whose_driver_was_killed_is_lost_wherever_it_is_shown(tmp_path):
         assert verdict(summary).headline == "The run was lost after step 3 of 20"
         assert find_run(lake, None).status == current_state(run).status == "lost"
     load_run(lake, "held")
-    assert pq.read_table(lake.table("runs"), columns=["status"]).to_pylist() == [{"status": "lost"}]
+    assert pq.read_table(lake.root / lake.table("runs"), columns=["status"]).to_pylist() == [{"status": "lost"}]
     with claim_run(run, "held"):  # taken up again
         assert current_state(run).status == "running"
 

@@ -103,4 +103,4 @@ def published_with_settings(folder):
     for name in ("recipe", "platform"):
         files.append(folder / f"{name}.yaml")
         files[-1].write_text(yaml.safe_dump(content[name]))
-    return lake.dataset(manifest.name, manifest.version), [str(file) for file in files]
+    return lake.root / lake.dataset(manifest.name, manifest.version), [str(file) for file in files]

@@ -91,7 +91,7 @@ def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp
     assert [r["step"] for r in seen.records if r["kind"] == "step"] == list(range(1, 11))
     assert [r["kind"] for r in seen.records if r["kind"] in ("sample", "end")] == ["end", "sample"]
     for which in ("best", "last"):
-        assert (lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
+        assert (lake.root / lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
     again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest, train__sample_tokens=8)
     assert again.fresh is False
     assert not lake.run(outcome.state.run_id).attempt(1).exists()
@@ -188,7 +188,7 @@ def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, 
     with pytest.raises(InterruptedRunError, match="SIGTERM: the run was asked to stop when its ranks had just completed it"):
         run_stage(spark, tmp_path, Seen(interrupt), run_id="r")
     arm_interrupts()
-    manifest = Manifest.load(Lake.at(tmp_path).dataset("example", "v1"))
+    manifest = Manifest.load(Lake.at(tmp_path).store, "datasets/example/v1")
     again, lake, _ = run_stage(spark, tmp_path, Seen(), run_id="r", manifest=manifest)
     assert (again.fresh, again.state.status, again.state.newest.exit_code, len(again.state.newest.placement)) == (
         False, "completed", 0, 2)
@@ -198,7 +198,7 @@ def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, 
 def test_a_changed_shard_is_found_by_its_checksum_and_named(spark, tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake)
-    shard = lake.dataset("example", "v1") / manifest.shards("train")[1].path
+    shard = lake.root / lake.dataset("example", "v1") / manifest.shards("train")[1].path
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(bytes(content))
@@ -210,7 +210,7 @@ def test_a_changed_shard_is_found_by_its_checksum_and_named(spark, tmp_path):
 def test_a_truncated_or_missing_shard_is_named_before_any_rank_starts(spark, tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake)
-    shard = lake.dataset("example", "v1") / manifest.shards("train")[0].path
+    shard = lake.root / lake.dataset("example", "v1") / manifest.shards("train")[0].path
     shard.write_bytes(shard.read_bytes()[:-7])
     with pytest.raises(DataError, match=r"has \d+ bytes, the manifest says \d+"):
         run_stage(spark, tmp_path, manifest=manifest)

@@ -5,15 +5,16 @@ import os
 import torch
 
 from pipelines.config.models import GptModel
-from pipelines.models import weights
+from pipelines.lake import store
+from pipelines.lake.store import FolderStore
 from pipelines.models.export import save_model
 
 
 def test_a_large_model_is_on_the_disk_piece_by_piece_and_not_all_at_the_end(tmp_path, monkeypatch):
     syncs = []
     monkeypatch.setattr(os, "fdatasync", lambda descriptor: syncs.append(os.fstat(descriptor).st_size))
-    monkeypatch.setattr(weights, "SYNC_BYTES", 1000)
-    tensors = {f"layer.{i}": torch.full((100,), float(i)) for i in range(10)}  # 400 bytes each
+    monkeypatch.setattr(store, "SYNC_BYTES", 100_000)
+    tensors = {f"layer.{i}": torch.full((10_000,), float(i)) for i in range(10)}  # 40,000 bytes each
     seen = []
 
     def state():
@@ -21,8 +22,9 @@ def test_a_large_model_is_on_the_disk_piece_by_piece_and_not_all_at_the_end(tmp_
             seen.append(len(syncs))
             yield item
 
-    save_model(tmp_path / "best", state(), {name: (value.shape, value.dtype) for name, value in tensors.items()}, GptModel(),
+    specs = {name: (value.shape, value.dtype) for name, value in tensors.items()}
+    save_model(FolderStore(tmp_path), "best", state(), specs, GptModel(),
                vocabulary_size=5, sequence_length=4, end_of_text_id=4, tokenizer_json=b"{}", facts={})
     assert seen[-1] >= 3  # before the last tensor is asked for
     assert syncs == sorted(syncs)
-    assert syncs[0] >= 1000
+    assert syncs[0] >= 100_000

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.config.models import GptModel
 from pipelines.errors import CheckpointError
+from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model, fill_model, sketch_model
 from pipelines.models.export import load_model, save_model
 from pipelines.models.generate import generate
@@ -129,8 +130,8 @@ def save_example(folder, model=None):
     tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(26)}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     model = model or build_model(SMALL, sizes(26, 8), seed=1)
-    save_model(folder, model.unique_state().items(), model.specs(), SMALL, vocabulary_size=26, sequence_length=8,
-               end_of_text_id=25, tokenizer_json=tokenizer.to_str().encode(), facts={"step": "3"})
+    save_model(FolderStore(folder.parent), folder.name, model.unique_state().items(), model.specs(), SMALL, vocabulary_size=26,
+               sequence_length=8, end_of_text_id=25, tokenizer_json=tokenizer.to_str().encode(), facts={"step": "3"})
     return model
 
 

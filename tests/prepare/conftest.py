@@ -53,7 +53,7 @@ def write_texts(folder: Path, count: int, words: int = 60) -> list[str]:
 
 def streams(lake: Lake, manifest: Manifest, split: str) -> list[list[int]]:
     """The token stream of each shard, put together again from its windows."""
-    folder, found = lake.dataset(manifest.name, manifest.version), []
+    folder, found = lake.root / lake.dataset(manifest.name, manifest.version), []
     for shard in manifest.shards(split):
         table = pq.read_table(folder / shard.path)
         stream: list[int] = []
@@ -69,7 +69,7 @@ def streams(lake: Lake, manifest: Manifest, split: str) -> list[list[int]]:
 
 def documents(lake: Lake, manifest: Manifest, split: str) -> list[str]:
     """The texts of a split, decoded with nothing but tokenizer.json."""
-    tokenizer = Tokenizer.from_file(str(lake.dataset(manifest.name, manifest.version) / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(lake.root / lake.dataset(manifest.name, manifest.version) / "tokenizer.json"))
     end, texts = manifest.end_of_text_id, []
     for stream in streams(lake, manifest, split):
         assert stream[0] == end and stream[-1] == end

@@ -34,7 +34,7 @@ def test_nothing_begins_where_there_may_be_nothing_to_do_or_the_input_is_missing
 
     write_texts(tmp_path / "in", 3)
     recipe = make_recipe(tmp_path / "in")
-    made = lake.dataset(recipe.name, "0123456789abcdef")
+    made = lake.root / lake.dataset(recipe.name, "0123456789abcdef")
     made.mkdir(parents=True)
     (made / MANIFEST_NAME).write_text(f'{{"recipe_hash": "{inputs.recipe_hash(recipe.prepare)}"}}')
     assert plan_prepare(recipe, lake, begin).version is not None
@@ -49,4 +49,4 @@ def test_the_tokenizer_of_local_text_is_ready_before_spark_is_waited_for(tmp_pat
     with pytest.raises(ResourceError, match="still starting"):
         prepare_planned(no_session, plan_prepare(recipe, lake), recipe, lake, said.append)
     assert any("tokenizer ready" in line for line in said)
-    assert not list(lake.datasets(recipe.name).glob("*"))
+    assert not list((lake.root / lake.datasets(recipe.name)).glob("*"))

@@ -37,14 +37,14 @@ TEXTS = [make_text(seed) for seed in range(30)]
 
 
 def rejected(lake: Lake) -> Counter[str]:
-    return Counter(pd.read_parquet(lake.table("rejected"))["reason"])
+    return Counter(pd.read_parquet(lake.root / lake.table("rejected"))["reason"])
 
 
 def check_counts(lake: Lake, manifest: Manifest) -> None:
     """Everything adds up: to the input, to the table, to the shards."""
     counts = manifest.counts
     by_reason = {key.removeprefix("rejected_"): count for key, count in counts.items() if key.startswith("rejected_")}
-    table = pd.read_parquet(lake.table("rejected") / f"{manifest.name}-{manifest.version}.parquet")
+    table = pd.read_parquet(lake.root / lake.table("rejected") / f"{manifest.name}-{manifest.version}.parquet")
     assert counts["input_records"] == counts["documents"] + sum(by_reason.values())
     assert {key: count for key, count in by_reason.items() if count} == dict(Counter(table["reason"]))
     assert "duplicates" not in counts  # they are in rejected_duplicate, once
@@ -52,7 +52,7 @@ def check_counts(lake: Lake, manifest: Manifest) -> None:
         assert counts[f"{split}_tokens"] == sum(len(stream) - 1 for stream in streams(lake, manifest, split))
         assert counts[f"{split}_documents"] == len(documents(lake, manifest, split))
         for shard in manifest.shards(split):
-            path = lake.dataset(manifest.name, manifest.version) / shard.path
+            path = lake.root / lake.dataset(manifest.name, manifest.version) / shard.path
             metadata = pq.read_metadata(path)
             groups = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
             assert (shard.row_groups, shard.bytes) == (row_group_runs(groups), path.stat().st_size)
@@ -72,13 +72,13 @@ def test_every_document_comes_back_with_every_kind_of_tokenizer(
     manifest = prepare(spark, make_recipe(tmp_path / "ein Ordner", tokenizer=tokenizer), lake, silent)
     assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(texts)
     check_counts(lake, manifest)
-    assert manifest == Manifest.load(lake.dataset("test", manifest.version))
-    assert manifest.tokenizer_sha256 == file_sha256(lake.dataset("test", manifest.version) / "tokenizer.json")
+    assert manifest == Manifest.load(lake.store, lake.dataset("test", manifest.version))
+    assert manifest.tokenizer_sha256 == file_sha256(lake.root / lake.dataset("test", manifest.version) / "tokenizer.json")
     assert np.isclose(manifest.baselines["uniform"], np.log(manifest.vocabulary_size))
     assert manifest.baselines["bigram"] < manifest.baselines["unigram"] < manifest.baselines["uniform"]
     assert manifest.counts["bigram_train_tokens"] == manifest.counts["train_tokens"]  # few enough to count them all
-    assert not list(lake.datasets("test").glob(".*"))
-    assert {path.suffix for path in lake.dataset("test", manifest.version).iterdir()} == {".parquet", ".json"}
+    assert not list((lake.root / lake.datasets("test")).glob(".*"))
+    assert {path.suffix for path in (lake.root / lake.dataset("test", manifest.version)).iterdir()} == {".parquet", ".json"}
 
 
 def write_inputs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -151,7 +151,7 @@ def test_many_rejected_records_are_told_with_the_commonest_reason_and_an_example
     said: list[str] = []
     prepare(spark, make_recipe(tmp_path / "in"), lake, said.append)
     assert not [line for line in said if "were rejected" in line]  # 1 of 21 is less than 5 %
-    (row,) = pd.read_parquet(lake.table("rejected")).to_dict("records")
+    (row,) = pd.read_parquet(lake.root / lake.table("rejected")).to_dict("records")
     assert row["source"] == str(copy) and row["detail"] == f"same content as {tmp_path / 'in' / '0003.txt'} at 0"
     odd.write_bytes(b"\xff")
     (tmp_path / "in" / "zz.txt").write_bytes(b"\xfe")
@@ -159,7 +159,7 @@ def test_many_rejected_records_are_told_with_the_commonest_reason_and_an_example
     (line,) = [line for line in said if "were rejected" in line]
     assert line.startswith("prepare: 3 of 23 records (13%) were rejected, 2 of them as undecodable, for example '")
     assert "zz" in line and "at 0 ('byte 0: invalid start byte')" in line and "\n" not in line
-    assert str(lake.table("rejected")) in line
+    assert lake.store.place(lake.table("rejected")) in line
 
 
 def test_duplicates_stay_where_the_recipe_says_so(
@@ -176,7 +176,7 @@ def test_adding_documents_moves_none_between_splits(
     write_texts(tmp_path / "in", 40)
     after = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
     assert before.version != after.version
-    assert lake.dataset("test", before.version).exists()
+    assert (lake.root / lake.dataset("test", before.version)).exists()
     for split in ("train", "validation"):
         assert set(documents(lake, before, split)) < set(documents(lake, after, split))
 
@@ -244,14 +244,14 @@ def test_any_spark_and_pandas_read_shards_and_tables(
     (tmp_path / "in" / "bad.txt").write_bytes(b"\xff")
     manifest = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
     prepare(spark, make_recipe(tmp_path / "in", sequence_length=20), lake, silent)
-    shards = f"{lake.dataset('test', manifest.version)}/train-*.parquet"
+    shards = f"{lake.store.place(lake.dataset('test', manifest.version))}/train-*.parquet"
     assert spark.read.parquet(shards).count() == manifest.rows("train")
-    assert len(pd.read_parquet(lake.dataset("test", manifest.version) / "train-00000.parquet")) > 0
+    assert len(pd.read_parquet(lake.root / lake.dataset("test", manifest.version) / "train-00000.parquet")) > 0
     for table, rows in (("datasets", 2), ("rejected", 2)):
-        found = spark.read.parquet(str(lake.table(table)))
+        found = spark.read.parquet(lake.store.place(lake.table(table)))
         expected = spark.createDataFrame([], TABLE_DDL[table])
         assert (found.dtypes, found.count()) == (expected.dtypes, rows)
-    row = spark.read.parquet(str(lake.table("datasets"))).where(f"dataset_version = '{manifest.version}'").first()
+    row = spark.read.parquet(lake.store.place(lake.table("datasets"))).where(f"dataset_version = '{manifest.version}'").first()
     assert row and row.train_rows == manifest.rows("train") and row.rejected_records == 1
 
 
@@ -263,7 +263,7 @@ def test_without_documents_the_reasons_are_named_and_kept(
     with pytest.raises(DataError, match=r"of 2 records all were rejected \(1 empty, 1 undecodable\)"):
         prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
     assert rejected(lake) == {"undecodable": 1, "empty": 1}
-    assert not list(lake.datasets("test").iterdir())
+    assert not list((lake.root / lake.datasets("test")).iterdir())
 
 
 def test_an_empty_split_says_what_to_change(spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
@@ -372,10 +372,10 @@ def test_a_line_that_is_too_long_is_counted_in_a_long_file_at_a_url_as_in_a_loca
     assert [line for line in told if "copied and read again" in line and "viewfs://tests/" in line]
     assert local.counts["rejected_oversized"] == 2 and local.counts["documents"] == 32
     assert (remote.counts, remote.splits) == (local.counts, local.splits)
-    rejected = pq.read_table(lake.table("rejected")).to_pylist()
+    rejected = pq.read_table(lake.root / lake.table("rejected")).to_pylist()
     assert {row["source"][:9] for row in rejected} == {"viewfs://"}
-    assert sorted(path.name for path in lake.dataset("test", remote.version).iterdir()) == sorted(
-        path.name for path in Lake.at(tmp_path / "other lake").dataset("test", local.version).iterdir())
+    assert sorted(path.name for path in (lake.root / lake.dataset("test", remote.version)).iterdir()) == sorted(
+        path.name for path in (tmp_path / "other lake" / lake.dataset("test", local.version)).iterdir())
 
 
 @pytest.mark.usefixtures("long_files")
@@ -407,7 +407,7 @@ def test_a_copy_that_has_no_room_is_a_storage_error_before_it_is_made(
     monkeypatch.setattr("pipelines.prepare.local_copies.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(StorageError, match=r"0 bytes free, too few for a copy of viewfs://tests/.*rows\.gz"):
         prepare(spark, make_recipe({"path": remote_url(tmp_path / "rows.gz"), "delimiter": "\n"}), lake, silent)
-    assert not list(lake.datasets("test").iterdir())
+    assert not list((lake.root / lake.datasets("test")).iterdir())
 
 
 @pytest.mark.parametrize("kind", ["text", "parquet"])
@@ -424,7 +424,7 @@ def test_input_at_a_url_that_changes_while_prepare_runs_is_not_published(
     with pytest.raises(DataError, match="input changed while it was read") as error:
         prepare(spark, make_recipe(source), lake, meanwhile)
     assert "viewfs" in str(error.value)
-    assert not list(lake.datasets("test").iterdir()) and not lake.table("rejected").exists()
+    assert not list((lake.root / lake.datasets("test")).iterdir()) and not (lake.root / lake.table("rejected")).exists()
 
 
 def test_a_missing_url_is_named_without_a_java_trace(
@@ -447,7 +447,7 @@ def test_a_disk_that_fills_up_inside_a_task_is_a_storage_error(
     monkeypatch.setattr("pipelines.prepare.text.build.pack_partition", _pack_onto_a_full_disk)
     with pytest.raises(StorageError, match="No space left on device"):
         prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
-    assert not list(lake.datasets("test").iterdir())
+    assert not list((lake.root / lake.datasets("test")).iterdir())
 
 
 def _pack_onto_a_full_disk(batches: Any, settings: Any) -> Any:

@@ -52,13 +52,13 @@ def test_a_killed_prepare_leaves_nothing_visible_and_the_next_one_works(
                             cwd=Path(__file__).parents[2], env=environment, start_new_session=True, timeout=240,
                             capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode(errors="replace")
-    left = list(lake.datasets("test").iterdir())
+    left = list((lake.root / lake.datasets("test")).iterdir())
     assert left and all(path.name.startswith(".") for path in left)
     assert not plan_prepare(recipe, lake).exists
     manifest = prepare(spark, recipe, lake, silent)
-    assert [path.name for path in lake.datasets("test").iterdir()] == [manifest.version]
+    assert [path.name for path in (lake.root / lake.datasets("test")).iterdir()] == [manifest.version]
     for table in ("rejected", "datasets"):
-        assert len(pd.read_parquet(lake.table(table))) == 1
+        assert len(pd.read_parquet(lake.root / lake.table(table))) == 1
 
 
 def test_a_failed_prepare_leaves_no_folder_and_keeps_the_versions_before(
@@ -72,7 +72,7 @@ def test_a_failed_prepare_leaves_no_folder_and_keeps_the_versions_before(
     monkeypatch.setattr(build, "_name_shards", fail)
     with pytest.raises(SparkringError, match="on purpose"):
         prepare(spark, make_recipe(tmp_path / "in", sequence_length=20), lake, silent)
-    assert [path.name for path in lake.datasets("test").iterdir()] == [before.version]
+    assert [path.name for path in (lake.root / lake.datasets("test")).iterdir()] == [before.version]
 
 
 @pytest.mark.parametrize("change", [grow, Path.unlink], ids=["grows", "vanishes"])
@@ -89,7 +89,7 @@ def test_input_that_changes_while_prepare_runs_is_not_published(
     with pytest.raises(DataError, match=r"0007\.txt: input changed while it was read") as error:
         prepare(spark, recipe, lake, meanwhile)
     assert error.value.exit_code == 3
-    assert not list(lake.datasets("test").iterdir()) and not lake.table("rejected").exists()
+    assert not list((lake.root / lake.datasets("test")).iterdir()) and not (lake.root / lake.table("rejected")).exists()
     path.write_bytes(content)
     os.utime(path, ns=(listed.st_atime_ns, listed.st_mtime_ns))
     assert prepare(spark, recipe, lake, silent).counts["documents"] == 20
@@ -113,24 +113,24 @@ def test_a_writer_without_our_claim_that_was_first_wins(
 
     def meanwhile(message: str) -> None:
         if "tokens packed" in message:
-            other.dataset("test", first.version).rename(lake.dataset("test", first.version))
+            (other.root / other.dataset("test", first.version)).rename(lake.root / lake.dataset("test", first.version))
 
     assert prepare(spark, recipe, lake, meanwhile) == first
-    assert [path.name for path in lake.datasets("test").iterdir()] == [first.version]
+    assert [path.name for path in (lake.root / lake.datasets("test")).iterdir()] == [first.version]
 
 
 def test_only_the_stale_folders_of_the_claimed_version_are_removed(lake: Lake) -> None:
     for name in (".tmp-aaaa-1", ".tmp-bbbb-2"):
-        (lake.datasets("test") / name).mkdir(parents=True)
+        (lake.root / lake.datasets("test") / name).mkdir(parents=True)
     with version_claimed(lake, "test", "aaaa"):
-        assert sorted(path.name for path in lake.datasets("test").iterdir()) == [".lock-aaaa", ".tmp-bbbb-2"]
+        assert sorted(path.name for path in (lake.root / lake.datasets("test")).iterdir()) == [".lock-aaaa", ".tmp-bbbb-2"]
 
 
 def test_a_claim_is_free_again_when_its_holder_ends(lake: Lake) -> None:
     for _ in range(2):
         with version_claimed(lake, "test", "aaaa"):
             pass
-    assert not list(lake.datasets("test").iterdir())
+    assert not list((lake.root / lake.datasets("test")).iterdir())
 
 
 def test_the_row_of_a_version_is_there_once_however_often_it_is_published(
@@ -138,11 +138,11 @@ def test_the_row_of_a_version_is_there_once_however_often_it_is_published(
     write_texts(tmp_path / "in", 20)
     recipe = make_recipe(tmp_path / "in")
     manifest = prepare(spark, recipe, lake, silent)
-    before = pd.read_parquet(lake.table("datasets"))
+    before = pd.read_parquet(lake.root / lake.table("datasets"))
     publish_dataset_row(manifest, lake)
-    next(lake.table("datasets").iterdir()).unlink()  # as if killed between the rename and the row
+    next((lake.root / lake.table("datasets")).iterdir()).unlink()  # as if killed between the rename and the row
     prepare(spark, recipe, lake, silent)
-    pd.testing.assert_frame_equal(pd.read_parquet(lake.table("datasets")), before)
+    pd.testing.assert_frame_equal(pd.read_parquet(lake.root / lake.table("datasets")), before)
 
 
 def test_a_version_that_was_made_without_files_that_could_not_be_read_is_not_used(
@@ -151,7 +151,7 @@ def test_a_version_that_was_made_without_files_that_could_not_be_read_is_not_use
     recipe = make_recipe(tmp_path / "in")
     manifest = prepare(spark, recipe, lake, silent)
     incomplete = replace(manifest, counts={**manifest.counts, "rejected_unreadable": 2})  # as the first release wrote it
-    incomplete.save(lake.dataset("test", manifest.version))
+    incomplete.save(lake.root / lake.dataset("test", manifest.version))
     with pytest.raises(DataError, match="was made without 2 files that could not be read; .*prepare again"):
         prepare(spark, recipe, lake, silent)
 
@@ -162,7 +162,7 @@ def test_a_damaged_version_is_named_and_not_used(
     write_texts(tmp_path / "in", 20)
     recipe = make_recipe(tmp_path / "in")
     manifest = prepare(spark, recipe, lake, silent)
-    folder = lake.dataset("test", manifest.version)
+    folder = lake.root / lake.dataset("test", manifest.version)
     shard = folder / manifest.shards("train")[0].path
     if damage == "truncate":
         shard.write_bytes(shard.read_bytes()[:-1])

@@ -99,4 +99,4 @@ def write_manifest(lake: Lake) -> None:
              {"train": shards, "validation": (Shard("validation-00000.parquet", row_group_runs([40]), 900, "2" * 64),)},
              {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1,
               "train_tokens": 9000},
-             {"uniform": 9.0, "unigram": 8.5}).save(lake.dataset("gpt-demo", "v1"))
+             {"uniform": 9.0, "unigram": 8.5}).save(lake.root / lake.dataset("gpt-demo", "v1"))

@@ -103,11 +103,11 @@ def test_a_spark_reader_never_fails_and_sees_each_row_once_while_files_grow(spar
     try:
         seen = 0
         for _ in range(6):
-            found = spark.read.parquet(str(lake.table("rank_steps"))).groupBy("step", "rank").count().collect()
+            found = spark.read.parquet(lake.store.place(lake.table("rank_steps"))).groupBy("step", "rank").count().collect()
             assert {row["count"] for row in found} == {1}
             steps = {row["step"] for row in found}
             assert steps == set(range(1, max(steps) + 1)) and len(found) == 2 * len(steps)
-            run = spark.read.parquet(str(lake.table("runs"))).collect()
+            run = spark.read.parquet(lake.store.place(lake.table("runs"))).collect()
             assert [row.status for row in run] == ["interrupted"]
             assert max(steps) >= seen
             seen = max(steps)
@@ -129,6 +129,6 @@ def test_tables_have_names_in_a_session_and_stay_current(spark: SparkSession, la
     load_run(lake, "run-2")
     by_run = spark.sql("SELECT run_id, count(*) FROM steps GROUP BY run_id ORDER BY run_id").collect()
     assert by_run == [("run-1", 4), ("run-2", 3)]
-    by_path = spark.sql(f"SELECT max(loss) FROM parquet.`{lake.table('steps')}`").first()
+    by_path = spark.sql(f"SELECT max(loss) FROM parquet.`{lake.store.place(lake.table('steps'))}`").first()
     assert by_path[0] == 9.9
     assert spark.sql("SELECT * FROM datasets").columns[0] == "dataset_name"

@@ -214,7 +214,7 @@ def write_part(lake: Lake, part: int, num_steps: int, num_ranks: int) -> None:
         schema = arrow_schema(table)
         columns = [pa.array(values.get(field.name, np.ones(count, int))).cast(field.type) for field in schema]
         rows = pa.table(columns, schema=schema)
-        append_rows(lake.table(table) / f"run-1-000-{part:05d}.parquet", rows, {"rank-00000.jsonl": part})
+        append_rows(lake.store, f"{lake.table(table)}/run-1-000-{part:05d}.parquet", rows, {"rank-00000.jsonl": part})
 
 
 def test_a_folder_beside_the_runs_that_is_no_run_disturbs_nothing(tmp_path):

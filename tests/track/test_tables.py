@@ -24,7 +24,7 @@ from pipelines.lake.claims import claimed
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import TABLE_DDL
 from pipelines.track import parts, tables
-from pipelines.track.parts import part_paths, read_rows
+from pipelines.track.parts import part_keys, read_rows
 from pipelines.track.tables import LOADED_TABLES, load_run
 from tests.track.conftest import START_S, WriteRun, save_state, write_evaluation, write_steps
 
@@ -40,21 +40,21 @@ def test_each_table_has_the_columns_that_its_ddl_says(spark: SparkSession, lake:
     write_run()
     load_run(lake, "run-1")
     for table in LOADED_TABLES:
-        assert spark.read.parquet(str(lake.table(table))).schema == StructType.fromDDL(TABLE_DDL[table]), table
+        assert spark.read.parquet(lake.store.place(lake.table(table))).schema == StructType.fromDDL(TABLE_DDL[table]), table
 
 
 @pytest.mark.processes
 def test_rows_hold_what_the_ranks_recorded(spark: SparkSession, lake: Lake, write_run: WriteRun) -> None:
     write_run(num_ranks=4)
     load_run(lake, "run-1")
-    step = spark.read.parquet(str(lake.table("steps"))).where("step = 3").collect()
+    step = spark.read.parquet(lake.store.place(lake.table("steps"))).where("step = 3").collect()
     assert [(r.run_id, r.attempt, r.epoch, r.loss, r.tokens, r.samples, r.seconds) for r in step] == [
         ("run-1", 0, 0, 9.7, 200, 20, 0.5)]
-    rank = spark.read.parquet(str(lake.table("rank_steps"))).where("step = 3 AND rank = 2").collect()
+    rank = spark.read.parquet(lake.store.place(lake.table("rank_steps"))).where("step = 3 AND rank = 2").collect()
     assert [(r.replica_index, r.segment_index, r.tokens, r.data_wait_s, r.compute_s, r.communication_s, r.memory_bytes)
             for r in rank] == [(2, 0, 100, 0.05, 0.35, 0.1, 1003)]
     assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 21) for r in range(4)})
-    run = spark.read.parquet(str(lake.table("runs"))).collect()
+    run = spark.read.parquet(lake.store.place(lake.table("runs"))).collect()
     assert [(r.status, r.last_step, r.attempts, r.tokens, r.tokens_per_s, r.validation_loss, r.seconds, r.placement)
             for r in run] == [("completed", 20, 1, 4000, 400.0, 8.0, 60.0, ["host-a", "host-b"])]
     assert run[0].train_loss == pytest.approx(sum(10 - s / 10 for s in range(11, 21)) / 10)
@@ -151,7 +151,7 @@ def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypat
     for rank in (0, 1):
         write_steps(lake, "run-1", 0, rank, range(1, 41))
     load_run(lake, "run-1")
-    sizes = [pq.read_metadata(path).num_rows for path in part_paths(lake, "rank_steps", "run-1")]
+    sizes = [pq.read_metadata(lake.root / key).num_rows for key in part_keys(lake, "rank_steps", "run-1")]
     assert len(sizes) > 3 and max(sizes) <= 20
     assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 41) for r in (0, 1)})
 
@@ -161,7 +161,8 @@ def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
     save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 200))
     load_run(lake, "run-1")
-    [path] = part_paths(lake, "rank_steps", "run-1")
+    [key] = part_keys(lake, "rank_steps", "run-1")
+    path = lake.root / key
     old, footer = path.read_bytes(), pq.read_metadata(path)
     write_steps(lake, "run-1", 0, 0, range(200, 900))
     load_run(lake, "run-1")
@@ -172,7 +173,7 @@ def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
 def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(lake: Lake) -> None:
     """So that a reader between two versions of the file reads whole values."""
     save_state(lake, "run-1")
-    path = lake.table("runs") / "run-1.parquet"
+    path = lake.root / lake.table("runs") / "run-1.parquet"
     places, last_steps = [], []
     for last in (5, 500):
         write_steps(lake, "run-1", 0, 0, range(1 if last == 5 else 6, last + 1))
@@ -208,7 +209,7 @@ def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake,
     loader.send_signal(signal.SIGKILL)
     loader.wait(10)
     loader.stdout.close()
-    litter = [lake.table(table) / f".tmp-run-1-000-00000.parquet-{0:012x}" for table in ("steps", "rank_steps")]
+    litter = [lake.root / lake.table(table) / f".tmp-run-1-000-00000.parquet-{0:012x}" for table in ("steps", "rank_steps")]
     for path in litter:  # what a kill within a write leaves
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half a file")
@@ -227,7 +228,7 @@ def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake,
     path.write_text("".join([*lines[:4], "{broken\n", *lines[4:]]))
     with pytest.raises(DataError, match=r"rank-00001\.jsonl, line 5: is not a whole record"):
         load_run(lake, "run-1")
-    assert pq.ParquetFile(lake.table("runs") / "run-1.parquet").read().to_pylist()[0]["error"] == "rank 1 ended"
+    assert pq.ParquetFile(lake.root / lake.table("runs") / "run-1.parquet").read().to_pylist()[0]["error"] == "rank 1 ended"
 
 
 @pytest.mark.parametrize(("changed", "said"), [
@@ -267,7 +268,8 @@ def test_an_unknown_run_is_an_error_that_says_so(lake: Lake) -> None:
 def test_a_damaged_table_file_is_named_with_what_to_do(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     load_run(lake, "run-1")
-    [path] = part_paths(lake, "steps", "run-1")
+    [key] = part_keys(lake, "steps", "run-1")
+    path = lake.root / key
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match=r"not a whole table file.*delete run-1-"):
         load_run(lake, "run-1")

@@ -29,4 +29,4 @@ def test_a_rank_that_dies_as_it_leaves_the_ring_has_recorded_its_end(tmp_path):
                            timeout=120)
     assert ended.returncode == 77, ended.stderr
     assert end_record(run.record(0, 0))["status"] == "completed"
-    assert (lake.model(run.path.name, "last") / "model.safetensors").exists()
+    assert (lake.root / lake.model(run.path.name, "last") / "model.safetensors").exists()

@@ -157,7 +157,7 @@ def test_a_compiled_model_learns_the_same(tmp_path, alone, num_segments):
 
 def test_a_cut_by_cost_is_measured_once_and_remembered(tmp_path):
     records, _ = trained(tmp_path, MODELS["residual"], 1, 2, layout__micro_batch_samples=2)
-    (profile,) = Lake.at(tmp_path).profiles().glob("*.json")
+    (profile,) = (tmp_path / "profiles").glob("*.json")
     assert list(json.loads(profile.read_text())["layer_seconds"]) == [
         "lookup", *(f"residual_{i}" for i in range(6)), "logits"]
     assert [of_kind(each, "cut")[0]["parts"] for each in records] == [of_kind(records[0], "cut")[0]["parts"]] * 2

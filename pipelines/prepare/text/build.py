@@ -203,7 +203,8 @@ def rejected_warning(counts: dict[str, int], outcomes: list[dict[str, Any]], lak
     examples = (outcome["examples"].get(reason) for outcome in outcomes)
     source, position, detail = next(example for example in examples if example is not None)
     return (f"prepare: {rejected:,} of {records:,} records ({rejected / records:.0%}) were rejected, {by_reason[reason]:,} "
-            f"of them as {reason}, for example {source!r} at {position} ({detail!r}); see the table {lake.table('rejected')}")
+            f"of them as {reason}, for example {source!r} at {position} ({detail!r}); "
+            f"see the table {lake.store.place(lake.table('rejected'))}")
 
 
 def _name_shards(outcomes: list[dict[str, Any]], split: str,
@@ -233,7 +234,7 @@ def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()) if count)
         raise DataError("prepare.inputs", f"no document is left: of {counts['input_records']:,} records " +
                         (f"all were rejected ({why})" if why else "there is none"),
-                        f"see the table {lake.table('rejected')}, and check format, column and delimiter")
+                        f"see the table {lake.store.place(lake.table('rejected'))}, and check format, column and delimiter")
     for split in SPLITS:
         if not counts[f"{split}_tokens"]:
             raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents and "

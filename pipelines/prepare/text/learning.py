@@ -18,7 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql.functions import lit
 
 from pipelines.config.recipe import Prepare
-from pipelines.lake.store import storage_errors
+from pipelines.lake.store import storage_errors, synced_file
 from pipelines.prepare.local_files import Piece, read_piece
 from pipelines.prepare.remote import NO_REMOTE, RemoteSummary
 from pipelines.prepare.text.encoders import EncoderKind, choose_encoder
@@ -57,8 +57,8 @@ def make_tokenizer(documents: Callable[[], DataFrame], prepare: Prepare, inputs:
         tokenizer = characters_tokenizer(_alphabet(documents()))
     else:
         tokenizer = bytes_tokenizer()
-    with storage_errors(path):
-        path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    with storage_errors(path), synced_file(path) as file:
+        file.write(tokenizer.to_str(pretty=True).encode())
     encoder, reason = choose_encoder(preferred, path, _take(iter(sample), CHECK_BYTES))
     if reason:
         report(f"prepare: encoding with tokenizers, which is slower: {reason}")

@@ -11,7 +11,6 @@ into another folder; the driver keeps those whose outcome it received (``build.p
 from __future__ import annotations
 
 import json
-import os
 import uuid
 from collections import Counter
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from pyspark import TaskContext
 
 from pipelines.lake.manifest import file_sha256
 from pipelines.lake.schemas import SHARD_SCHEMA, arrow_schema
+from pipelines.lake.store import synced_file
 from pipelines.prepare.remote import READ, read_key
 from pipelines.prepare.text.documents import COPY, FAULT
 from pipelines.prepare.text.encoders import Encoder, EncoderKind, load_encoder
@@ -173,8 +173,6 @@ class ShardWriter:
         if self._writer is None:
             return None
         self._writer.close()
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
         np.save(self._path.with_suffix(".npy"), self._counts_V, allow_pickle=False)
         return {"row_groups": self._row_groups, "bytes": self._path.stat().st_size, "sha256": file_sha256(self._path),
@@ -185,7 +183,7 @@ class ShardWriter:
         if rows == 0:
             return
         if self._writer is None:
-            self._file = open(self._path, "wb")  # noqa: SIM115 - closed by close()
+            self._file = synced_file(self._path)  # closed by close()
             self._writer = pq.ParquetWriter(self._file, SHARD_SCHEMA, compression=COMPRESSION, use_dictionary=False,
                                             write_statistics=False)
         width = windows.tokens_RT.shape[1]

@@ -20,7 +20,7 @@ V = 32  # of the example
 
 def shards_of(lake: Lake, **sizes: int) -> dict[str, list[Path]]:
     manifest = publish_example(lake, **sizes)
-    return {split: [lake.dataset("example", "v1") / shard.path for shard in shards]
+    return {split: [lake.root / lake.dataset("example", "v1") / shard.path for shard in shards]
             for split, shards in manifest.splits.items()}
 
 
