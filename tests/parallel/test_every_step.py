@@ -16,13 +16,14 @@ STEP = """
 import torch
 from torch import nn
 from pipelines.config.platform import Communication
+from pipelines.models.layered import LayeredModel
 from pipelines.parallel.agreement.every_step import EveryStep
 from pipelines.parallel.replica.replica import Loss
 from pipelines.parallel.replica.whole import WholeReplica
 
 def rank_main(ring, settings):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3, bias=False))
+    model = LayeredModel([("first", nn.Linear(6, 8)), ("between", nn.Tanh()), ("last", nn.Linear(8, 3, bias=False))])
     x = torch.randn(12, 6); y = torch.randint(0, 3, (12,)); weights = torch.ones(12); weights[settings["padding"]:] = 0
     loss = Loss(lambda x, y, w: (x, torch.where(w > 0, y, -100)),
                 lambda output, y: nn.functional.cross_entropy(output, y, ignore_index=-100, reduction="sum"),
