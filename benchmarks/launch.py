@@ -35,10 +35,10 @@ ring.leave()
 def ours_s(spark, folder: Path, name: str) -> float:
     """Through our rendezvous, barrier stage and rank processes; the rank's module is the allreduce above."""
     run = Lake.at(folder).run(name)
-    run.attempt(0).mkdir(parents=True)
+    run.live(0).make()
     began = time.perf_counter()
     with Rendezvous(LOOPBACK, 2) as rendezvous:
-        gang = Gang(spark, GangOrder(run_folder=str(run.path), attempt=0, num_segments=1, threads_per_rank=1,
+        gang = Gang(spark, GangOrder(root=str(run.lake.root), run_id=run.run_id, attempt=0, num_segments=1, threads_per_rank=1,
                                      driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports,
                                      rendezvous_key=rendezvous.key, network_interface=None,
                                      meet_timeout_s=60, cycle_time_ms=1.0, module="first_allreduce"), 2)

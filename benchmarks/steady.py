@@ -33,7 +33,7 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
         "platform": platform}))
     run = prepare_run(lake, config, manifest)
     run_attempt(run, timeout_s=TIMEOUT_S)
-    return [[record for record in RecordTail(run.record(0, rank)).new_records() if record["kind"] == "step"][warmup:]
+    return [[record for record in RecordTail(run.live(0).record(rank)).new_records() if record["kind"] == "step"][warmup:]
             for rank in range(config.platform.layout.num_ranks)]
 
 

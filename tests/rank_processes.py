@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.lake.paths import RunFolder
 from pipelines.launch.local import attempt_environments, rank_environments, rank_failure
-from pipelines.launch.rank_process import WORKER
+from pipelines.launch.rank_process import WORKER, rank_arguments
 from tests.warm_python import warm_pythons
 
 RUNNER = """
@@ -50,8 +50,8 @@ def run_workers(run: RunFolder, *, timeout_s: float = 240) -> None:
         SparkringError: with the output of a rank that failed.
     """
     with attempt_environments(run) as environments:
-        _run_warm(["-m", WORKER, str(run.path), "0"], environments, [run.log(0, rank) for rank in range(len(environments))],
-                  timeout_s)
+        logs = [run.live(0).log(rank) for rank in range(len(environments))]
+        _run_warm(["-m", WORKER, *rank_arguments(run, 0)], environments, logs, timeout_s)
 
 
 def _run_warm(arguments: list[str], environments: list[dict[str, str]], logs: list[Path], timeout_s: float) -> None:

@@ -165,7 +165,7 @@ class Flow:
     def _keep_metrics(self, lake: Lake, run_id: str) -> None:
         """A failed run's metrics are worth as much as a good one's; a fault here must not hide why the run failed."""
         try:
-            if lake.run(run_id).state.exists():
+            if lake.store.facts(lake.run(run_id).state) is not None:
                 load_run(lake, run_id)
                 write_report(lake, run_id)
         except SparkringError as error:
@@ -173,9 +173,9 @@ class Flow:
 
     def _report(self, lake: Lake, run_id: str) -> None:
         run, state = lake.run(run_id), find_run(lake, run_id)
-        report = run.report
-        if report.exists() and report.stat().st_mtime >= run.attempt_state(state.newest.number).stat().st_mtime:
-            self.say(f"report: {report} is complete, nothing to do")
+        report, ended = lake.store.facts(run.report), lake.store.facts(run.attempt_state(state.newest.number))
+        if report is not None and ended is not None and report.modified_s >= ended.modified_s:
+            self.say(f"report: {lake.store.place(run.report)} is complete, nothing to do")
         else:
             write_report(lake, run_id)
 
@@ -183,7 +183,8 @@ class Flow:
 def own_run(config: Config) -> str | None:
     """The id of the recipe's own run, where its dataset is prepared and it has begun."""
     run_id = plan_flow(config, None).run_id
-    return run_id if run_id is not None and Lake.at(config.platform.storage.root).run(run_id).state.exists() else None
+    lake = Lake.at(config.platform.storage.root)
+    return run_id if run_id is not None and lake.store.facts(lake.run(run_id).state) is not None else None
 
 
 def plan_report(storage: Storage, run_id: str | None) -> dict[str, str]:
@@ -194,7 +195,7 @@ def plan_report(storage: Storage, run_id: str | None) -> dict[str, str]:
     """
     lake = Lake.at(storage.root)
     state = find_run(lake, run_id)
-    return {"run": f"{state.run_id} ({state.status})", "report": str(lake.run(state.run_id).report)}
+    return {"run": f"{state.run_id} ({state.status})", "report": lake.store.place(lake.run(state.run_id).report)}
 
 
 def report_run(storage: Storage, run_id: str | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import ConfigError, SparkringError
+from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.store import FolderStore, Store
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -55,10 +56,10 @@ class Lake:
         if not is_run_id(run_id):
             raise ConfigError(SparkringError(f"--run-id {run_id!r}", "is not a name that files and tables can have",
                                              "use up to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"))
-        return RunFolder(self.root / "runs" / run_id)
+        return RunFolder(self, run_id)
 
-    def runs(self) -> Path:
-        return self.root / "runs"
+    def runs(self) -> str:
+        return "runs"
 
     def models(self, run_id: str) -> str:
         """A run's models: ``best`` and ``last``."""
@@ -77,48 +78,52 @@ class Lake:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths below ``runs/<run_id>``: border 2."""
+    """What lies below ``runs/<run_id>``, border 2: keys of what is published, and each attempt's live folder."""
 
-    path: Path
+    lake: Lake
+    run_id: str
 
     @property
-    def state(self) -> Path:
+    def store(self) -> Store:
+        return self.lake.store
+
+    @property
+    def key(self) -> str:
+        return f"{self.lake.runs()}/{self.run_id}"
+
+    @property
+    def state(self) -> str:
         """What holds for the run in every attempt (``runs.py``)."""
-        return self.path / "state.json"
+        return f"{self.key}/state.json"
+
+    @property
+    def report(self) -> str:
+        return f"{self.key}/report.html"
 
     @property
     def claim(self) -> Path:
         """Held by the driver that executes the run (``claims.py``)."""
-        return self.path / ".lock"
+        return self.lake.root / self.key / ".lock"
 
     @property
     def load_claim(self) -> Path:
         """Held by the process that loads the run's metrics into the tables."""
-        return self.path / ".load.lock"
+        return self.lake.root / self.key / ".load.lock"
 
-    @property
-    def report(self) -> Path:
-        return self.path / "report.html"
+    def attempt(self, attempt: int) -> str:
+        return f"{self.key}/attempt-{attempt:03d}"
 
-    def attempt(self, attempt: int) -> Path:
-        return self.path / f"attempt-{attempt:03d}"
-
-    def attempt_state(self, attempt: int) -> Path:
+    def attempt_state(self, attempt: int) -> str:
         """How the attempt stands (``runs.py``)."""
-        return self.attempt(attempt) / "state.json"
+        return f"{self.attempt(attempt)}/state.json"
 
-    def config(self, attempt: int) -> Path:
+    def config(self, attempt: int) -> str:
         """The resolved recipe and platform."""
-        return self.attempt(attempt) / "config.json"
+        return f"{self.attempt(attempt)}/config.json"
 
-    def plan(self, attempt: int) -> Path:
+    def plan(self, attempt: int) -> str:
         """What the driver computed before the launch (``plan/run_plan.py``)."""
-        return self.attempt(attempt) / "plan.json"
+        return f"{self.attempt(attempt)}/plan.json"
 
-    def record(self, attempt: int, rank: int) -> Path:
-        """The rank's append-only metric file (``rank_records.py`` says what a line holds)."""
-        return self.attempt(attempt) / f"rank-{rank:05d}.jsonl"
-
-    def log(self, attempt: int, rank: int) -> Path:
-        """The rank's standard output and error."""
-        return self.attempt(attempt) / f"rank-{rank:05d}.log"
+    def live(self, attempt: int) -> LiveFolder:
+        return LiveFolder(self.lake.root / self.attempt(attempt))

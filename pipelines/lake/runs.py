@@ -13,14 +13,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pipelines.errors import DataError
 from pipelines.lake.claims import is_claimed
 from pipelines.lake.paths import RunFolder
 from pipelines.lake.rank_records import end_record
-from pipelines.lake.store import write_file
+from pipelines.lake.store import Store
 
 RUN_FORMAT = 2  # 1 had no number: one file for the run and its newest attempt
 _ATTEMPT = re.compile(r"attempt-(\d{3,})")
@@ -58,7 +57,7 @@ class AttemptState:
         return replace(self, **facts)
 
     def save(self, run: RunFolder) -> None:
-        write_file(run.attempt_state(self.number), json.dumps(asdict(self), indent=2))
+        run.store.put(run.attempt_state(self.number), json.dumps(asdict(self), indent=2))
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class RunState:
     def save(self, run: RunFolder) -> None:
         """Without the attempts, which have files of their own."""
         content = {name: value for name, value in asdict(self).items() if name != "attempts"}
-        write_file(run.state, json.dumps({"format": RUN_FORMAT, **content}, indent=2))
+        run.store.put(run.state, json.dumps({"format": RUN_FORMAT, **content}, indent=2))
 
     @staticmethod
     def load(run: RunFolder) -> RunState | None:
@@ -97,42 +96,43 @@ class RunState:
         Raises:
             OlderRunError: made by another version. DataError: damaged.
         """
-        content = _read(run.state)
+        content = _read(run.store, run.state)
         if content is None:
             return None
         if content.pop("format", 1) != RUN_FORMAT:
-            raise OlderRunError(f"run {run.path.name}", f"was made by another version of this project ({run.state} does not have "
-                                f"format {RUN_FORMAT})", f"use another --run-id, or move {run.path} away")
-        numbers = sorted(int(match[1]) for path in run.path.iterdir() if (match := _ATTEMPT.fullmatch(path.name)))
-        found = [(run.attempt_state(number), _read(run.attempt_state(number))) for number in numbers]
+            raise OlderRunError(f"run {run.run_id}", f"was made by another version of this project ({run.store.place(run.state)} "
+                                f"does not have format {RUN_FORMAT})",
+                                f"use another --run-id, or move {run.store.place(run.key)} away")
+        numbers = sorted(int(match[1]) for name in run.store.names(run.key) if (match := _ATTEMPT.fullmatch(name)))
+        found = [(run.store.place(run.attempt_state(number)), _read(run.store, run.attempt_state(number))) for number in numbers]
         attempts = tuple(_made(AttemptState, {**each, "placement": tuple(each.get("placement", ()))}, path)
                          for path, each in found if each is not None)
         if not attempts:
-            raise DataError(str(run.path), "has no attempt", "use another --run-id, or move it away")
-        return _made(RunState, {**content, "attempts": attempts}, run.state)
+            raise DataError(run.store.place(run.key), "has no attempt", "use another --run-id, or move it away")
+        return _made(RunState, {**content, "attempts": attempts}, run.store.place(run.state))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read(store: Store, key: str) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(store.read(key))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise _damaged(path, error) from error
+        raise _damaged(store.place(key), error) from error
     if not isinstance(content, dict):
-        raise _damaged(path, "no JSON object")
+        raise _damaged(store.place(key), "no JSON object")
     return content
 
 
-def _made(kind: type[StateT], content: dict[str, Any], path: Path) -> StateT:
+def _made(kind: type[StateT], content: dict[str, Any], place: str) -> StateT:
     try:
         return kind(**content)
     except TypeError as error:
-        raise _damaged(path, error) from error
+        raise _damaged(place, error) from error
 
 
-def _damaged(path: Path, why: object) -> DataError:
-    return DataError(str(path), f"is not a run's state ({why})", "use another --run-id, or move the run's folder away")
+def _damaged(place: str, why: object) -> DataError:
+    return DataError(place, f"is not a run's state ({why})", "use another --run-id, or move the run's folder away")
 
 
 def current_state(run: RunFolder, *, ours: bool = False) -> RunState | None:
@@ -158,7 +158,7 @@ def _ended(run: RunFolder, attempt: AttemptState) -> AttemptState:
     """What an attempt that nobody executes came to."""
     if attempt.status == "completed":
         return attempt
-    ends = [end_record(run.record(attempt.number, rank)) for rank in range(attempt.num_ranks)]
+    ends = [end_record(run.live(attempt.number).record(rank)) for rank in range(attempt.num_ranks)]
     times_s = [end["time_s"] for end in ends if end is not None and end["status"] == "completed"]
     if len(times_s) == len(ends):
         return attempt.changed(status="completed", exit_code=0, error=None, ended_s=max(times_s))

@@ -19,7 +19,7 @@ from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import FolderStore
 from pipelines.launch.local import prepare_run, run_attempt
-from pipelines.launch.rank_process import WORKER
+from pipelines.launch.rank_process import WORKER, rank_arguments
 
 USAGE = "usage: python -m pipelines.launch.by_hand DATASET_FOLDER RECIPE PLATFORM [SECTION.KEY=VALUE]..."
 
@@ -40,8 +40,8 @@ def train_by_hand(dataset: Path, recipe: str, platform: str, overrides: list[str
     place.parent.mkdir(parents=True)
     place.symlink_to(dataset.absolute())
     run = prepare_run(lake, config, manifest)
-    print(f"logs and records: {run.attempt(0)}\nmodels: {lake.store.place(lake.models(run.path.name))}\n"
-          f"one rank in a debugger: {sys.executable} -m pdb -m {WORKER} {run.path} 0", flush=True)
+    print(f"logs and records: {run.live(0).path}\nmodels: {lake.store.place(lake.models(run.run_id))}\n"
+          f"one rank in a debugger: {sys.executable} -m pdb -m {WORKER} {' '.join(rank_arguments(run, 0))}", flush=True)
     run_attempt(run)
 
 

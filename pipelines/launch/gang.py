@@ -14,7 +14,6 @@ import subprocess
 import threading
 import uuid
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -23,10 +22,8 @@ from pyspark import BarrierTaskContext, InheritableThread
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pipelines.lake.paths import RunFolder
-from pipelines.lake.store import write_file
 from pipelines.launch.diagnosis import GangFailure, how_it_ended
-from pipelines.launch.rank_process import GangOrder, run_rank, stop_file
+from pipelines.launch.rank_process import GangOrder, run_rank
 
 JAVA_END_S = 1.0  # from a broken connection to Java until its process is seen to have ended
 
@@ -54,7 +51,7 @@ class Gang:
         if self._ended.is_set():
             return True
         # first by file: the tasks end their ranks in an orderly way; then through Spark, for tasks not even started
-        write_file(stop_file(RunFolder(Path(self._order.run_folder)), self._order.attempt), "")
+        self._order.run.live(self._order.attempt).ask_to_stop()
         if self._ended.wait(timeout_s / 2):
             return True
         with suppress(Py4JError, OSError):  # the JVM may be gone, and with it every task

@@ -87,6 +87,6 @@ def claim_run(run: RunFolder, run_id: str) -> Iterator[None]:
 def next_attempt(run: RunFolder) -> int:
     """Number of the first attempt folder that does not exist yet."""
     attempt = 0
-    while run.attempt(attempt).exists():
+    while run.live(attempt).path.exists():
         attempt += 1
     return attempt

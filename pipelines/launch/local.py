@@ -40,9 +40,9 @@ def prepare_run(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
     run_id = default_run_id(config.recipe, manifest)
     run = lake.run(run_id)
     plan = plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake)
-    run.attempt(0).mkdir(parents=True)
-    run.config(0).write_text(config.to_json(), encoding="utf-8")
-    plan.save(run.plan(0))
+    run.live(0).make()
+    run.store.put(run.config(0), config.to_json())
+    plan.save(run, 0)
     return run
 
 
@@ -52,7 +52,7 @@ def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank
     """What each rank is to find in its environment, while there is where they meet."""
     with Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments) as rendezvous:
         rendezvous.admit(LOOPBACK)
-        order = GangOrder(run_folder="", attempt=0, num_segments=num_segments, threads_per_rank=threads_per_rank,
+        order = GangOrder(root="", run_id="", attempt=0, num_segments=num_segments, threads_per_rank=threads_per_rank,
                           driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports, rendezvous_key=rendezvous.key,
                           network_interface=None, meet_timeout_s=MEET_TIMEOUT_S, cycle_time_ms=cycle_time_ms)
         seats = sorted(place_ranks([LOOPBACK] * num_ranks, num_segments), key=lambda seat: seat.rank)
@@ -62,9 +62,9 @@ def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank
 @contextmanager
 def attempt_environments(run: RunFolder, attempt: int = 0) -> Iterator[list[dict[str, str]]]:
     """The same for the ranks of a prepared attempt."""
-    layout = Config.from_json(run.config(attempt).read_text(encoding="utf-8")).platform.layout
+    layout = Config.from_json(run.store.read(run.config(attempt)).decode()).platform.layout
     with rank_environments(layout.num_ranks, layout.num_segments, threads_per_rank=layout.threads_per_rank,
-                           cycle_time_ms=RunPlan.load(run.plan(attempt)).cycle_time_ms) as environments:
+                           cycle_time_ms=RunPlan.load(run, attempt).cycle_time_ms) as environments:
         yield environments
 
 
@@ -100,11 +100,11 @@ def run_attempt(run: RunFolder, attempt: int = 0, *, timeout_s: float = math.inf
                 break
             time.sleep(POLL_S)
     if failed is not None:
-        log = run.log(attempt, failed)
+        log = run.live(attempt).log(failed)
         raise rank_failure(failed, processes[failed].returncode, log.read_text(encoding="utf-8", errors="replace"), str(log))
     if None in codes:
         raise StalledError(f"ranks {', '.join(str(rank) for rank, code in enumerate(codes) if code is None)}",
-                           f"were not done after {timeout_s:g} s", f"logs: {run.attempt(attempt)}")
+                           f"were not done after {timeout_s:g} s", f"logs: {run.live(attempt).path}")
 
 
 def rank_failure(rank: int, exit_code: int, output: str, log: str) -> SparkringError:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.lake.paths import RunFolder
+from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.rank_records import RecordTail
 
 MAX_NAMED = 8
@@ -58,10 +58,10 @@ class RankNews:
 class News:
     """All ranks of one attempt."""
 
-    def __init__(self, run: RunFolder, attempt: int, num_ranks: int) -> None:
+    def __init__(self, live: LiveFolder, num_ranks: int) -> None:
         now_s = time.monotonic()
         self.ranks = [RankNews(rank, now_s) for rank in range(num_ranks)]
-        self._tails = [RecordTail(run.record(attempt, rank)) for rank in range(num_ranks)]
+        self._tails = [RecordTail(live.record(rank)) for rank in range(num_ranks)]
 
     def new_records(self) -> Iterator[dict[str, Any]]:
         """Records completed since the last call, taken into ``ranks``."""

@@ -24,8 +24,8 @@ from typing import Any
 import psutil
 
 from pipelines.errors import ResourceError
-from pipelines.lake.paths import RunFolder
-from pipelines.lake.store import write_file
+from pipelines.lake.live_folder import LiveFolder
+from pipelines.lake.paths import Lake, RunFolder
 from pipelines.launch.gpus import assigned_gpu, check_gpus
 from pipelines.launch.interfaces import check_interface, interface_of
 from pipelines.launch.rendezvous import announce
@@ -45,7 +45,8 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40), "MAL
 class GangOrder:
     """What every task of one launch is told."""
 
-    run_folder: str
+    root: str  # of the lake
+    run_id: str
     attempt: int
     num_segments: int
     threads_per_rank: int
@@ -57,6 +58,10 @@ class GangOrder:
     cycle_time_ms: float
     device: str = "cpu"
     module: str = WORKER  # what a rank runs, see ``start_rank``
+
+    @property
+    def run(self) -> RunFolder:
+        return Lake.at(self.root).run(self.run_id)
 
 
 @dataclass(frozen=True)
@@ -72,15 +77,6 @@ class Exit:
     log: str  # its whole output
 
 
-def stop_file(run: RunFolder, attempt: int) -> Path:
-    """Its appearance asks all ranks of the attempt to end."""
-    return run.attempt(attempt) / "stop"
-
-
-def exit_file(run: RunFolder, attempt: int, rank: int) -> Path:
-    return run.attempt(attempt) / f"rank-{rank:05d}.exit"
-
-
 def run_rank(order: GangOrder, context: Any) -> None:
     """The body of a barrier task: one rank from start to end.
 
@@ -89,7 +85,7 @@ def run_rank(order: GangOrder, context: Any) -> None:
     Raises:
         RuntimeError: the rank did not end well; Spark then ends the other tasks and with them their ranks.
     """
-    run = RunFolder(Path(order.run_folder))
+    run, live = order.run, order.run.live(order.attempt)
     if context.attemptNumber() > 0:
         raise RuntimeError("a gang is never retried by Spark; its driver relaunches it")
     try:
@@ -103,27 +99,32 @@ def run_rank(order: GangOrder, context: Any) -> None:
     except ResourceError as error:
         raise RuntimeError(f"host {socket.gethostname()}: {error}") from error
     seat = seats[context.partitionId()]
-    if not run.attempt(order.attempt).is_dir():
-        raise RuntimeError(f"storage.root: {run.path} is not visible on {socket.gethostname()}; "
+    if not live.path.is_dir():
+        raise RuntimeError(f"storage.root: {live.path} is not visible on {socket.gethostname()}; "
                            "it must be a folder that driver and executors share")
     _check_own_name(seat, address)
     process = start_rank(run, order.attempt, seat.rank, rank_environment(order, seat, interface, gpu), order.module)
     try:
-        code, state = _wait(process, stop_file(run, order.attempt))
+        code, state = _wait(process, live.stop)
     finally:
         end_rank(process)
     host = socket.gethostname()
-    _write_exit(run, order.attempt, seat.rank, host, code, state)
+    _tell_exit(live, seat.rank, host, code, state)
     if code != 0 and not state:  # where it was asked to end, its task has done what it should, and the others' still may
         raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}")
 
 
+def rank_arguments(run: RunFolder, attempt: int) -> list[str]:
+    """What a rank's program is told: ROOT RUN_ID ATTEMPT."""
+    return [str(run.lake.root), run.run_id, str(attempt)]
+
+
 def start_rank(run: RunFolder, attempt: int, rank: int, environment: dict[str, str], module: str = WORKER
                ) -> subprocess.Popen[bytes]:
-    """``python -m MODULE RUN_FOLDER ATTEMPT`` in a process of its own, its output in the rank's log."""
-    with open(run.log(attempt, rank), "wb") as log:
+    """``python -m MODULE ROOT RUN_ID ATTEMPT`` in a process of its own, its output in the rank's log."""
+    with open(run.live(attempt).log(rank), "wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", module, str(run.path), str(attempt)],
+            [sys.executable, "-m", module, *rank_arguments(run, attempt)],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
             start_new_session=True)  # Ctrl-C in a terminal is the driver's to handle
 
@@ -190,22 +191,22 @@ def end_rank(process: subprocess.Popen[bytes]) -> None:
         return
 
 
-def read_exits(run: RunFolder, attempt: int, num_ranks: int) -> dict[int, Exit]:
+def read_exits(live: LiveFolder, num_ranks: int) -> dict[int, Exit]:
     """How the ranks' processes ended, by rank; of those whose Spark task could tell it."""
     exits = {}
     for rank in range(num_ranks):
-        path = exit_file(run, attempt, rank)
+        path = live.exit(rank)
         if path.exists():
-            exits[rank] = Exit(**json.loads(path.read_text(encoding="utf-8")), log=str(run.log(attempt, rank)))
+            exits[rank] = Exit(**json.loads(path.read_text(encoding="utf-8")), log=str(live.log(rank)))
     return exits
 
 
-def _write_exit(run: RunFolder, attempt: int, rank: int, host: str, code: int, state: str = "") -> None:
-    with open(run.log(attempt, rank), "rb") as log:
+def _tell_exit(live: LiveFolder, rank: int, host: str, code: int, state: str = "") -> None:
+    with open(live.log(rank), "rb") as log:
         log.seek(0, os.SEEK_END)
         log.seek(max(0, log.tell() - TAIL_BYTES))
         tail = log.read().decode("utf-8", errors="replace")
-    write_file(exit_file(run, attempt, rank), json.dumps(
+    live.tell_exit(rank, json.dumps(
         {"rank": rank, "host": host, "exit_code": code, "time_s": time.time(), "state": state, "tail": tail}))
 
 

@@ -19,7 +19,6 @@ from pipelines.interrupts import interrupts_as_errors
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.runs import AttemptState, RunState
-from pipelines.lake.store import storage_errors, write_file
 from pipelines.launch.diagnosis import frozen
 from pipelines.launch.environment import environment
 from pipelines.launch.gang import Gang
@@ -66,7 +65,7 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
         state = earlier or _run_state(config, manifest, plan)
         if earlier is None:
             state.save(run)  # behind the attempt's files: a run that is there has an attempt
-        news = News(run, attempt.number, attempt.num_ranks)
+        news = News(run.live(attempt.number), attempt.num_ranks)
         failure: SparkringError | None = None
         try:
             with interrupts_as_errors():
@@ -86,10 +85,9 @@ def train(spark: SparkSession, config: Config, lake: Lake, manifest: Manifest, r
 def _begun(run: RunFolder, config: Config, plan: RunPlan, command: str) -> AttemptState:
     """The next attempt, with all that its ranks read; its state comes last and makes it one."""
     number, layout = next_attempt(run), config.platform.layout
-    with storage_errors(run.path):
-        run.attempt(number).mkdir(parents=True)
-    write_file(run.config(number), config.to_json())
-    plan.save(run.plan(number))
+    run.live(number).make()
+    run.store.put(run.config(number), config.to_json())
+    plan.save(run, number)
     attempt = AttemptState(number=number, num_replicas=layout.num_replicas, num_segments=layout.num_segments,
                            device=layout.device, started_s=time.time(), command=command, environment=environment())
     attempt.save(run)
@@ -127,17 +125,17 @@ def _run_gang(spark: SparkSession, config: Config, run: RunFolder, attempt: int,
     address = driver_address(spark)
     with Rendezvous(address, layout.num_replicas, layout.num_segments, launch.rendezvous_port) as rendezvous:
         gang = Gang(spark, GangOrder(
-            run_folder=str(run.path), attempt=attempt, num_segments=layout.num_segments,
+            root=str(run.lake.root), run_id=run.run_id, attempt=attempt, num_segments=layout.num_segments,
             threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_ports=rendezvous.ports,
             rendezvous_key=rendezvous.key, device=layout.device,
             network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
             cycle_time_ms=plan.cycle_time_ms), num_ranks)
         gang.start()
         try:
-            watch(gang, rendezvous, run, attempt, news, launch, plan, observer)
+            watch(gang, rendezvous, run.live(attempt), news, launch, plan, observer)
         except StalledError as error:
             gang.stop(launch.stop_timeout_s)  # their Spark tasks tell in which state they found the ranks
-            found = frozen(read_exits(run, attempt, num_ranks))
+            found = frozen(read_exits(run.live(attempt), num_ranks))
             if not found:
                 raise
             raise StalledError(error.place, f"{error.problem}; {', '.join(found)}", error.remedy) from error

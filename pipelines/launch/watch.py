@@ -11,7 +11,7 @@ import time
 
 from pipelines.config.platform import Launch
 from pipelines.errors import StalledError
-from pipelines.lake.paths import RunFolder
+from pipelines.lake.live_folder import LiveFolder
 from pipelines.launch.diagnosis import after_the_end, first_cause
 from pipelines.launch.gang import Gang
 from pipelines.launch.news import News, RankNews, named
@@ -24,7 +24,7 @@ POLL_S = 0.1
 ECHO_GRACE_S = 2.0  # in which the ranks that lost a peer say so: those that stay silent are the ones to name
 
 
-def watch(gang: Gang, rendezvous: Rendezvous, run: RunFolder, attempt: int, news: News, bounds: Launch,
+def watch(gang: Gang, rendezvous: Rendezvous, live: LiveFolder, news: News, bounds: Launch,
           plan: RunPlan, observer: Observer) -> None:
     """Waits until the gang has ended; what happens to it after every rank recorded a good end is no failure.
 
@@ -46,18 +46,18 @@ def watch(gang: Gang, rendezvous: Rendezvous, run: RunFolder, attempt: int, news
             observer.say(f"the run is complete, but its ranks have not left for {bounds.stall_timeout_s:g} s: they are ended")
             return
     if not news.completed:
-        _await_echoes(gang, run, attempt, news)
-        raise first_cause(news.ranks, read_exits(run, attempt, len(news.ranks)), gang.failure, str(run.attempt(attempt)))
+        _await_echoes(gang, live, news)
+        raise first_cause(news.ranks, read_exits(live, len(news.ranks)), gang.failure, str(live.path))
     if gang.failure is not None:
-        what = after_the_end(read_exits(run, attempt, len(news.ranks)), gang.failure)
+        what = after_the_end(read_exits(live, len(news.ranks)), gang.failure)
         observer.say(f"the run is complete; what followed its end failed: {what}")
 
 
-def _await_echoes(gang: Gang, run: RunFolder, attempt: int, news: News) -> None:
+def _await_echoes(gang: Gang, live: LiveFolder, news: News) -> None:
     """Gives the ranks that a failure reaches a moment to say so."""
     until = time.monotonic() + ECHO_GRACE_S
     while time.monotonic() < until and gang.failure is not None and gang.failure.java_end is None:
-        exits = read_exits(run, attempt, len(news.ranks))
+        exits = read_exits(live, len(news.ranks))
         if all(rank.end is not None or rank.rank in exits for rank in news.ranks):
             return
         time.sleep(POLL_S)

@@ -1,11 +1,11 @@
 """The ranks of one replica of a split model: they hand activations and gradients to each other.
 
 Runs on: ranks.
-Takes:   this rank's place, a folder that the replica's ranks share.
+Takes:   this rank's place, the path of a file for the replica's ranks alone.
 Gives:   ``SegmentGroup``: a torch process group beside the ring, and the exchanges that are not the schedule's.
 
 Horovod has no send and receive, so neighbours speak gloo (CPU) or NCCL (CUDA) through torch.distributed. Its ranks meet
-through a file in the shared run folder: nothing listens for it, and nothing is unpickled.
+through a file in the attempt's live folder: nothing listens for it, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -33,20 +33,19 @@ class SegmentGroup:
         self.place, self._device = place, device
 
     @staticmethod
-    def join(place: Place, folder: Path, device: torch.device, *, meet_timeout_s: float, wait_timeout_s: float
+    def join(place: Place, meeting: Path, device: torch.device, *, meet_timeout_s: float, wait_timeout_s: float
              ) -> SegmentGroup:
         """Meets the other segments.
 
         Args:
-            folder: shared by the replica's ranks; a file appears there until they have met.
+            meeting: a file that the replica's ranks see, and no other; it is there until they have met.
             wait_timeout_s: the longest wait for a neighbour afterwards.
         Raises:
             RankFailedError: they did not all come in time.
         """
-        path = folder / f"segments-{place.replica_index:05d}"
         backend = "nccl" if device.type == "cuda" else "gloo"
         try:
-            store = dist.FileStore(str(path), place.num_segments)  # type: ignore[attr-defined]
+            store = dist.FileStore(str(meeting), place.num_segments)  # type: ignore[attr-defined]
             store.set_timeout(timedelta(seconds=meet_timeout_s))
             dist.init_process_group(backend, store=store, rank=place.segment_index, world_size=place.num_segments,
                                     timeout=timedelta(seconds=wait_timeout_s))
@@ -55,7 +54,7 @@ class SegmentGroup:
                                   "see the other ranks' logs; check launch.network_interface and firewalls") from error
         group = SegmentGroup(place, device)
         group.sum(torch.zeros(1))  # all are there: the file may go
-        path.unlink(missing_ok=True)
+        meeting.unlink(missing_ok=True)
         return group
 
     def leave(self) -> None:

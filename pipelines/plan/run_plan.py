@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from pipelines.config.load import Config
 from pipelines.config.section import MOST_COUNTED
 from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.feed.lanes import steps_per_epoch
 from pipelines.lake.manifest import Manifest
-from pipelines.lake.paths import Lake
-from pipelines.lake.store import write_file
+from pipelines.lake.paths import Lake, RunFolder
 from pipelines.plan.layout import check_split, planned_split, planned_steps, predicted_step_s
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.model_facts import ModelFacts
@@ -38,15 +36,15 @@ class RunPlan:
     cycle_time_ms: float  # Horovod's
     model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
 
-    def save(self, path: Path) -> None:
-        write_file(path, json.dumps(asdict(self), indent=2))
+    def save(self, run: RunFolder, attempt: int) -> None:
+        run.store.put(run.plan(attempt), json.dumps(asdict(self), indent=2))
 
     @staticmethod
-    def load(path: Path) -> RunPlan:
+    def load(run: RunFolder, attempt: int) -> RunPlan:
         try:
-            return RunPlan(**json.loads(path.read_text(encoding="utf-8")))
+            return RunPlan(**json.loads(run.store.read(run.plan(attempt))))
         except (OSError, TypeError, ValueError) as error:
-            raise DataError(str(path), f"is not a run plan ({error})", "start the run again") from error
+            raise DataError(run.store.place(run.plan(attempt)), f"is not a run plan ({error})", "start the run again") from error
 
 
 def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str, lake: Lake) -> RunPlan:

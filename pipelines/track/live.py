@@ -46,7 +46,7 @@ class LiveLoader:
 
     def _load_until_stopped(self) -> None:
         while not self._stopping.wait(self._interval_s):
-            if self._lake.run(self._run_id).state.exists():  # not before the run has begun
+            if self._lake.store.facts(self._lake.run(self._run_id).state) is not None:  # not before the run has begun
                 self._load()
 
     def _load(self) -> None:

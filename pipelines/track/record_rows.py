@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import operator
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,6 @@ from pipelines.lake.schemas import arrow_schema
 Row = dict[str, Any]
 RECORD_KIND = {"steps": "step", "rank_steps": "step", "evaluations": "evaluation"}
 _RENAMED = {"steps": {"tokens": "global_tokens", "samples": "global_samples"}}  # table column -> record field
-_RECORD_FILE = re.compile(r"rank-(\d{5,})\.jsonl")
-
-
-def record_files(attempt_folder: Path) -> dict[int, Path]:
-    """The record files of an attempt, by rank."""
-    if not attempt_folder.is_dir():
-        return {}
-    matches = ((_RECORD_FILE.fullmatch(path.name), path) for path in attempt_folder.iterdir())
-    return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
 
 def new_rows(table: str, run_id: str, attempt: int, rank: int, path: Path, offset: int, max_bytes: int

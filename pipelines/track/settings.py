@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pipelines.config.models import MODEL_SECTIONS
 from pipelines.config.platform import Platform
 from pipelines.config.recipe import Recipe
 from pipelines.config.section import Section
+from pipelines.lake.store import Store
 
 HEADLINE = ("train.global_batch_samples", "optimizer.kind", "optimizer.learning_rate", "train.seed", "train.precision")
 
 
-def run_settings(config: Path) -> dict[str, Any] | None:
+def run_settings(store: Store, config: str) -> dict[str, Any] | None:
     """What an attempt was made with.
 
     Returns:
@@ -28,7 +28,7 @@ def run_settings(config: Path) -> dict[str, Any] | None:
         default of None where there is none; ``unchanged``: {key: value}.
     """
     try:
-        saved = json.loads(config.read_text(encoding="utf-8"))
+        saved = json.loads(store.read(config))
         values = dict(_leaves(saved["recipe"])) | dict(_leaves(saved["platform"]))
     except (OSError, KeyError, TypeError, ValueError):
         return None

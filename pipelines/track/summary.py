@@ -70,7 +70,7 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
                    "num_ranks": newest.num_ranks, "device": newest.device,
                    "precision": state.precision, "placement": list(newest.placement)},
         "parameters": state.parameters,
-        "settings": run_settings(lake.run(state.run_id).config(newest.number)),
+        "settings": run_settings(lake.store, lake.run(state.run_id).config(newest.number)),
         "steps": {"planned": state.planned_steps, "done": steps.last_step, "attempts": len(state.attempts),
                   "stopped_early": state.status == "completed" and steps.last_step < state.planned_steps,
                   "attempt_start_steps": [attempt.start_step for attempt in state.attempts]},
@@ -89,8 +89,8 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
 
 def known_runs(lake: Lake) -> list[str]:
     """Ids of all runs in the lake, the newest last."""
-    found = sorted((path.stat().st_mtime, path.parent.name) for path in lake.runs().glob("*/state.json")
-                   if is_run_id(path.parent.name))
+    states = {name: lake.store.facts(lake.run(name).state) for name in lake.store.names(lake.runs()) if is_run_id(name)}
+    found = sorted((facts.modified_s, run_id) for run_id, facts in states.items() if facts is not None)
     return [run_id for _, run_id in found]
 
 
@@ -104,7 +104,7 @@ def find_run(lake: Lake, run_id: str | None) -> RunState:
         lake.run(run_id)
     known = known_runs(lake)
     if not known:
-        raise DataError(str(lake.runs()), "there is no run yet",
+        raise DataError(lake.store.place(lake.runs()), "there is no run yet",
                         "run the train job first, or give the platform of another lake")
     if run_id is None:
         return _started_last(lake, known)
@@ -113,7 +113,7 @@ def find_run(lake: Lake, run_id: str | None) -> RunState:
         close = difflib.get_close_matches(run_id, known, n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         shown = ", ".join(known[-10:]) + (f" and {len(known) - 10} older ones" if len(known) > 10 else "")
-        raise DataError(f"run {run_id}", f"there is no such run in {lake.runs()}", f"{hint}there are: {shown}")
+        raise DataError(f"run {run_id}", f"there is no such run in {lake.store.place(lake.runs())}", f"{hint}there are: {shown}")
     return state
 
 
@@ -129,7 +129,7 @@ def _started_last(lake: Lake, known: list[str]) -> RunState:
         if state is not None and (newest is None or state.newest.started_s >= newest.newest.started_s):
             newest = state
     if newest is None:
-        raise older or DataError(str(lake.runs()), "its runs vanished")
+        raise older or DataError(lake.store.place(lake.runs()), "its runs vanished")
     return newest
 
 
@@ -203,7 +203,7 @@ def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
     Text is such that any output can hold it (a lone surrogate has no UTF-8).
     """
     for attempt in reversed(state.attempts):
-        record = last_sample(lake.run(state.run_id).record(attempt.number, 0))
+        record = last_sample(lake.run(state.run_id).live(attempt.number).record(0))
         if record is not None:
             prompt, text, reason = (
                 None if record.get(name) is None else str(record[name]).encode("utf-8", "backslashreplace").decode()
@@ -215,7 +215,7 @@ def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
 
 def _paths(lake: Lake, state: RunState) -> dict[str, Any]:
     run = lake.run(state.run_id)
-    return {"run": str(run.path), "report": str(run.report),
+    return {"run": lake.store.place(run.key), "report": lake.store.place(run.report),
             "tables": {name: lake.store.place(lake.table(name)) for name in TABLE_NAMES},
             "models": {which: lake.store.place(lake.model(state.run_id, which)) for which in ("best", "last")
                        if lake.store.names(lake.model(state.run_id, which))}}

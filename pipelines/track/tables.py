@@ -32,7 +32,7 @@ from pipelines.track.parts import (
     take_back,
     write_one_row,
 )
-from pipelines.track.record_rows import new_rows, record_files, to_table
+from pipelines.track.record_rows import new_rows, to_table
 
 LOADED_TABLES = ("runs", "steps", "rank_steps", "evaluations")
 READ_BYTES = 32 * 1024**2  # of records held at once, over all ranks
@@ -48,13 +48,14 @@ def load_run(lake: Lake, run_id: str) -> None:
         AlreadyRunningError: another process has been loading the same run for a minute.
     """
     run = lake.run(run_id)
-    if not run.state.exists():
-        raise DataError(f"run {run_id}", f"there is no {run.state}", "see the runs folder for the runs that there are")
+    if run.store.facts(run.state) is None:
+        raise DataError(f"run {run_id}", f"there is no {run.store.place(run.state)}",
+                        "see the runs folder for the runs that there are")
     refusal = AlreadyRunningError(f"run {run_id}", "another process is loading its metrics", "wait for it, or end it")
     with claimed(run.load_claim, refusal, CLAIM_PATIENCE_S):
         state = current_state(run)  # inside the claim: a loader that waited must not use an old one
         if state is None:
-            raise DataError(f"run {run_id}", f"{run.state} vanished")
+            raise DataError(f"run {run_id}", f"{run.store.place(run.state)} vanished")
         for table in LOADED_TABLES:
             ensure_columns(lake, table)
         try:
@@ -82,7 +83,7 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
     for part in parts:
         if part.last_step > last:
             take_back(lake.store, part, last)
-    files = record_files(run.attempt(number))
+    files = run.live(number).records()
     if table != "rank_steps":
         files = {rank: path for rank, path in files.items() if rank == 0}  # whole-job figures are in rank 0's records
     cursor = parts[-1].cursor if parts else {}

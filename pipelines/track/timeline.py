@@ -14,7 +14,6 @@ from typing import Any
 from pipelines.lake.paths import RunFolder
 from pipelines.lake.runs import RunState
 from pipelines.plan.split_plan import bubble_share
-from pipelines.track.record_rows import record_files
 
 KINDS = ("forward", "loss", "backward", "weights")
 
@@ -25,7 +24,7 @@ def split_step_of(run: RunFolder, state: RunState) -> dict[str, Any] | None:
     What a schedule cannot do without is ``bubble_theoretical``.
     """
     for attempt in reversed(state.attempts):
-        files = record_files(run.attempt(attempt.number))
+        files = run.live(attempt.number).records()
         found = [_records(files[rank]) for rank in range(attempt.num_segments) if rank in files]
         if attempt.num_segments == len(found) > 1 and all("timeline" in records for records in found):
             return _summary(found, attempt.num_segments)

@@ -1,8 +1,8 @@
-"""The text sample of a run that has ended, best effort: ``python -m pipelines.train.sample RUN_FOLDER ATTEMPT STEP``.
+"""The text sample of a run that has ended, best effort: ``python -m pipelines.train.sample ROOT RUN_ID ATTEMPT STEP``.
 
 Runs on: rank 0's host, in rank 0's place: the rank becomes this program once its end is recorded, so that all the memory it
          had is free before the exported model is loaded.
-Takes:   the run folder, attempt and last step.
+Takes:   the lake's root, the run, attempt and last step.
 Gives:   one ``sample`` record behind the rank's end: the text, or why there is none.
 
 A user's model may fail, run out of memory or hang where it was not trained to run, so a bounded process of its own runs it.
@@ -33,7 +33,8 @@ def become_sample(run: RunFolder, attempt: int, step: int) -> None:
     """Never returns: the process goes on as this module's command, with the same id."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.sample", str(run.path), str(attempt), str(step)])  # noqa: S606
+    arguments = [str(run.lake.root), run.run_id, str(attempt), str(step)]
+    os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.sample", *arguments])  # noqa: S606
 
 
 def write_sample(run: RunFolder, attempt: int, step: int) -> None:
@@ -42,8 +43,8 @@ def write_sample(run: RunFolder, attempt: int, step: int) -> None:
     Raises:
         SparkringError: the run folder cannot be read or written.
     """
-    config, plan = Config.from_json(run.config(attempt).read_text(encoding="utf-8")), RunPlan.load(run.plan(attempt))
-    lake, prompt = Lake.at(plan.root), config.recipe.train.sample_prompt
+    config, plan = Config.from_json(run.store.read(run.config(attempt)).decode()), RunPlan.load(run, attempt)
+    lake, prompt = run.lake, config.recipe.train.sample_prompt
     model = lake.model(plan.run_id, "best")
     weights = lake.store.facts(f"{model}/{WEIGHTS_NAME}")
     reason = too_large(config.platform.layout, 0 if weights is None else weights.bytes, plan.memory_bytes)
@@ -51,7 +52,7 @@ def write_sample(run: RunFolder, attempt: int, step: int) -> None:
     if reason is None:
         timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
         text, reason = _generated(config, lake.store.local_path(model), timeout_s)
-    with RecordWriter(run.record(attempt, 0), 0, attempt) as records:
+    with RecordWriter(run.live(attempt).record(0), 0, attempt) as records:
         records.write("sample", step=step, prompt=prompt, text=text, reason=reason)
 
 
@@ -90,7 +91,7 @@ def _generated(config: Config, model: Path, timeout_s: float) -> tuple[str | Non
 
 def main(arguments: list[str]) -> int:
     try:
-        write_sample(RunFolder(Path(arguments[0])), int(arguments[1]), int(arguments[2]))
+        write_sample(Lake.at(arguments[0]).run(arguments[1]), int(arguments[2]), int(arguments[3]))
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -1,6 +1,6 @@
 """One rank: the only place where a rank's parts are made and put together.
 
-Runs on: ranks, as ``python -m pipelines.train.worker RUN_FOLDER ATTEMPT`` (the launcher's child, or by hand: without
+Runs on: ranks, as ``python -m pipelines.train.worker ROOT RUN_ID ATTEMPT`` (the launcher's child, or by hand: without
          ``HOROVOD_*`` in the environment it trains alone).
 Takes:   ``config.json`` and ``plan.json`` of the attempt, the dataset they name.
 Gives:   this rank's record file; on rank 0 the models, and after the end a sample of text (``sample.py``); an exit code of
@@ -57,19 +57,19 @@ def run_worker(run: RunFolder, attempt: int) -> int | None:
     Raises:
         SparkringError: also written as the end record's error.
     """
-    config = Config.from_json(run.config(attempt).read_text(encoding="utf-8"))
-    plan = RunPlan.load(run.plan(attempt))
+    config = Config.from_json(run.store.read(run.config(attempt)).decode())
+    plan = RunPlan.load(run, attempt)
     layout = config.platform.layout
     torch.set_num_threads(layout.threads_per_rank)
     ring = Ring.join(layout.num_segments, int(os.environ.get(rank_variables.SEGMENT_INDEX, "0")))
     place = ring.place
     group = None
     if place.num_segments > 1:
-        group = SegmentGroup.join(place, run.attempt(attempt), training_device(layout),
+        group = SegmentGroup.join(place, run.live(attempt).meeting(place.replica_index), training_device(layout),
                                   meet_timeout_s=config.platform.launch.start_timeout_s,
                                   wait_timeout_s=config.platform.launch.stall_timeout_s)
     peers = Peers(ring, group)
-    with RecordWriter(run.record(attempt, place.rank), place.rank, attempt) as records:
+    with RecordWriter(run.live(attempt).record(place.rank), place.rank, attempt) as records:
         records.write("start", replica_index=place.replica_index, segment_index=place.segment_index,
                       num_ranks=place.num_ranks, host=socket.gethostname(), pid=os.getpid(), start_step=0,
                       device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
@@ -150,7 +150,7 @@ def on_device(micro_batch: Samples, device: torch.device) -> MicroBatch:
 
 def main(arguments: list[str]) -> int:
     """Exit code of this rank; the error itself is in its records and, for people, in its log."""
-    run, attempt = RunFolder(Path(arguments[0])), int(arguments[1])
+    run, attempt = Lake.at(arguments[0]).run(arguments[1]), int(arguments[2])
     try:
         sampled_step = run_worker(run, attempt)
     except SparkringError as error:

@@ -17,8 +17,7 @@ def training(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pipelines.flow.flow.load_run", full_disk)
     lake, said = Lake.at(tmp_path), []
-    lake.run("r").path.mkdir(parents=True)
-    lake.run("r").state.write_text("{}")
+    lake.store.put(lake.run("r").state, "{}")
     flow = Flow(example_config(), "the command", said.append, None, "r")
     monkeypatch.setattr(Flow, "spark", lambda self: "a session")
     plan = FlowPlan(PreparePlan("example", "", 0, 0, None, None, None, False, ()), None, "r", False, None)

@@ -63,7 +63,7 @@ def driver(lake, master, attempt=0):
     known: list[psutil.Process] = [psutil.Process(process.pid)]
     try:
         until = time.monotonic() + 120
-        records = [lake.run("r").record(attempt, rank) for rank in (0, 1)]
+        records = [lake.run("r").live(attempt).record(rank) for rank in (0, 1)]
         while not all(record.exists() and record.read_text().count('"kind": "step"') > 2 for record in records):
             assert time.monotonic() < until, "no step was made"
             assert process.poll() is None, process.stderr.read()
@@ -86,7 +86,7 @@ def java_above(process):
 
 
 def state(lake, attempt=0):
-    return json.loads(lake.run("r").attempt_state(attempt).read_text())
+    return json.loads(lake.store.read(lake.run("r").attempt_state(attempt)))
 
 
 def test_a_killed_java_process_is_told_as_that_and_a_killed_driver_leaves_a_lost_run(lake):
@@ -110,7 +110,7 @@ def test_a_killed_java_process_is_told_as_that_and_a_killed_driver_leaves_a_lost
     assert shown.returncode == 0, shown.stderr
     assert json.loads(shown.stdout)["status"] == "lost"
     assert pq.read_table(lake.root / lake.table("runs"), columns=["status"]).to_pylist() == [{"status": "lost"}]
-    assert "The run was lost after step" in lake.run("r").report.read_text()
+    assert "The run was lost after step" in lake.store.read(lake.run("r").report).decode()
 
 
 def test_a_lost_executor_of_a_cluster_is_told_with_sparks_reason_and_its_rank(cluster, lake):  # noqa: F811

@@ -25,10 +25,9 @@ from tests.track.conftest import save_state, write_steps
 REFUSAL = AlreadyRunningError("here", "is not ours")
 HOLD = """
 import sys, time
-from pathlib import Path
 from pipelines.launch.identity import claim_run
-from pipelines.lake.paths import RunFolder
-with claim_run(RunFolder(Path(sys.argv[1])), "held"):
+from pipelines.lake.paths import Lake
+with claim_run(Lake.at(sys.argv[1]).run("held"), "held"):
     print("held", flush=True)
     time.sleep(100)
 """
@@ -37,7 +36,7 @@ with claim_run(RunFolder(Path(sys.argv[1])), "held"):
 @contextmanager
 def holder(run):
     """A driver's process that holds the run."""
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run.path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(run.lake.root)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -111,18 +110,18 @@ def test_a_run_that_every_rank_recorded_as_completed_is_complete_whatever_its_dr
     save_state(Lake.at(tmp_path), "r", status="running", environment={"driver": "host-a"})
     for rank in (0, 1):
         write_steps(Lake.at(tmp_path), "r", 0, rank, range(1, 400))
-        assert end_record(run.record(0, rank)) is None
+        assert end_record(run.live(0).record(rank)) is None
     end(run, 0, "completed")
     assert current_state(run).status == "lost"
     end(run, 1, "completed")
     with claim_run(run, "r"):
         assert current_state(run).status == "running"  # its driver may be about to say so itself
         assert current_state(run, ours=True).status == "completed"
-    with RecordWriter(run.record(0, 0), 0, 0) as records:
+    with RecordWriter(run.live(0).record(0), 0, 0) as records:
         records.write("sample", step=399, prompt="", text="x" * 200_000)
     found = current_state(run)
     assert (found.status, found.newest.exit_code, found.newest.error) == ("completed", 0, None)
-    assert found.newest.ended_s == max(end_record(run.record(0, rank))["time_s"] for rank in (0, 1))
+    assert found.newest.ended_s == max(end_record(run.live(0).record(rank))["time_s"] for rank in (0, 1))
     save_state(Lake.at(tmp_path), "r", status="interrupted", exit_code=9)
     assert current_state(run).status == "completed"
 
@@ -136,5 +135,5 @@ def test_a_rank_that_failed_has_not_completed_the_run(tmp_path):
 
 
 def end(run, rank, status):
-    with RecordWriter(run.record(0, rank), rank, 0) as records:
+    with RecordWriter(run.live(0).record(rank), rank, 0) as records:
         records.write("end", step=20, status=status, error=None)

@@ -28,8 +28,7 @@ def lake(tmp_path):
 
 def older_run(lake):
     run = lake.run("old")
-    run.path.mkdir(parents=True)
-    run.state.write_text(OLDER_STATE)
+    run.store.put(run.state, OLDER_STATE)
     return run
 
 
@@ -49,7 +48,7 @@ def test_each_attempt_says_how_it_went_and_the_newest_how_the_run_stands(lake):
     assert [(attempt.status, attempt.num_ranks, attempt.start_step) for attempt in state.attempts] == [
         ("failed", 2, 0), ("interrupted", 4, 4)]
     assert (state.status, state.newest.number) == ("interrupted", 1)
-    assert "status" not in json.loads(lake.run("r").state.read_text())
+    assert "status" not in json.loads(lake.store.read(lake.run("r").state).decode())
 
 
 def test_an_attempt_whose_driver_was_gone_before_the_next_one_is_lost_though_the_run_goes_on(lake):
@@ -64,7 +63,7 @@ def test_an_attempt_whose_driver_was_gone_before_the_next_one_is_lost_though_the
 def test_a_folder_in_which_no_attempt_has_begun_counts_for_a_number_and_for_nothing_else(lake):
     run = lake.run("r")
     save_state(lake, "r")
-    run.attempt(1).mkdir()
+    run.live(1).make()
     assert [attempt.number for attempt in current_state(run).attempts] == [0]
     assert next_attempt(run) == 2
 
@@ -72,14 +71,14 @@ def test_a_folder_in_which_no_attempt_has_begun_counts_for_a_number_and_for_noth
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', '{"format": 2, "run_id": "r", "colour": "red"}'])
 def test_a_damaged_state_is_told_with_its_file(lake, text):
     save_state(lake, "r")
-    lake.run("r").state.write_text(text)
+    lake.store.put(lake.run("r").state, text)
     with pytest.raises(DataError, match=r"runs/r/state.json: is not a run's state"):
         RunState.load(lake.run("r"))
 
 
 def test_a_run_without_attempts_is_told(lake):
     save_state(lake, "r")
-    lake.run("r").attempt_state(0).unlink()
+    (lake.root / lake.run("r").attempt_state(0)).unlink()
     with pytest.raises(DataError, match="runs/r: has no attempt; use another --run-id"):
         current_state(lake.run("r"))
 

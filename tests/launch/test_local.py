@@ -27,7 +27,7 @@ def test_ranks_that_are_not_done_in_time_are_ended_and_named(tmp_path):
     run = prepared(tmp_path, train__steps=1_000_000)
     with pytest.raises(StalledError, match=r"ranks 0, 1: were not done after 3 s; logs: .*attempt-000"):
         run_attempt(run, timeout_s=3)
-    assert [child.pid for child in psutil.Process().children() if str(run.path) in " ".join(child.cmdline())] == []
+    assert [child.pid for child in psutil.Process().children() if str(run.lake.root) in " ".join(child.cmdline())] == []
 
 
 @pytest.mark.processes
@@ -38,11 +38,11 @@ def test_a_rank_that_is_killed_is_the_one_that_is_told_and_the_other_ends_by_its
     with pytest.raises(RankFailedError, match=r"rank 1: was killed by SIGKILL .*rank-00001.log"):
         run_attempt(run, timeout_s=120)
     killer.join()
-    assert end_record(run.record(0, 0))["error"]["peer_lost"]
+    assert end_record(run.live(0).record(0))["error"]["peer_lost"]
 
 
 def kill_rank_1_after_a_step(run):
-    tail, records, until = RecordTail(run.record(0, 1)), [], time.monotonic() + 60
+    tail, records, until = RecordTail(run.live(0).record(1)), [], time.monotonic() + 60
     while not any(record["kind"] == "step" for record in records) and time.monotonic() < until:
         time.sleep(0.05)
         records += tail.new_records()

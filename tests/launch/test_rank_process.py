@@ -15,7 +15,7 @@ from pipelines.launch.rendezvous import Rendezvous
 from pipelines.plan.places import place_ranks
 from pipelines.train import rank_variables
 
-ORDER = GangOrder(run_folder="", attempt=0, num_segments=2, threads_per_rank=3, driver_address="10.0.0.9",
+ORDER = GangOrder(root="", run_id="r", attempt=0, num_segments=2, threads_per_rank=3, driver_address="10.0.0.9",
                   rendezvous_ports=(7001, 7002), rendezvous_key=b"key of the launch", network_interface=None,
                   meet_timeout_s=60, cycle_time_ms=2.5)
 
@@ -75,7 +75,7 @@ def a_task(gpus=(), of_the_other=None):
 def refused(tmp_path, task, **changes):
     """How a task whose rank must not start ends."""
     with Rendezvous("127.0.0.1", 2) as rendezvous:
-        order = GangOrder(**{**ORDER.__dict__, "run_folder": str(tmp_path), "num_segments": 1, "driver_address": "127.0.0.1",
+        order = GangOrder(**{**ORDER.__dict__, "root": str(tmp_path), "num_segments": 1, "driver_address": "127.0.0.1",
                              "rendezvous_ports": rendezvous.ports, "rendezvous_key": rendezvous.key, **changes})
         with pytest.raises(RuntimeError) as caught:
             run_rank(order, task)

@@ -94,7 +94,7 @@ def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp
         assert (lake.root / lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
     again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest, train__sample_tokens=8)
     assert again.fresh is False
-    assert not lake.run(outcome.state.run_id).attempt(1).exists()
+    assert not lake.run(outcome.state.run_id).live(1).path.exists()
     assert wait_until_gone(tmp_path, 1)
 
 
@@ -112,7 +112,7 @@ def test_a_killed_rank_ends_the_run_with_its_name_and_the_next_launch_works(spar
     assert caught.value.exit_code == 6
     assert wait_until_gone(tmp_path)
     lake = Lake.at(tmp_path)
-    (run,) = lake.runs().iterdir()
+    (run,) = (lake.root / lake.runs()).iterdir()
     assert '"status": "failed"' in (run / "attempt-000" / "state.json").read_text()
     outcome, *_ = run_stage(spark, tmp_path / "next")
     assert outcome.state.status == "completed"
@@ -133,7 +133,7 @@ def test_more_ranks_than_slots_fail_within_seconds_naming_the_setting(spark, tmp
         run_stage(spark, tmp_path, layout__num_replicas=4)
     assert time.monotonic() - began < 30  # what the launcher promises
     assert caught.value.exit_code == 5
-    assert not Lake.at(tmp_path).runs().exists() or not list(Lake.at(tmp_path).runs().glob("*/attempt-*"))
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").glob("*/attempt-*"))
 
 
 def test_more_segments_than_slots_are_told_with_what_would_fit(spark, tmp_path):
@@ -171,14 +171,14 @@ def test_a_gang_that_dies_of_anything_is_a_failure(spark, tmp_path, monkeypatch)
     monkeypatch.setattr("pipelines.launch.gang._task_body", broken)
     with pytest.raises(RankFailedError, match="KeyError: 'a fault that nobody thought of'"):
         run_stage(spark, tmp_path, run_id="r")
-    assert '"status": "failed"' in Lake.at(tmp_path).run("r").attempt_state(0).read_text()
+    assert '"status": "failed"' in (tmp_path / "runs/r/attempt-000/state.json").read_text()
 
 
 def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, tmp_path, armed):
     """A real signal, when both ranks have recorded their ends and the driver is still waiting for them to leave."""
     def interrupt(seen, record):
         if record["kind"] == "end":
-            other = RecordTail(Lake.at(tmp_path).run("r").record(0, 1))
+            other = RecordTail(Lake.at(tmp_path).run("r").live(0).record(1))
             until = time.monotonic() + 30
             while not any(record["kind"] == "end" for record in other.new_records()):
                 assert time.monotonic() < until
@@ -192,7 +192,7 @@ def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, 
     again, lake, _ = run_stage(spark, tmp_path, Seen(), run_id="r", manifest=manifest)
     assert (again.fresh, again.state.status, again.state.newest.exit_code, len(again.state.newest.placement)) == (
         False, "completed", 0, 2)
-    assert not lake.run("r").attempt(1).exists()
+    assert not lake.run("r").live(1).path.exists()
 
 
 def test_a_changed_shard_is_found_by_its_checksum_and_named(spark, tmp_path):
@@ -217,7 +217,7 @@ def test_a_truncated_or_missing_shard_is_named_before_any_rank_starts(spark, tmp
     shard.unlink()
     with pytest.raises(DataError, match="is missing"):
         run_stage(spark, tmp_path, manifest=manifest)
-    assert not list(lake.runs().glob("*/attempt-*"))
+    assert not list((lake.root / lake.runs()).glob("*/attempt-*"))
 
 
 def test_a_run_held_by_another_process_is_refused(spark, tmp_path):
@@ -254,7 +254,7 @@ def test_records_can_be_followed_while_the_ranks_write(spark, tmp_path):
 
     def early(seen, record):
         lake = Lake.at(tmp_path)
-        (run,) = lake.runs().iterdir()
+        (run,) = (lake.root / lake.runs()).iterdir()
         if record["kind"] == "step" and RecordTail(run / "attempt-000" / "rank-00001.jsonl").new_records()[-1]["kind"] != "end":
             seen_early.set()
 
@@ -272,5 +272,5 @@ def test_a_driver_whose_name_does_not_resolve_is_told_with_its_setting():
 def test_an_interface_that_a_host_lacks_ends_the_run_as_failed(spark, tmp_path):
     with pytest.raises(RankFailedError, match=r"launch.network_interface: there is no 'eth99' on this host; use one of "):
         run_stage(spark, tmp_path, launch__network_interface="eth99")
-    (run,) = Lake.at(tmp_path).runs().iterdir()
+    (run,) = (tmp_path / "runs").iterdir()
     assert '"status": "failed"' in (run / "attempt-000" / "state.json").read_text()

@@ -8,12 +8,12 @@ import pytest
 
 from pipelines.config.platform import Launch
 from pipelines.errors import InterruptedRunError, RankFailedError, StalledError
-from pipelines.lake.paths import RunFolder
+from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.diagnosis import GangFailure
 from pipelines.launch.news import News
 from pipelines.launch.observer import Guarded
-from pipelines.launch.rank_process import _write_exit, read_exits
+from pipelines.launch.rank_process import _tell_exit, read_exits
 from pipelines.launch.watch import watch
 
 BOUNDS = Launch(start_timeout_s=5.0, stall_timeout_s=0.6)
@@ -24,14 +24,14 @@ class Played:
     """A gang of two ranks whose acts are played one per wait; then it ends as told, or never."""
 
     def __init__(self, folder, acts, failure=None, *, ends=True):
-        self.run = RunFolder(folder / "runs" / "r")
+        self.live = LiveFolder(folder / "attempt-000")
         self.failure, self._acts, self._ends = failure, list(acts), ends
-        self.observer, self.seen, self.news = self, [], News(self.run, 0, 2)
+        self.observer, self.seen, self.news = self, [], News(self.live, 2)
         for rank in (0, 1):
             self.tell(rank, "start", host=f"host-{rank}")
 
     def tell(self, rank, kind, **facts):
-        with RecordWriter(self.run.record(0, rank), rank, 0) as records:
+        with RecordWriter(self.live.record(rank), rank, 0) as records:
             records.write(kind, **facts)
 
     def wait(self, timeout_s):
@@ -54,7 +54,7 @@ class Played:
         self.seen.append(("said", line))
 
     def watch(self):
-        watch(self, self, self.run, 0, self.news, BOUNDS, None, self.observer)
+        watch(self, self, self.live, self.news, BOUNDS, None, self.observer)
 
 
 def step(rank, number):
@@ -88,8 +88,8 @@ def test_a_gang_that_ended_without_every_ranks_word_has_failed(tmp_path):
 
 
 def _exit(gang, rank, code):
-    gang.run.log(0, rank).write_bytes(b"first line\n" + b"x" * 100_000 + b"\n\xff\xfe not UTF-8\nlast line\n")
-    _write_exit(gang.run, 0, rank, f"host-{rank}", code)
+    gang.live.log(rank).write_bytes(b"first line\n" + b"x" * 100_000 + b"\n\xff\xfe not UTF-8\nlast line\n")
+    _tell_exit(gang.live, rank, f"host-{rank}", code)
 
 
 def test_output_that_is_no_text_does_not_hide_the_cause_and_only_its_end_is_kept(tmp_path):
@@ -97,7 +97,7 @@ def test_output_that_is_no_text_does_not_hide_the_cause_and_only_its_end_is_kept
     with pytest.raises(RankFailedError, match="was killed by SIGKILL") as caught:
         gang.watch()
     assert str(caught.value).endswith("\n  | \ufffd\ufffd not UTF-8\n  | last line")
-    assert len(read_exits(gang.run, 0, 2)[1].tail) < 10_000
+    assert len(read_exits(gang.live, 2)[1].tail) < 10_000
 
 
 def test_a_rank_that_lost_a_peer_may_say_so_a_moment_after_spark_did(tmp_path):

@@ -58,7 +58,7 @@ def step_facts(step: int, *, loss: float | None = None, **facts: Any) -> dict[st
 
 def write_steps(lake: Lake, run_id: str, attempt: int, rank: int, steps: range, **facts: Any) -> None:
     """Records of one rank; a file that is there is continued."""
-    path = lake.run(run_id).record(attempt, rank)
+    path = lake.run(run_id).live(attempt).record(rank)
     fresh = not path.exists()
     with RecordWriter(path, rank, attempt) as records:
         if fresh:
@@ -69,7 +69,7 @@ def write_steps(lake: Lake, run_id: str, attempt: int, rank: int, steps: range, 
 
 
 def write_evaluation(lake: Lake, run_id: str, attempt: int, step: int, loss: float) -> None:
-    with RecordWriter(lake.run(run_id).record(attempt, 0), 0, attempt) as records:
+    with RecordWriter(lake.run(run_id).live(attempt).record(0), 0, attempt) as records:
         records.write("evaluation", step=step, split="validation", loss=loss, samples=5, tokens=50, seconds=0.1)
 
 
@@ -83,7 +83,7 @@ def write_run(lake: Lake) -> WriteRun:
         if num_steps:
             write_evaluation(lake, run_id, 0, num_steps // 2, 7.5)
             write_evaluation(lake, run_id, 0, num_steps, 8.0)
-        with RecordWriter(lake.run(run_id).record(0, 0), 0, 0) as records:
+        with RecordWriter(lake.run(run_id).live(0).record(0), 0, 0) as records:
             records.write("sample", step=num_steps, prompt="Once", text=f"Once{text}")
         state = save_state(lake, run_id, **{"num_replicas": num_ranks, "planned_steps": num_steps, "status": "completed",
                                             "exit_code": 0, "ended_s": START_S + 60, **facts})

@@ -25,15 +25,16 @@ def test_a_report_needs_no_recipe(lake: Lake, platform: str, write_run: WriteRun
     write_run("older", num_steps=3, started_s=START_S - 9)
     write_run("newer", num_steps=3)
     assert main(["report", "--platform", platform, "--run-id", "older", "--dry-run"]) == 0
-    assert str(lake.run("older").report) in capsys.readouterr().out and not lake.run("older").report.exists()
+    assert lake.store.place(lake.run("older").report) in capsys.readouterr().out
+    assert lake.store.facts(lake.run("older").report) is None
     assert main(["report", "--platform", platform, "--run-id", "older", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["run_id"] == "older" and lake.run("older").report.exists()
+    assert json.loads(capsys.readouterr().out)["run_id"] == "older" and lake.store.facts(lake.run("older").report) is not None
     assert main(["report", "--platform", platform]) == 0  # the newest
-    assert "run newer: completed" in capsys.readouterr().out and lake.run("newer").report.exists()
+    assert "run newer: completed" in capsys.readouterr().out and lake.store.facts(lake.run("newer").report) is not None
     assert main(["report", "--platform", platform, "--run-id", "../runs/older"]) == 2
     assert main(["report", "--platform", platform, "--run-id", "oldr"]) == 3
     assert "did you mean 'older'" in capsys.readouterr().err
-    assert not (lake.runs() / "oldr").exists()
+    assert not (lake.root / lake.runs() / "oldr").exists()
 
 
 def test_no_text_of_a_model_or_an_error_steers_the_terminal(lake: Lake, platform: str, write_run: WriteRun,
@@ -50,7 +51,7 @@ def test_no_text_of_a_model_or_an_error_steers_the_terminal(lake: Lake, platform
 def test_a_missing_sample_is_explained(lake: Lake, platform: str, write_run: WriteRun,
                                        capsys: pytest.CaptureFixture[str]) -> None:
     write_run(num_steps=3)
-    with RecordWriter(lake.run("run-1").record(0, 0), 0, 0) as records:
+    with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
         records.write("sample", step=3, prompt="a", text=None, reason="the model takes 16 tokens only")
     assert main(["report", "--platform", platform]) == 0
     shown = capsys.readouterr().out

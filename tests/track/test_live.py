@@ -52,7 +52,7 @@ def test_nothing_is_loaded_after_the_loader_has_stopped(lake: Lake) -> None:
 def test_a_fault_in_the_loading_is_said_once_and_does_not_stop_it(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
     save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3))
-    path = lake.run("run-1").record(0, 0)
+    path = lake.run("run-1").live(0).record(0)
     whole = path.read_bytes()
     path.write_bytes(whole + b"nonsense\n")
     with caplog.at_level(logging.WARNING), LiveLoader(lake, "run-1", interval_s=0.02) as loader:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,7 +59,7 @@ class Page(HTMLParser):
 def report(lake: Lake, run_id: str = "run-1") -> str:
     load_run(lake, run_id)
     write_report(lake, run_id)
-    return lake.run(run_id).report.read_text(encoding="utf-8")
+    return lake.store.read(lake.run(run_id).report).decode()
 
 
 def test_the_page_stands_alone_and_runs_its_own_script_only(lake: Lake, write_run: WriteRun) -> None:
@@ -103,7 +102,7 @@ def test_every_value_of_a_curve_can_be_read(lake: Lake, write_run: WriteRun) -> 
 def test_the_settings_that_differ_from_the_defaults_come_first(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     config = example_config(train__steps=77, optimizer__learning_rate=3e-4, spark__conf={"spark.ui.enabled": "<b>"})
-    lake.run("run-1").config(0).write_text(config.to_json())
+    lake.store.put(lake.run("run-1").config(0), config.to_json())
     load_run(lake, "run-1")
     settings = summarize(lake, "run-1")["settings"]
     assert settings["headline"] == {
@@ -116,13 +115,13 @@ def test_the_settings_that_differ_from_the_defaults_come_first(lake: Lake, write
     assert not settings["changed"].keys() & settings["unchanged"].keys()
     page = Page(report(lake))
     assert page.text.index("optimizer.learning_rate") < page.text.index("as by default") < page.text.index("optimizer.beta1")
-    lake.run("run-1").config(0).write_text("{")
+    lake.store.put(lake.run("run-1").config(0), "{")
     assert summarize(lake, "run-1")["settings"] is None and "as by default" not in Page(report(lake)).text
 
 
 def test_a_text_that_was_not_generated_is_explained(lake: Lake, write_run: WriteRun) -> None:
     write_run()
-    with RecordWriter(lake.run("run-1").record(0, 0), 0, 0) as records:
+    with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
         records.write("sample", step=20, prompt="a", text=None, reason="the model takes \x1b[2J only")
     assert "No text was generated: the model takes \\x1b[2J only" in Page(report(lake)).text
 
@@ -205,8 +204,8 @@ def test_a_page_that_cannot_be_written_is_a_storage_error_and_the_old_one_stays(
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match=r"report\.html.*No space left"):
         write_report(lake, "run-1")
-    assert lake.run("run-1").report.read_text(encoding="utf-8") == old
-    assert not list(Path(lake.run("run-1").path).glob(".tmp-*"))
+    assert lake.store.read(lake.run("run-1").report).decode() == old
+    assert not list((lake.root / lake.run("run-1").key).glob(".tmp-*"))
 
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.integers(2, 10))

@@ -129,7 +129,7 @@ def test_an_unknown_run_is_refused_with_the_ones_that_there_are(lake: Lake) -> N
 
 def test_a_torn_last_line_is_not_the_generated_text(lake: Lake, write_run: WriteRun) -> None:
     write_run()
-    path = lake.run("run-1").record(0, 0)
+    path = lake.run("run-1").live(0).record(0)
     path.write_bytes(path.read_bytes() + b'{"kind": "sample", "step": 99, "prompt": "", "text": "torn"}')
     assert summarize(lake, "run-1")["sample"]["step"] == 20
 
@@ -172,7 +172,7 @@ def test_the_verdict_says_where_the_model_was_better() -> None:
 def test_shares_are_finite_for_steps_of_no_length(lake: Lake) -> None:
     save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3), seconds=0.0, compute_s=0.0, communication_s=0.0, data_wait_s=0.0)
-    with RecordWriter(lake.run("run-1").record(0, 0), 0, 0) as records:
+    with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
         records.write("sample", step=2, prompt="", text="")
     load_run(lake, "run-1")
     summary = summarize(lake, "run-1")

@@ -73,7 +73,7 @@ def test_loading_again_changes_nothing(lake: Lake, write_run: WriteRun) -> None:
 def test_a_line_without_its_newline_is_taken_when_it_is_whole(lake: Lake) -> None:
     save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 4))
-    path = lake.run("run-1").record(0, 0)
+    path = lake.run("run-1").live(0).record(0)
     whole = path.read_bytes()
     path.write_bytes(whole[:-1])  # all of the last record but its newline
     load_run(lake, "run-1")
@@ -223,7 +223,7 @@ def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake,
 
 def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake, write_run: WriteRun) -> None:
     write_run(status="failed", exit_code=6, error="rank 1 ended")
-    path = lake.run("run-1").record(0, 1)
+    path = lake.run("run-1").live(0).record(1)
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:4], "{broken\n", *lines[4:]]))
     with pytest.raises(DataError, match=r"rank-00001\.jsonl, line 5: is not a whole record"):
@@ -236,7 +236,7 @@ def test_a_malformed_line_is_named_and_the_run_is_still_in_its_table(lake: Lake,
 def test_a_record_with_a_wrong_field_is_refused(lake: Lake, changed: dict[str, object], said: str) -> None:
     save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3))
-    path = lake.run("run-1").record(0, 0)
+    path = lake.run("run-1").live(0).record(0)
     *lines, last = path.read_text().splitlines()
     record = {key: value for key, value in (json.loads(last) | changed).items() if value is not ...}
     path.write_text("\n".join([*lines, json.dumps(record)]) + "\n")

@@ -15,7 +15,7 @@ WORK = {0: [["forward", 0, 0, 0.0, 1.0], ["forward", 0, 1, 1.0, 2.0], ["backward
 def split_run(lake, write_run, work=WORK):
     state = write_run(num_replicas=1, num_segments=2)
     for rank, own in work.items():
-        with RecordWriter(lake.run(state.run_id).record(0, rank), rank, 0) as records:
+        with RecordWriter(lake.run(state.run_id).live(0).record(rank), rank, 0) as records:
             records.write("cut", schedule="1f1b", parts=["embedding to <b>", "block_1 to head"])
             records.write("timeline", step=5, began_s=1000.0 + rank * 0.25, work=[
                 [kind, part, micro, begin - rank * 0.25, end - rank * 0.25] for kind, part, micro, begin, end in own])
@@ -32,7 +32,7 @@ def test_the_bubble_is_the_share_of_time_in_which_nothing_was_computed(lake, wri
 
 def test_the_page_draws_every_piece_of_work_and_escapes_names(lake, write_run):
     write_report(lake, split_run(lake, write_run).run_id)
-    page = lake.run("run-1").report.read_text()
+    page = lake.store.read(lake.run("run-1").report).decode()
     assert page.count('<rect class="work ') == 3 * 8  # at three widths
     assert "segment 0: backward 1, 2e+03 ms" in page
     assert "<b>" not in page

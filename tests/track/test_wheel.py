@@ -38,7 +38,7 @@ def test_a_report_is_written_by_the_wheel(wheel: Path, python_without_us: Path, 
                              env=environment | {"PYTHONPATH": str(wheel)}, timeout=60)
     assert written.returncode == 0, written.stderr
     assert written.stdout.strip() == str(wheel / "pipelines/__init__.py")
-    assert "<html" in lake.run("run-1").report.read_text(encoding="utf-8")
+    assert "<html" in lake.store.read(lake.run("run-1").report).decode()
 
 
 def test_the_wheel_holds_every_file_of_the_package(wheel: Path):

@@ -8,6 +8,7 @@ import pytest
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import end_record
 from pipelines.launch.local import prepare_run
+from pipelines.launch.rank_process import rank_arguments
 from tests.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
@@ -25,8 +26,8 @@ def test_a_rank_that_dies_as_it_leaves_the_ring_has_recorded_its_end(tmp_path):
     lake = Lake.at(tmp_path)
     config = example_config(layout__num_replicas=1, train__steps=3, train__evaluate_every_steps=3)
     run = prepare_run(lake, config, publish_example(lake))
-    ended = subprocess.run([sys.executable, "-c", DIES_AS_IT_LEAVES, str(run.path), "0"], capture_output=True, text=True,
+    ended = subprocess.run([sys.executable, "-c", DIES_AS_IT_LEAVES, *rank_arguments(run, 0)], capture_output=True, text=True,
                            timeout=120)
     assert ended.returncode == 77, ended.stderr
-    assert end_record(run.record(0, 0))["status"] == "completed"
-    assert (lake.root / lake.model(run.path.name, "last") / "model.safetensors").exists()
+    assert end_record(run.live(0).record(0))["status"] == "completed"
+    assert (lake.root / lake.model(run.run_id, "last") / "model.safetensors").exists()

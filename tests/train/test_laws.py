@@ -20,7 +20,7 @@ def trained(folder, num_replicas, **overrides):
     config = example_config(layout__num_replicas=num_replicas, **overrides)
     run = prepare_run(lake, config, manifest)
     run_workers(run)
-    records = [RecordTail(run.record(0, rank)).new_records() for rank in range(num_replicas)]
+    records = [RecordTail(run.live(0).record(rank)).new_records() for rank in range(num_replicas)]
     steps = [record for record in records[0] if record["kind"] == "step"]
     evaluations = [record["loss"] for record in records[0] if record["kind"] == "evaluation"]
     weights = load_file(next(lake.root.glob("models/*/last")) / "model.safetensors")
@@ -78,7 +78,7 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_pa
     run = prepare_run(lake, config, publish_example(lake))
     with pytest.raises(SparkringError, match="step 1: the validation loss is not finite"):
         run_workers(run)
-    end = RecordTail(run.record(0, 0)).new_records()[-1]
+    end = RecordTail(run.live(0).record(0)).new_records()[-1]
     assert (end["kind"], end["status"], end["error"]["exit_code"]) == ("end", "failed", 6)
 
 
@@ -90,5 +90,5 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_step_and_rank(tmp_path):
     with pytest.raises(SparkringError, match=r"step \d+, rank \d+: the (loss|gradient) is not finite") as caught:
         run_workers(run)
     assert "ended with exit code 6" in str(caught.value)
-    end = RecordTail(run.record(0, 0)).new_records()[-1]
+    end = RecordTail(run.live(0).record(0)).new_records()[-1]
     assert (end["kind"], end["status"], end["error"]["exit_code"]) == ("end", "failed", 6)

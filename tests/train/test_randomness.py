@@ -170,7 +170,7 @@ def trained(folder, num_replicas, num_segments, **overrides):
                             layout__num_segments=num_segments, layout__micro_batch_samples=2, **overrides)
     run = prepare_run(lake, config, publish_example(lake))
     run_workers(run)
-    records = RecordTail(run.record(0, 0)).new_records()
+    records = RecordTail(run.live(0).record(0)).new_records()
     return [[record["loss"] for record in records if record["kind"] == kind] for kind in ("step", "evaluation")]
 
 

@@ -21,7 +21,7 @@ def test_a_factory_that_draws_other_weights_on_another_rank_is_refused_by_all(tm
     run = prepare_run(lake, config, publish_example(lake))
     with pytest.raises(SparkringError, match="ended with exit code 2"):
         run_workers(run)
-    errors = [RecordTail(run.record(0, rank)).new_records()[-1]["error"] for rank in range(2)]
+    errors = [RecordTail(run.live(0).record(rank)).new_records()[-1]["error"] for rank in range(2)]
     assert errors[0] == errors[1]
     assert errors[0]["exit_code"] == ConfigError.exit_code
     assert not errors[0]["peer_lost"]

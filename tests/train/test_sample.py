@@ -25,7 +25,7 @@ def test_a_model_that_cannot_generate_ends_its_run_well_and_the_sample_says_why_
                             launch__stall_timeout_s=8 if shorter == "hang" else 600)
     run = prepare_run(lake, config, publish_example(lake))
     run_workers(run)
-    end, sample = RecordTail(run.record(0, 0)).new_records()[-2:]
+    end, sample = RecordTail(run.live(0).record(0)).new_records()[-2:]
     assert (end["kind"], end["status"], end["step"]) == ("end", "completed", 10)
     assert {key: sample[key] for key in ("kind", "step", "prompt", "text")} == {
         "kind": "sample", "step": 10, "prompt": "a", "text": None}

@@ -25,7 +25,7 @@ def test_when_any_rank_of_2x2_is_killed_all_ranks_end(tmp_path, victim, schedule
                             train__evaluate_every_steps=50)
     run = prepare_run(lake, config, publish_example(lake))
     with started(run) as processes:
-        tail, steps = RecordTail(run.record(0, victim)), 0
+        tail, steps = RecordTail(run.live(0).record(victim)), 0
         began = time.monotonic()
         while steps < 3 and time.monotonic() - began < 60:
             steps += sum(record["kind"] == "step" for record in tail.new_records())
@@ -37,4 +37,4 @@ def test_when_any_rank_of_2x2_is_killed_all_ranks_end(tmp_path, victim, schedule
         for process in processes:
             process.wait(timeout=max(0.1, BOUND_S - (time.monotonic() - killed)))
     for rank in set(range(4)) - {victim}:
-        assert processes[rank].returncode == RankFailedError.exit_code, run.log(0, rank).read_text()
+        assert processes[rank].returncode == RankFailedError.exit_code, run.live(0).log(rank).read_text()

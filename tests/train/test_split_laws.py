@@ -32,7 +32,7 @@ def trained(folder, model, num_replicas, num_segments, *, rows=(37, 9), **overri
     config = example_config(layout__num_replicas=num_replicas, layout__num_segments=num_segments, model=model, **overrides)
     run = prepare_run(lake, config, manifest)
     run_workers(run)
-    records = [RecordTail(run.record(0, rank)).new_records() for rank in range(num_replicas * num_segments)]
+    records = [RecordTail(run.live(0).record(rank)).new_records() for rank in range(num_replicas * num_segments)]
     return records, load_file(next(lake.root.glob("models/*/last")) / "model.safetensors")
 
 

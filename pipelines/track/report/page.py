@@ -18,7 +18,6 @@ import jinja2
 from markupsafe import Markup
 
 from pipelines.lake.paths import Lake
-from pipelines.lake.store import write_file
 from pipelines.track.report.formats import FILTERS
 from pipelines.track.report.run_charts import loss_chart, small_charts, spread, time_bar, timelines
 from pipelines.track.summary import Measured, time_shares
@@ -36,7 +35,7 @@ def write_report(lake: Lake, run_id: str | None = None) -> dict[str, Any]:
         StorageError: the page cannot be written.
     """
     measured = Measured.of(lake, run_id)
-    write_file(lake.run(measured.summary["run_id"]).report, render(measured).encode("utf-8", "replace"))
+    lake.store.put(lake.run(measured.summary["run_id"]).report, render(measured).encode("utf-8", "replace"))
     return measured.summary
 
 

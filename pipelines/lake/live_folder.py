@@ -1,0 +1,62 @@
+"""The live traffic of one attempt: what its ranks and its driver tell each other while it runs, in a folder that all see.
+
+Runs on: driver, executors (in the Spark tasks that watch over ranks) and ranks.
+Takes:   the attempt's folder.
+Gives:   the path of each thing in it. Unlike what is published (``store.py``), these files grow, appear and vanish.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.lake.store import storage_errors, write_file
+
+_RECORD = re.compile(r"rank-(\d{5,})\.jsonl")
+
+
+@dataclass(frozen=True)
+class LiveFolder:
+    """Names below an attempt's folder."""
+
+    path: Path
+
+    def make(self) -> None:
+        """Raises StorageError where it is there already, or cannot be made."""
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True)
+
+    def record(self, rank: int) -> Path:
+        """The rank's append-only metric file (``rank_records.py`` says what a line holds)."""
+        return self.path / f"rank-{rank:05d}.jsonl"
+
+    def records(self) -> dict[int, Path]:
+        """The metric files that there are, by rank."""
+        if not self.path.is_dir():
+            return {}
+        matches = ((_RECORD.fullmatch(path.name), path) for path in self.path.iterdir())
+        return dict(sorted((int(match[1]), path) for match, path in matches if match))
+
+    def log(self, rank: int) -> Path:
+        """The rank's standard output and error."""
+        return self.path / f"rank-{rank:05d}.log"
+
+    def exit(self, rank: int) -> Path:
+        """How the rank's process ended, by the Spark task that watched over it; there once it has ended."""
+        return self.path / f"rank-{rank:05d}.exit"
+
+    def tell_exit(self, rank: int, content: str) -> None:
+        write_file(self.exit(rank), content)
+
+    @property
+    def stop(self) -> Path:
+        """Its appearance asks all ranks of the attempt to end."""
+        return self.path / "stop"
+
+    def ask_to_stop(self) -> None:
+        write_file(self.stop, "")
+
+    def meeting(self, replica_index: int) -> Path:
+        """Where the ranks of a split replica meet."""
+        return self.path / f"segments-{replica_index:05d}"
