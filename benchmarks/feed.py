@@ -28,6 +28,8 @@ from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import StepSamples, TrainingFeed
 from pipelines.lake.manifest import Manifest
+from pipelines.tasks.table import task_of
+from pipelines.tasks.task import Task
 
 ROWS, SEQUENCE_LENGTH, VOCABULARY_SIZE, ROUNDS = 204_800, 512, 4096, 7
 GLOBAL_BATCH_SAMPLES, NUM_LANES, WINDOW_ROW_GROUPS, ROWS_PER_ROW_GROUP = 64, 16, 4, 512
@@ -99,16 +101,14 @@ def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
         next(feed)  # a run's first step waits for the first windows
         began, wait_s = time.perf_counter(), 0.0
         for _ in range(WAIT_STEPS):
-            wait_s += _train(model, optimizer, next(feed))
+            wait_s += _train(model, optimizer, task_of(manifest.task), next(feed))
         return wait_s / (time.perf_counter() - began)
 
 
-def _train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: StepSamples) -> float:
-    from pipelines.models.gpt.model import inputs_and_targets, token_loss_sum
-
+def _train(model: torch.nn.Module, optimizer: torch.optim.Optimizer, task: Task, step: StepSamples) -> float:
     for micro_batch in step.micro_batches:
-        inputs_BT, targets_BT = inputs_and_targets(micro_batch.tokens_BT, micro_batch.lengths_B, micro_batch.weights_B)
-        token_loss_sum(model(inputs_BT), targets_BT).backward()
+        inputs_BT, targets_BT = task.inputs_and_targets(micro_batch)
+        task.loss_sum(model(inputs_BT), targets_BT).backward()
     optimizer.step()
     optimizer.zero_grad()
     return step.data_wait_s

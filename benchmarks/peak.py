@@ -18,6 +18,7 @@ from typing import Any
 from pipelines.config.models import GptModel
 from pipelines.launch.rank_process import ALLOCATOR
 from pipelines.models.gpt.facts import gpt_facts
+from pipelines.prepare.text.language_rows import language_facts
 
 SIZES = (512, 1024, 2048)
 SECONDS = 1.0  # of each size
@@ -31,7 +32,8 @@ def matmul_flops(precision: str, processes: int) -> float:
 
 
 def flops_per_token(model: dict[str, Any], vocabulary_size: int, sequence_length: int) -> float:
-    facts = gpt_facts(GptModel(**model), vocabulary_size, sequence_length)
+    facts = gpt_facts(GptModel(**model), language_facts(vocabulary_size=vocabulary_size, sequence_length=sequence_length,
+                                                        end_of_text_id=0, tokenizer_sha256=""))
     return sum(layer.flops_per_sample for layer in facts.layers) / sequence_length
 
 

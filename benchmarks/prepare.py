@@ -138,7 +138,7 @@ def steady(folder: Path, text: Path, tokenizer: Path, recipe: Recipe) -> Figure:
             shutil.rmtree(lake.root)
             if round_ < WARM_RUNS:
                 continue
-            seen["ours"].append((manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]) / seconds)
+            seen["ours"].append(sum(manifest.units.values()) / seconds)
             peer = _peer(python, folder, text, tokenizer, recipe, "--warm")
             seen["datasets"].append(peer["tokens"] / peer["seconds"])
             print("steady: " + ", ".join(f"{side} {rates[-1]:,.0f} tokens/s" for side, rates in seen.items()))

@@ -27,7 +27,8 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
         name: of the recipe, one per measurement. train: with ``steps``; nothing is evaluated before the last one.
     """
     config = Config.from_json(json.dumps({
-        "recipe": {"name": name, "prepare": {"inputs": [{"path": "-"}], "sequence_length": manifest.sequence_length},
+        "recipe": {"name": name,
+                   "prepare": {"inputs": [{"path": "-"}], "sequence_length": manifest.task.sizes["sequence_length"]},
                    "data": {"num_lanes": 8}, "model": model, "schedule": {"warmup_steps": 2},
                    "train": {"evaluate_every_steps": train["steps"], "sample_tokens": 0, **train}},
         "platform": platform}))
@@ -39,4 +40,4 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
 
 def tokens_per_s(steps: list[dict[str, Any]]) -> float:
     """Of the whole job, by one rank's steps."""
-    return sum(step["global_tokens"] for step in steps) / sum(step["seconds"] for step in steps)
+    return sum(step["global_units"] for step in steps) / sum(step["seconds"] for step in steps)

@@ -41,7 +41,7 @@ class TrainingProgress:
 
     def __init__(self) -> None:
         self._plan: RunPlan | None = None
-        self._rate = 0.0  # tokens per second
+        self._rate = 0.0  # units per second
         self._validation: float | None = None
         self._last_line_s = 0.0
         self._bar: Progress | None = None
@@ -62,7 +62,7 @@ class TrainingProgress:
         self._plan = plan
         hosts = list(dict.fromkeys(start["host"] for start in starts))
         say(f"train: {len(starts)} ranks on {', '.join(hosts)}; {plan.parameters:,} parameters, "
-            f"{plan.steps:,} steps of {plan.tokens_per_step:,} tokens")
+            f"{plan.steps:,} steps of {plan.units_per_step:,} {plan.unit}")
         if starts[-1]["segment_index"]:
             for line in placement_lines(starts):
                 say(f"train: {line}")
@@ -84,7 +84,7 @@ class TrainingProgress:
             if self._bar is None:
                 say(f"train: step {record['step']:,}: validation loss {record['loss']:.4f}")
         elif record["kind"] == "step":
-            rate = record["global_tokens"] / max(record["seconds"], 1e-9)
+            rate = record["global_units"] / max(record["seconds"], 1e-9)
             self._rate = rate if not self._rate else SMOOTHING * self._rate + (1 - SMOOTHING) * rate
             if self._plan is not None:
                 self._show(self._plan, record)
@@ -93,12 +93,12 @@ class TrainingProgress:
         figures = f"loss {record['loss']:.4f}"
         if self._validation is not None:
             figures += f", validation {self._validation:.4f}"
-        figures += f", {self._rate:,.0f} tokens/s"
+        figures += f", {self._rate:,.0f} {plan.unit}/s"
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=record["step"], figures=figures)
         elif time.monotonic() - self._last_line_s >= PLAIN_LINE_EVERY_S or record["step"] == plan.steps:
             self._last_line_s = time.monotonic()
-            left_s = (plan.steps - record["step"]) * plan.tokens_per_step / max(self._rate, 1e-9)
+            left_s = (plan.steps - record["step"]) * plan.units_per_step / max(self._rate, 1e-9)
             say(f"train: step {record['step']:,}/{plan.steps:,}, {figures}, {left_s:.0f} s left")
 
 
@@ -156,7 +156,7 @@ def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
         facts |= {
             "run": f"{run.run_id}" + (" (complete, would be skipped)" if plan.run_complete else " (would be trained)"),
             "parameters": f"{run.parameters:,}",
-            "steps": f"{run.steps:,} of {run.tokens_per_step:,} tokens; {run.steps_per_epoch:,} are an epoch",
+            "steps": f"{run.steps:,} of {run.units_per_step:,} {run.unit}; {run.steps_per_epoch:,} are an epoch",
             "memory per rank": f"about {run.memory_bytes / 2**20:,.0f} MiB at its peak",
         }
     else:
@@ -176,18 +176,18 @@ def print_summary(summary: dict[str, Any]) -> None:
 
 def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     """The figures that are there; a run that failed early has few."""
-    loss, share, paths = summary["loss"], summary["time_share"], summary["paths"]
+    loss, throughput, share, paths = summary["loss"], summary["throughput"], summary["time_share"], summary["paths"]
     facts = {}
     if summary["error"]:
         facts["error"] = summary["error"]
     early = ", stopped early: no better evaluation" if summary["steps"]["stopped_early"] else ""
     facts["steps"] = f"{summary['steps']['done'] or 0:,} of {summary['steps']['planned']:,}{early}"
-    for name, key in (("training loss", "train_last"), ("validation loss", "validation_last"),
-                      ("  a bigram model's", "bigram"), ("  a unigram model's", "unigram"), ("  guessing uniformly", "uniform")):
+    for name, key in (("training loss", "train_last"), ("validation loss", "validation_last")):
         if loss[key] is not None:
             facts[name] = f"{loss[key]:.4f}"
-    if summary["throughput"]["tokens_per_s"]:
-        facts["throughput"] = f"{summary['throughput']['tokens_per_s']:,.0f} tokens/s"
+    facts |= {f"  by {baseline['name']}": f"{baseline['loss']:.4f}" for baseline in reversed(summary["baselines"])}
+    if throughput["units_per_s"]:
+        facts["throughput"] = f"{throughput['units_per_s']:,.0f} {throughput['unit']}/s"
     if share:
         facts["time"] = ", ".join(f"{share[part]:.1%} {part.replace('_', ' ')}"
                                   for part in ("compute", "communication", "data_wait"))

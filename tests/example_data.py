@@ -12,9 +12,10 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.config import Config, Recipe
-from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import TOKENIZER_NAME, Baseline, Manifest, Shard, file_sha256, row_group_runs
 from pipelines.lake.paths import Lake
-from pipelines.lake.schemas import SHARD_SCHEMA
+from pipelines.lake.task_facts import TaskFacts, shard_schema
+from pipelines.prepare.text.language_rows import language_columns, language_facts
 
 VOCABULARY_SIZE = 32
 END_OF_TEXT = VOCABULARY_SIZE - 1
@@ -37,6 +38,12 @@ def example_config(**overrides) -> Config:
             at = at.setdefault(section, {})
         at[last] = value
     return Config.from_json(json.dumps(content))
+
+
+def language(vocabulary_size: int, sequence_length: int) -> TaskFacts:
+    """The task of a dataset with these sizes; its last token ends a text."""
+    return language_facts(vocabulary_size=vocabulary_size, sequence_length=sequence_length, end_of_text_id=vocabulary_size - 1,
+                          tokenizer_sha256="")
 
 
 def sizes(vocabulary_size: int, sequence_length: int) -> dict[str, int]:
@@ -63,19 +70,21 @@ def publish_example(lake: Lake, *, train_rows: int = 37, validation_rows: int = 
     tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(VOCABULARY_SIZE)}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.save(str(folder / TOKENIZER_NAME))
-    manifest = Manifest(name=name, version="v1", sequence_length=sequence_length, vocabulary_size=VOCABULARY_SIZE,
-                        end_of_text_id=END_OF_TEXT, tokenizer_sha256=file_sha256(folder / TOKENIZER_NAME),
-                        input_fingerprint="example", recipe_hash="example", splits=splits, counts={},
-                        baselines={"uniform": math.log(VOCABULARY_SIZE), "unigram": 3.4})
+    task = language_facts(sequence_length=sequence_length, vocabulary_size=VOCABULARY_SIZE, end_of_text_id=END_OF_TEXT,
+                          tokenizer_sha256=file_sha256(folder / TOKENIZER_NAME))
+    manifest = Manifest(name=name, version="v1", task=task, input_fingerprint="example", recipe_hash="example", splits=splits,
+                        units={}, counts={}, baselines=(Baseline("guessing", math.log(VOCABULARY_SIZE)),
+                                                        Baseline("token frequencies", 3.4)))
     manifest.save(folder)
     return manifest
 
 
 def _write_shard(folder: Path, name: str, tokens: np.ndarray, lengths: np.ndarray, rows_per_row_group: int) -> Shard:
     rows, width = tokens.shape
+    schema = shard_schema(language_columns(width - 1, END_OF_TEXT))
     offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
     table = pa.Table.from_arrays([pa.ListArray.from_arrays(offsets, pa.array(tokens.astype(np.int32).ravel())),
-                                  pa.array(lengths.astype(np.int32))], schema=SHARD_SCHEMA)
+                                  pa.array(lengths.astype(np.int32))], schema=schema)
     pq.write_table(table, folder / name, row_group_size=rows_per_row_group)
     groups = row_group_runs(min(rows_per_row_group, rows - first) for first in range(0, rows, rows_per_row_group))
     return Shard(name, groups, (folder / name).stat().st_size, file_sha256(folder / name))

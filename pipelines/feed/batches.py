@@ -1,4 +1,4 @@
-"""Micro-batches for training and evaluation: what a rank's training code takes from a dataset.
+"""Batches for training and evaluation: what a rank's training code takes from a dataset.
 
 Runs on: ranks.
 Takes:   a dataset folder and its manifest, the recipe's order, the platform's reader, this replica's place.
@@ -33,7 +33,7 @@ from torch import Tensor
 from pipelines.config.platform import Reader as ReaderSettings
 from pipelines.config.recipe import Data
 from pipelines.errors import DataError
-from pipelines.feed.checked_shards import NO_SAMPLE, Samples, ShardFiles
+from pipelines.feed.checked_shards import NO_SAMPLE, Rows, ShardFiles
 from pipelines.feed.lanes import LaneOrder, Window, lanes_of_replica
 from pipelines.feed.read_ahead import TAKEN_BYTES, ReadAhead, StepRing, ring_steps
 from pipelines.feed.readers import open_reader, read_in_order
@@ -41,25 +41,52 @@ from pipelines.lake.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class MicroBatch:
-    """Samples of one forward and backward; T is ``sequence_length + 1``."""
+class Batch:
+    """The samples of one micro-batch; a sample of weight 0 is padding, and counts in nothing."""
 
-    tokens_BT: Tensor  # int32; end-of-text after a sample's length, and in padding
-    lengths_B: Tensor  # int32: real tokens at the front of each sample, 0 for padding
+    fields: dict[str, Tensor]  # by column: [B, *the column's shape]; the column's filling in padding
     weights_B: Tensor  # float32: 1, or 0 for padding
     sample_ids_B: Tensor  # int64: the row's number in the split in file order, NO_SAMPLE for padding
 
     @staticmethod
-    def of(samples: Samples) -> MicroBatch:
-        """Tensors that share the samples' memory."""
-        weights_B = (samples.sample_ids_B != NO_SAMPLE).astype(np.float32)
-        return MicroBatch(torch.from_numpy(samples.tokens_BT), torch.from_numpy(samples.lengths_B),
-                          torch.from_numpy(weights_B), torch.from_numpy(samples.sample_ids_B))
+    def of(rows: Rows) -> Batch:
+        """Tensors that share the rows' memory."""
+        weights_B = (rows.sample_ids_B != NO_SAMPLE).astype(np.float32)
+        return Batch({name: torch.from_numpy(values) for name, values in rows.columns.items()},
+                     torch.from_numpy(weights_B), torch.from_numpy(rows.sample_ids_B))
 
-    def cut(self, begin: int, end: int, size: int) -> list[MicroBatch]:
+    def __len__(self) -> int:
+        return len(self.weights_B)
+
+    @property
+    def samples(self) -> int:
+        """Those that count."""
+        return int((self.weights_B > 0).sum())
+
+    def cut(self, begin: int, end: int, size: int) -> list[Batch]:
         """Consecutive slices of ``size`` samples; the last one may be smaller."""
-        return [MicroBatch(self.tokens_BT[at], self.lengths_B[at], self.weights_B[at], self.sample_ids_B[at])
+        return [Batch({name: values[at] for name, values in self.fields.items()}, self.weights_B[at], self.sample_ids_B[at])
                 for at in (slice(first, min(first + size, end)) for first in range(begin, end, size))]
+
+    def to(self, device: torch.device) -> Batch:
+        return Batch({name: values.to(device) for name, values in self.fields.items()}, self.weights_B.to(device),
+                     self.sample_ids_B.to(device))
+
+    @staticmethod
+    def joined(batches: list[Batch]) -> Batch:
+        """The batches as one; at least one."""
+        return Batch({name: torch.cat([batch.fields[name] for batch in batches]) for name in batches[0].fields},
+                     torch.cat([batch.weights_B for batch in batches]), torch.cat([batch.sample_ids_B for batch in batches]))
+
+    def padded(self, size: int) -> Batch:
+        """With its first sample again, of weight 0, up to ``size`` samples."""
+        missing = size - len(self)
+        if not missing:
+            return self
+        again = Batch({name: values[:1].expand(missing, *values.shape[1:]) for name, values in self.fields.items()},
+                      torch.zeros_like(self.weights_B[:1]).expand(missing),
+                      torch.full_like(self.sample_ids_B[:1], NO_SAMPLE).expand(missing))
+        return Batch.joined([self, again])
 
 
 @dataclass(frozen=True)
@@ -69,7 +96,7 @@ class StepSamples:
     step: int  # from 0, over all epochs
     epoch: int
     step_in_epoch: int
-    micro_batches: list[MicroBatch]  # consecutive slices, the last one may be smaller
+    micro_batches: list[Batch]  # consecutive slices, the last one may be smaller
     samples: int  # real ones
     data_wait_s: float  # that the training thread spent in the feed
 
@@ -88,7 +115,7 @@ class TrainingFeed:
         Raises:
             DataError: the split has no rows. ConfigError: lanes and batch or replicas do not divide.
         """
-        self._shards = ShardFiles(folder, manifest.shards(split), manifest.sequence_length)
+        self._shards = ShardFiles(folder, manifest.shards(split), manifest.task.columns)
         if not manifest.rows(split):
             raise DataError(str(folder), f"has no {split} rows", "give more input")
         self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=data.num_lanes, shuffle=data.shuffle, seed=seed,
@@ -98,13 +125,13 @@ class TrainingFeed:
         self._micro_batch_samples = micro_batch_samples
         self._next_step = self._first_step = first_step
         self._until_step = until_step
-        self._taken: MicroBatch
+        self._taken: Batch
         self._taken_at = 0
         self._real_samples: deque[int] = deque()  # of each step taken and not yet given
         samples_per_step = len(self._lanes) * self._order.samples_per_lane
-        self._step_bytes = samples_per_step * StepRing.row_bytes(self._shards.row_tokens)
+        self._step_bytes = samples_per_step * StepRing.row_bytes(self._shards.columns)
         self._ring = StepRing(ring_steps(self._order.max_window_steps, self._step_bytes, reader.read_ahead_bytes),
-                              samples_per_step, self._shards.row_tokens, manifest.end_of_text_id)
+                              samples_per_step, self._shards.columns)
         self._read_ahead = ReadAhead(self._ring, first_step, self._fill, str(folder))
 
     @property
@@ -142,7 +169,7 @@ class TrainingFeed:
         taken = self._read_ahead.take(steps) if steps > 0 else None
         if taken is None:
             raise StopIteration
-        self._taken, self._taken_at = MicroBatch.of(taken), 0
+        self._taken, self._taken_at = Batch.of(taken), 0
         real = (taken.sample_ids_B != NO_SAMPLE).reshape(-1, self._ring.samples_per_step)
         self._real_samples.extend(real.sum(axis=1).tolist())
 
@@ -167,16 +194,16 @@ class TrainingFeed:
 
         # a second pass, not a tee: the thread that decodes asks for them, and a tee is no place for two threads
         row_groups = (int(number) for window in windows() for number in window.row_groups_P)
-        with closing(read_in_order(self._reader, self._shards, row_groups)) as row_group_samples:
+        with closing(read_in_order(self._reader, self._shards, row_groups)) as rows_read:
             for window in windows():
                 read_ahead.announce(window.first_ordinal // per_lane)
                 if not read_ahead.wait_for_room((window.first_ordinal + window.rows - 1) // per_lane):
                     return
-                self._put_window(window, row_group_samples)
+                self._put_window(window, rows_read)
         # the last steps asked for; or all there will ever be, where none of these lanes has a row: nothing but padding
         read_ahead.announce(sys.maxsize if until is None else until)
 
-    def _put_window(self, window: Window, row_group_samples: Iterator[Samples]) -> None:
+    def _put_window(self, window: Window, rows_read: Iterator[Rows]) -> None:
         """Puts each sample of a window where its step has it, but for those of steps already done."""
         per_lane = self._order.samples_per_lane
         ordinals = self._order.ordinals(window)
@@ -184,7 +211,7 @@ class TrainingFeed:
                   + (window.lane - self._lanes.start) * per_lane + ordinals % per_lane)
         wanted = ordinals >= self._first_step * per_lane
         ends = np.cumsum(window.rows_P)
-        for end, piece in zip(ends, pieces_of(window, row_group_samples), strict=True):
+        for end, piece in zip(ends, pieces_of(window, rows_read), strict=True):
             here = slice(end - len(piece), end)
             if wanted[here].all():
                 self._ring.put(places[here], piece)
@@ -198,7 +225,7 @@ class EvaluationFeed:
     def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, *, split: str,
                  micro_batch_samples: int, replica_index: int = 0, num_replicas: int = 1, rows: int | None = None) -> None:
         """``rows``: only the first so many of the split, the same ones for any number of replicas; None: all."""
-        self._shards = ShardFiles(folder, manifest.shards(split), manifest.sequence_length)
+        self._shards = ShardFiles(folder, manifest.shards(split), manifest.task.columns)
         self._reader = open_reader(reader.kind, self._shards)
         self._micro_batch_samples, self._replica_index = micro_batch_samples, replica_index
         # One unshuffled lane per replica is one contiguous range of rows per replica; its only window is all of it.
@@ -213,22 +240,22 @@ class EvaluationFeed:
         rows = sum(window.rows for window in self._order.windows_of_epoch(self._replica_index, epoch=0))
         return -(-rows // self._micro_batch_samples)
 
-    def __iter__(self) -> Iterator[MicroBatch]:
+    def __iter__(self) -> Iterator[Batch]:
         """This replica's micro-batches; replicas may have different numbers of them. Memory: a few row groups."""
         size = self._micro_batch_samples
-        held: list[Samples] = []
+        held: list[Rows] = []
         for window in self._order.windows_of_epoch(self._replica_index, epoch=0):
-            with closing(read_in_order(self._reader, self._shards, map(int, window.row_groups_P))) as row_group_samples:
-                for piece in pieces_of(window, row_group_samples):
-                    samples = Samples.joined([*held, piece])
-                    whole = len(samples) // size * size
-                    yield from MicroBatch.of(samples[:whole]).cut(0, whole, size)
-                    held = [samples[whole:]]
+            with closing(read_in_order(self._reader, self._shards, map(int, window.row_groups_P))) as rows_read:
+                for piece in pieces_of(window, rows_read):
+                    rows = Rows.joined([*held, piece])
+                    whole = len(rows) // size * size
+                    yield from Batch.of(rows[:whole]).cut(0, whole, size)
+                    held = [rows[whole:]]
         for rest in held:
-            yield from MicroBatch.of(rest).cut(0, len(rest), size)
+            yield from Batch.of(rest).cut(0, len(rest), size)
 
 
-def pieces_of(window: Window, row_group_samples: Iterator[Samples]) -> Iterator[Samples]:
+def pieces_of(window: Window, rows_read: Iterator[Rows]) -> Iterator[Rows]:
     """The window's part of each of its row groups."""
     for first, rows in zip(window.first_rows_P, window.rows_P, strict=True):
-        yield next(row_group_samples)[first : first + rows]
+        yield next(rows_read)[first : first + rows]

@@ -1,7 +1,7 @@
 """The shards of a split, each checked against the manifest before its first row is used.
 
 Runs on: ranks, in the read-ahead thread.
-Takes:   a dataset folder and the manifest's shards of one split.
+Takes:   a dataset folder, the manifest's shards of one split and the columns of a row.
 Gives:   the paths of checked shards; the rows of a row group as arrays. What is missing, cut short, changed or of
          another schema is a ``DataError`` that names the file and the remedy.
 """
@@ -11,9 +11,9 @@ from __future__ import annotations
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -22,11 +22,9 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError, RankFailedError, ResourceError, SparkringError
 from pipelines.lake.manifest import Shard, file_sha256, row_group_runs
-from pipelines.lake.schemas import SHARD_SCHEMA
+from pipelines.lake.task_facts import Column, shard_schema
 
-COLUMNS: list[str] = SHARD_SCHEMA.names
 REMEDY = "restore the file, or delete the dataset version and prepare again"
-SHORTEST_SAMPLE_TOKENS = 2  # one to predict from, one to predict
 NO_SAMPLE = -1
 
 
@@ -38,30 +36,30 @@ class RowGroup(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Samples:
-    """Columns of samples, all of one length. As read, they share memory with Arrow: copy before writing."""
+class Rows:
+    """Rows of a split, column by column. As read, they share memory with Arrow: copy before writing."""
 
-    tokens_BT: NDArray[np.int32]  # T is sequence_length + 1
-    lengths_B: NDArray[np.int32]
+    columns: dict[str, NDArray[Any]]  # by name: [B, *the column's shape]
     sample_ids_B: NDArray[np.int64]  # the row's number in the split, in file order; NO_SAMPLE for padding
 
     def __len__(self) -> int:
         return len(self.sample_ids_B)
 
-    def __getitem__(self, at: slice | NDArray[np.int64]) -> Samples:
-        return Samples(self.tokens_BT[at], self.lengths_B[at], self.sample_ids_B[at])
+    def __getitem__(self, at: slice | NDArray[np.int64]) -> Rows:
+        return Rows({name: values[at] for name, values in self.columns.items()}, self.sample_ids_B[at])
 
     @staticmethod
-    def joined(parts: list[Samples]) -> Samples:
-        """A copy of the parts, one after the other."""
-        return Samples(*(np.concatenate([getattr(part, column.name) for part in parts]) for column in fields(Samples)))
+    def joined(parts: list[Rows]) -> Rows:
+        """A copy of the parts, one after the other; at least one."""
+        return Rows({name: np.concatenate([part.columns[name] for part in parts]) for name in parts[0].columns},
+                    np.concatenate([part.sample_ids_B for part in parts]))
 
 
 class ShardFiles:
     """The shard files of one split."""
 
-    def __init__(self, folder: Path, shards: tuple[Shard, ...], sequence_length: int) -> None:
-        self.folder, self.row_tokens = folder, sequence_length + 1
+    def __init__(self, folder: Path, shards: tuple[Shard, ...], columns: tuple[Column, ...]) -> None:
+        self.folder, self.columns = folder, columns
         self._shards = shards
         self._first_row_groups_S = np.cumsum([0, *(shard.num_row_groups for shard in shards)])
         runs = [run for shard in shards for run in shard.row_groups]
@@ -69,7 +67,8 @@ class ShardFiles:
         self._run_lengths_U = np.array([run.length for run in runs], dtype=np.int64)
         self._run_first_groups_U = np.cumsum(self._run_lengths_U) - self._run_lengths_U
         self._run_first_ids_U = np.cumsum(self._run_lengths_U * self._run_rows_U) - self._run_lengths_U * self._run_rows_U
-        self._even_offsets = np.arange(max(self._run_rows_U, default=0) + 1) * self.row_tokens  # of rows of one length
+        row_number = np.arange(max(self._run_rows_U, default=0) + 1)
+        self._even_offsets = {column.name: row_number * column.values for column in columns if column.shape}
 
     @property
     def num_row_groups(self) -> int:
@@ -105,27 +104,31 @@ class ShardFiles:
             status = path.stat()
         version = (path, shard, status.st_ino, status.st_size, status.st_mtime_ns)
         if version not in _checked:
-            _check_shard(path, shard, status.st_size)
+            _check_shard(path, shard, self.columns, status.st_size)
             _checked.add(version)
         return path
 
-    def samples_of(self, number: int, table: pa.Table) -> Samples:
-        """The samples of the split's row group ``number``, which was read into ``table``.
+    def rows_of(self, number: int, table: pa.Table) -> Rows:
+        """The rows of the split's row group ``number``, which was read into ``table``; lists are not copied.
 
         Raises:
-            DataError: a row has not exactly ``sequence_length + 1`` tokens, or more real tokens than that.
+            DataError: a row has not as many values as its column's shape says, or one that is not allowed.
         """
         sample_ids = self.sample_ids(number)
-        rows = len(sample_ids)
-        tokens, lengths = (_one_chunk(table.column(name)) for name in COLUMNS)
-        even = len(tokens) == rows and (tokens.offsets.to_numpy() == self._even_offsets[: rows + 1]).all()
-        if not even or tokens.null_count or tokens.values.null_count:
-            raise self._fault(number, f"is not {rows} rows of {self.row_tokens} tokens")
-        lengths_B = lengths.to_numpy(zero_copy_only=False)
-        if lengths.null_count or lengths_B.min() < SHORTEST_SAMPLE_TOKENS or lengths_B.max() > self.row_tokens:
-            raise self._fault(number, f"has a length outside {SHORTEST_SAMPLE_TOKENS}..{self.row_tokens}")
-        tokens_BT = tokens.values.to_numpy().reshape(rows, self.row_tokens)
-        return Samples(tokens_BT, lengths_B, np.arange(sample_ids.start, sample_ids.stop))
+        return Rows({column.name: self._values(number, column, _one_chunk(table.column(column.name)), len(sample_ids))
+                     for column in self.columns}, np.arange(sample_ids.start, sample_ids.stop))
+
+    def _values(self, number: int, column: Column, found: pa.Array, rows: int) -> NDArray[Any]:
+        whole = len(found) == rows and not found.null_count
+        if column.shape:
+            offsets_R = self._even_offsets[column.name][: rows + 1]
+            whole = whole and not found.values.null_count and bool((found.offsets.to_numpy() == offsets_R).all())
+        if not whole:
+            raise self._fault(number, f"is not {rows} rows of {column.values} values in column {column.name}")
+        values = found.values.to_numpy().reshape(rows, *column.shape) if column.shape else found.to_numpy()
+        if column.allowed is not None and (values.min() < column.allowed[0] or values.max() > column.allowed[1]):
+            raise self._fault(number, f"has a {column.name} outside {column.allowed[0]}..{column.allowed[1]}")
+        return values
 
     def _fault(self, number: int, problem: str) -> DataError:
         shard_index, row_group_index = self.row_group(number)
@@ -163,7 +166,7 @@ def reason_of(error: BaseException, place: str) -> SparkringError:
 _checked: set[tuple[Path, Shard, int, int, int]] = set()
 
 
-def _check_shard(path: Path, shard: Shard, size: int) -> None:
+def _check_shard(path: Path, shard: Shard, columns: tuple[Column, ...], size: int) -> None:
     with reading_errors(path):
         if size != shard.bytes:
             raise DataError(str(path), f"has {size} bytes, {shard.bytes} were published", REMEDY)
@@ -171,7 +174,7 @@ def _check_shard(path: Path, shard: Shard, size: int) -> None:
             raise DataError(str(path), "has changed since it was published (its SHA-256 is another)", REMEDY)
         with pq.ParquetFile(path) as file:
             schema, metadata = file.schema_arrow, file.metadata
-    for field in SHARD_SCHEMA:
+    for field in shard_schema(columns):
         at = schema.get_field_index(field.name)
         found = schema.field(at).type if at >= 0 else None
         if found is None or not _same_type(found, field.type):

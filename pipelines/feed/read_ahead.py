@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import atexit
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from types import TracebackType
 
 import numpy as np
 
 from pipelines.errors import StalledError
-from pipelines.feed.checked_shards import NO_SAMPLE, Samples, reason_of
+from pipelines.feed.checked_shards import NO_SAMPLE, Rows, reason_of
 from pipelines.feed.lanes import Integers
+from pipelines.lake.task_facts import Column
 
 CLOSE_TIMEOUT_S = 10.0  # a read in progress is waited for, no longer than this
 # A dataset of a few rows need not be read thousands of epochs ahead; one of large windows is read a window ahead, or
@@ -49,42 +50,43 @@ def feed_bytes(window_steps: int, step_bytes: int, row_group_bytes: int, read_ah
 class StepRing:
     """Room for ``num_steps`` consecutive steps; step ``s`` lies at ``s % num_steps``. Not locked: see ReadAhead."""
 
-    def __init__(self, num_steps: int, samples_per_step: int, row_tokens: int, filling: int) -> None:
+    def __init__(self, num_steps: int, samples_per_step: int, columns: tuple[Column, ...]) -> None:
         self.num_steps, self.samples_per_step = num_steps, samples_per_step
         places = num_steps * samples_per_step
-        self._filling, self.samples_put = filling, 0
-        self._ring = Samples(np.empty((places, row_tokens), np.int32), np.zeros(places, np.int32),
-                             np.full(places, NO_SAMPLE, np.int64))
+        self._columns, self.samples_put = columns, 0
+        self._ring = Rows({column.name: np.empty((places, *column.shape), column.dtype) for column in columns},
+                          np.full(places, NO_SAMPLE, np.int64))
 
     @staticmethod
-    def row_bytes(row_tokens: int) -> int:
-        return row_tokens * 4 + 4 + 8  # tokens, length, sample id
+    def row_bytes(columns: Iterable[Column]) -> int:
+        return sum(column.row_bytes for column in columns) + 8  # and the sample's id
 
     @property
     def bytes(self) -> int:
-        return len(self._ring) * self.row_bytes(self._ring.tokens_BT.shape[1])
+        return len(self._ring) * self.row_bytes(self._columns)
 
-    def put(self, places_B: Integers, samples: Samples) -> None:
-        """Scatters samples; ``places_B`` counts them from the run's first step on."""
+    def put(self, places_B: Integers, rows: Rows) -> None:
+        """Scatters rows; ``places_B`` counts them from the run's first step on."""
         at_B = places_B % len(self._ring)
-        self._ring.tokens_BT[at_B] = samples.tokens_BT
-        self._ring.lengths_B[at_B] = samples.lengths_B
-        self._ring.sample_ids_B[at_B] = samples.sample_ids_B
-        self.samples_put += len(samples)
+        for name, values in rows.columns.items():
+            self._ring.columns[name][at_B] = values
+        self._ring.sample_ids_B[at_B] = rows.sample_ids_B
+        self.samples_put += len(rows)
 
     def steps_to_end(self, step: int) -> int:
         """Steps from this one to the ring's end, that lie one after the other."""
         return self.num_steps - step % self.num_steps
 
-    def take(self, step: int, steps: int) -> Samples:
+    def take(self, step: int, steps: int) -> Rows:
         """Copies steps out, with padding where no sample was put, and leaves their places empty."""
         begin = step % self.num_steps * self.samples_per_step
         here = self._ring[slice(begin, begin + steps * self.samples_per_step)]
-        taken = Samples.joined([here])
+        taken = Rows.joined([here])
         padding_B = taken.sample_ids_B == NO_SAMPLE
         if padding_B.any():
-            taken.tokens_BT[padding_B] = self._filling
-        here.lengths_B[:], here.sample_ids_B[:] = 0, NO_SAMPLE
+            for column in self._columns:
+                taken.columns[column.name][padding_B] = column.filling
+        here.sample_ids_B[:] = NO_SAMPLE
         return taken
 
 
@@ -117,7 +119,7 @@ class ReadAhead:
             self._changed.wait_for(lambda: self._closed or last_step < self._next_step + self._ring.num_steps)
             return not self._closed
 
-    def take(self, at_most: int) -> Samples | None:
+    def take(self, at_most: int) -> Rows | None:
         """Training thread: the next steps, waiting for the first; None when the thread ended before it.
 
         Raises:

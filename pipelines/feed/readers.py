@@ -2,7 +2,7 @@
 
 Runs on: ranks, in the read-ahead thread.
 Takes:   ``reader.kind``, the shards of a split, an ordered list of row groups, the columns.
-Gives:   one Arrow table per row group, or its samples. Both readers give identical tables; two row groups
+Gives:   one Arrow table per row group, or its rows. Both readers give identical tables; two row groups
          are held at once, the current one and the next.
 """
 
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import ConfigError, SparkringError
-from pipelines.feed.checked_shards import COLUMNS, RowGroup, Samples, ShardFiles, reading_errors, reason_of
+from pipelines.feed.checked_shards import RowGroup, Rows, ShardFiles, reading_errors, reason_of
 
 MAX_OPEN_SHARDS = 64
 # A petastorm reader takes a while to make, and looks into all its files first: enough row groups to forget the one, few
@@ -59,8 +59,8 @@ def open_reader(kind: str, shards: ShardFiles) -> ShardReader:
     return PetastormReader(shards)
 
 
-def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Samples, None, None]:
-    """The samples of each row group (numbered in the split) in the order asked; equal neighbours are read once.
+def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Rows, None, None]:
+    """The rows of each row group (numbered in the split) in the order asked; equal neighbours are read once.
 
     A thread decodes the next row group while the caller works on the current one. Closing the iterator ends it.
 
@@ -72,9 +72,9 @@ def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="row-groups") as thread:
         coming: Future[Any] = thread.submit(next, rest, end)
         try:
-            while (samples := _result(coming, shards)) is not end:
+            while (rows := _result(coming, shards)) is not end:
                 coming = thread.submit(next, rest, end)
-                yield samples
+                yield rows
         finally:
             wait([coming])  # a generator that is running cannot be closed
             rest.close()
@@ -87,16 +87,16 @@ def _result(coming: Future[Any], shards: ShardFiles) -> Any:
     return coming.result()
 
 
-def _read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Samples, None, None]:
-    waiting = iter(numbers)
+def _read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int]) -> Generator[Rows, None, None]:
+    waiting, columns = iter(numbers), [column.name for column in shards.columns]
     with closing(reader):
         while request := list(islice(waiting, ROW_GROUPS_PER_REQUEST)):
             distinct = [shards.row_group(number) for number, _ in groupby(request)]
-            with closing(reader.read(distinct, COLUMNS)) as tables:
+            with closing(reader.read(distinct, columns)) as tables:
                 for number, equal in groupby(request):
-                    samples = shards.samples_of(number, next(tables))
+                    rows = shards.rows_of(number, next(tables))
                     for _ in equal:
-                        yield samples
+                        yield rows
 
 
 class ArrowReader:

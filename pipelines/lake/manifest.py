@@ -2,14 +2,11 @@
 
 Runs on: driver and ranks.
 Takes:   ``manifest.json`` in a dataset folder.
-Gives:   ``Manifest``: shards with their rows, row groups and checksums, and what the tokens mean.
+Gives:   ``Manifest``: shards with their rows, row groups and checksums, and the facts of the task that they are made for.
 
 Row groups are written as runs, ``[length, rows of each]``, because all of a shard but the last have the same size: a
 dataset of millions of them takes a few numbers per shard, in the file and in every rank. A bare number, as manifests
 had before, is a run of one.
-
-A row of a shard is ``tokens: list<int32>`` of exactly ``sequence_length + 1`` values and ``length: int32``, the number
-of real tokens at its front (2 .. sequence_length + 1); the rest is end-of-text filling that no loss may count.
 """
 
 from __future__ import annotations
@@ -25,11 +22,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.errors import DataError
+from pipelines.lake.first_manifests import FIRST_FORMAT, of_first_format
 from pipelines.lake.store import Store, write_file
+from pipelines.lake.task_facts import TaskFacts
 
 MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
-FORMAT_VERSION = 1
+MANIFEST_FORMAT = 2
+ROWS_FORMAT = 1  # a part of every version: rows made in another way are another dataset
 SMALL_FILE_BYTES = 1024**2
 
 
@@ -70,22 +70,29 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Baseline:
+    """The validation loss of a model that knows next to nothing."""
+
+    name: str  # of the model: "guessing", "token frequencies"
+    loss: float
+    note: str = ""  # how it was found, where the name does not say it
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a dataset folder holds."""
 
     name: str
     version: str
-    sequence_length: int
-    vocabulary_size: int
-    end_of_text_id: int
-    tokenizer_sha256: str
+    task: TaskFacts
     input_fingerprint: str  # changes when any input file's name, size or modification does
     recipe_hash: str  # of the recipe's prepare section
     splits: dict[str, tuple[Shard, ...]]  # "train" and "validation"
-    counts: dict[str, int]  # input_records, rejected_<reason>..., documents, train_tokens, validation_tokens, ...
-    baselines: dict[str, float]  # validation loss in nats per token: "uniform", "unigram", "bigram" (of a sample)
+    units: dict[str, int]  # that a loss over all of a split counts
+    counts: dict[str, int]  # input_records, rejected_<reason>..., and what else the task's prepare counts
+    baselines: tuple[Baseline, ...]  # the weakest first
     source: dict[str, Any] = field(default_factory=dict)  # inputs as the recipe gave them
-    format_version: int = FORMAT_VERSION
+    format_version: int = MANIFEST_FORMAT
 
     def shards(self, split: str) -> tuple[Shard, ...]:
         return self.splits[split]
@@ -107,10 +114,14 @@ class Manifest:
         path = store.place(f"{dataset}/{MANIFEST_NAME}")
         try:
             content = json.loads(store.read(f"{dataset}/{MANIFEST_NAME}"))
-            if content["format_version"] != FORMAT_VERSION:
-                raise DataError(path, f"format_version {content['format_version']} is not {FORMAT_VERSION}",
+            if content["format_version"] == FIRST_FORMAT:
+                content = of_first_format(content)
+            elif content["format_version"] != MANIFEST_FORMAT:
+                raise DataError(path, f"format_version {content['format_version']} is not {MANIFEST_FORMAT}",
                                 "prepare the dataset again")
+            content["task"] = TaskFacts.of_json(content["task"])
             content["splits"] = {split: tuple(map(Shard.of_json, shards)) for split, shards in content["splits"].items()}
+            content["baselines"] = tuple(Baseline(**baseline) for baseline in content["baselines"])
             return Manifest(**content)
         except FileNotFoundError as error:
             raise DataError(path, "is missing", "run the prepare job first") from error

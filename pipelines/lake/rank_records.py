@@ -9,12 +9,12 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
 (a loss that is not stops the run, and the end record says so).
 
     start       replica_index segment_index num_ranks host pid start_step device threads versions{}
-    step        step epoch loss* learning_rate* gradient_norm* global_tokens* global_samples*   (*the whole job's)
-                tokens samples seconds data_wait_s compute_s communication_s pipeline_wait_s averaging_s memory_bytes
+    step        step epoch loss* learning_rate* gradient_norm* global_units* global_samples*   (*the whole job's)
+                units samples seconds data_wait_s compute_s communication_s pipeline_wait_s averaging_s memory_bytes
                                                                                                 (this rank's)
     cut         schedule parts[]                                                                (of a split model)
     timeline    step began_s work[[kind part micro_batch begin_s end_s]]                        (of a split model)
-    evaluation  step split loss samples tokens seconds                                          (rank 0 only)
+    evaluation  step split loss samples units seconds                                           (rank 0 only)
     progress    phase done* total*      (of what makes no steps: evaluating, saving, compiling; *null where not known)
     end         step status error                                 status: completed | failed | interrupted
     sample      step prompt text reason       (rank 0 only, behind its end; text is null where there is none, and reason says

@@ -69,6 +69,7 @@ class RunState:
     recipe_hash: str
     dataset_name: str
     dataset_version: str
+    unit: str  # what a step counts beside its samples, see ``TaskFacts.unit``
     precision: str
     planned_steps: int
     parameters: int

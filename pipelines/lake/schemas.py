@@ -1,12 +1,13 @@
-"""Columns of the published tables and of a shard, each written here and nowhere else: the contract with their readers.
+"""Columns of the published tables, each written here and nowhere else: the contract with their readers.
 
 Runs on: driver, executors and ranks.
 Takes:   nothing.
-Gives:   Spark DDL by table name, and the Arrow schema that it says. Units are suffixes; ``time`` columns are UTC timestamps.
+Gives:   Spark DDL by table name, and the Arrow schema that it says. Suffixes say what is measured; ``time`` columns are UTC
+         timestamps. ``units`` are what a task's loss is summed over: ``unit`` of the run or the dataset names it ("tokens").
 
     runs         one row per run
     steps        one row per run and step: the whole job's figures
-    rank_steps   one row per run, step and rank: where that rank's time went. tokens and samples are those whose loss the
+    rank_steps   one row per run, step and rank: where that rank's time went. units and samples are those whose loss the
                  rank computed; communication_s = pipeline_wait_s (for other segments) + averaging_s (for other replicas)
     evaluations  one row per run, step and split
     datasets     one row per dataset version
@@ -22,32 +23,31 @@ TABLE_DDL: dict[str, str] = {
         "run_id STRING, recipe_name STRING, recipe_hash STRING, dataset_name STRING, dataset_version STRING, "
         "status STRING, exit_code INT, error STRING, num_replicas INT, num_segments INT, device STRING, precision STRING, "
         "parameters BIGINT, planned_steps INT, last_step INT, attempts INT, train_loss DOUBLE, validation_loss DOUBLE, "
-        "tokens BIGINT, tokens_per_s DOUBLE, started TIMESTAMP, ended TIMESTAMP, seconds DOUBLE, "
+        "unit STRING, units BIGINT, units_per_s DOUBLE, started TIMESTAMP, ended TIMESTAMP, seconds DOUBLE, "
         "placement ARRAY<STRING>, command STRING, environment STRING"),
     "steps": (
         "run_id STRING, attempt INT, step INT, epoch INT, loss DOUBLE, learning_rate DOUBLE, gradient_norm DOUBLE, "
-        "tokens BIGINT, samples BIGINT, seconds DOUBLE, time TIMESTAMP"),
+        "units BIGINT, samples BIGINT, seconds DOUBLE, time TIMESTAMP"),
     "rank_steps": (
-        "run_id STRING, attempt INT, step INT, rank INT, replica_index INT, segment_index INT, tokens BIGINT, "
+        "run_id STRING, attempt INT, step INT, rank INT, replica_index INT, segment_index INT, units BIGINT, "
         "samples BIGINT, seconds DOUBLE, data_wait_s DOUBLE, compute_s DOUBLE, communication_s DOUBLE, "
         "pipeline_wait_s DOUBLE, averaging_s DOUBLE, memory_bytes BIGINT, time TIMESTAMP"),
     "evaluations": (
-        "run_id STRING, attempt INT, step INT, split STRING, loss DOUBLE, samples BIGINT, tokens BIGINT, seconds DOUBLE, "
+        "run_id STRING, attempt INT, step INT, split STRING, loss DOUBLE, samples BIGINT, units BIGINT, seconds DOUBLE, "
         "time TIMESTAMP"),
     "datasets": (
-        "dataset_name STRING, dataset_version STRING, created TIMESTAMP, sequence_length INT, vocabulary_size INT, "
-        "train_rows BIGINT, validation_rows BIGINT, train_tokens BIGINT, validation_tokens BIGINT, input_records BIGINT, "
-        "rejected_records BIGINT, documents BIGINT, shards INT, bytes BIGINT, uniform_loss DOUBLE, unigram_loss DOUBLE, "
+        "dataset_name STRING, dataset_version STRING, created TIMESTAMP, task STRING, unit STRING, "
+        "train_rows BIGINT, validation_rows BIGINT, train_units BIGINT, validation_units BIGINT, input_records BIGINT, "
+        "rejected_records BIGINT, shards INT, bytes BIGINT, sizes MAP<STRING,BIGINT>, baselines MAP<STRING,DOUBLE>, "
         "input_fingerprint STRING, recipe_hash STRING, path STRING"),
     "rejected": (
         "dataset_name STRING, dataset_version STRING, source STRING, position BIGINT, reason STRING, detail STRING, "
         "bytes BIGINT"),
 }
 TABLE_NAMES = tuple(TABLE_DDL)
-SHARD_SCHEMA = pa.schema([pa.field("tokens", pa.list_(pa.int32()), nullable=False),
-                          pa.field("length", pa.int32(), nullable=False)])
 _ARROW_TYPES = {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
-                "TIMESTAMP": pa.timestamp("us", tz="UTC"), "ARRAY<STRING>": pa.list_(pa.string())}
+                "TIMESTAMP": pa.timestamp("us", tz="UTC"), "ARRAY<STRING>": pa.list_(pa.string()),
+                "MAP<STRING,BIGINT>": pa.map_(pa.string(), pa.int64()), "MAP<STRING,DOUBLE>": pa.map_(pa.string(), pa.float64())}
 
 
 def arrow_schema(table: str) -> pa.Schema:

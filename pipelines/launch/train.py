@@ -162,5 +162,5 @@ def _run_state(config: Config, manifest: Manifest, plan: RunPlan) -> RunState:
     return RunState(
         run_id=plan.run_id, recipe_name=config.recipe.name,
         recipe_hash=training_hash(config.recipe, manifest.version, plan.model_code), model_code=plan.model_code,
-        dataset_name=manifest.name, dataset_version=manifest.version, precision=config.recipe.train.precision,
-        planned_steps=plan.steps, parameters=plan.parameters)
+        dataset_name=manifest.name, dataset_version=manifest.version, unit=plan.unit,
+        precision=config.recipe.train.precision, planned_steps=plan.steps, parameters=plan.parameters)

@@ -7,20 +7,23 @@ Gives:   ``architecture_of``: the facts for planning, and where the model itself
 A further architecture is a folder here and a line in ``ARCHITECTURES``; its section of the recipe is in ``config/models.py``,
 with the other settings. The folder holds
 
-- ``facts.py``: a function ``(settings, **sizes) -> ModelFacts``, without torch;
+- ``facts.py``: a function ``(settings, task) -> ModelFacts``, without torch;
 - ``model.py``: ``sketch(settings, seed, **sizes) -> LayeredModel``, the structure, best on the meta device, without memory; and
   ``fill(model, settings, seed, layers)``, which gives every parameter and buffer of some layers its initial values, the same
   whichever layers are filled.
 
-Sizes are what the dataset decides of a model (``vocabulary_size``, ``sequence_length``), by name.
+``task`` is what the dataset's manifest says of its task (``TaskFacts``); its ``sizes`` are what the dataset decides of a model
+(of text ``vocabulary_size`` and ``sequence_length``), by name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.config.models import Model
+from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.factory.facts import factory_facts
 from pipelines.models.gpt.facts import gpt_facts
 from pipelines.plan.model_facts import ModelFacts
@@ -32,7 +35,7 @@ Sizes = Mapping[str, int]
 class Architecture:
     """One kind of model."""
 
-    facts: Callable[..., ModelFacts]
+    facts: Callable[[Any, TaskFacts], ModelFacts]
     model: str  # the module that holds ``sketch`` and ``fill``; by its name, since it imports torch
 
 

@@ -1,7 +1,7 @@
 """A trained model as a folder that needs neither Spark nor Horovod.
 
 Runs on: rank 0 (save), anywhere with torch (load).
-Takes:   parameters and buffers by name, the recipe section, the dataset's tokenizer.json.
+Takes:   parameters and buffers by name, the recipe section, what the task adds (of language the dataset's tokenizer.json).
 Gives:   ``model.safetensors`` (weights, step, losses), ``config.json`` (sizes), ``tokenizer.json`` (Hugging Face format).
 """
 
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -31,21 +32,21 @@ CONFIG_NAME = "config.json"
 
 
 def save_model(store: Store, folder: str, state: Iterable[tuple[str, torch.Tensor]],
-               specs: Mapping[str, tuple[torch.Size, torch.dtype]], settings: Model, *, vocabulary_size: int,
-               sequence_length: int, end_of_text_id: int, tokenizer_json: bytes, facts: dict[str, str]) -> None:
+               specs: Mapping[str, tuple[torch.Size, torch.dtype]], settings: Model, *, config: Mapping[str, Any],
+               files: Mapping[str, bytes], facts: dict[str, str]) -> None:
     """Writes the model under the key ``folder``, or replaces its weights, which are written last: at any moment one whole
     model is there.
 
     Args:
         state: every parameter and persistent buffer once, on the CPU; taken and written one at a time, so that a model that
             no rank could hold can be saved. specs: name to shape and type, in the order of ``state``.
+        config: what ``config.json`` says beside ``settings``. files: content of further ones, by name.
         facts: short notes kept in the header of the weights file, such as step and validation loss.
     Raises:
         StorageError: it cannot be written.
     """
-    config = {**settings.model_dump(mode="json"), "vocabulary_size": vocabulary_size,
-              "sequence_length": sequence_length, "end_of_text_id": end_of_text_id}
-    for name, content in ((CONFIG_NAME, json.dumps(config, indent=2).encode()), (TOKENIZER_NAME, tokenizer_json)):
+    described = json.dumps({**settings.model_dump(mode="json"), **config}, indent=2).encode()
+    for name, content in {CONFIG_NAME: described, **files}.items():
         if store.facts(f"{folder}/{name}") is None:  # constant within a run, so only the weights are ever replaced
             store.put(f"{folder}/{name}", content)
     with store.writer(f"{folder}/{WEIGHTS_NAME}") as file:

@@ -1,7 +1,7 @@
 """The facts of the model that a recipe names.
 
 Runs on: driver (no torch).
-Takes:   recipe section ``model`` and the dataset's sizes.
+Takes:   recipe section ``model`` and the dataset's manifest.
 Gives:   ``ModelFacts``, or an error that says what the model lacks.
 """
 
@@ -10,18 +10,18 @@ from __future__ import annotations
 from pipelines.config.recipe import Recipe
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.manifest import Manifest
-from pipelines.models.architectures import Sizes, architecture_of
+from pipelines.models.architectures import architecture_of
 from pipelines.plan.model_facts import ModelFacts
 
 
 def model_facts(recipe: Recipe, manifest: Manifest) -> ModelFacts:
-    """Of the recipe's model for a dataset's sizes.
+    """Of the recipe's model for a dataset.
 
     Raises:
         ConfigError: a user's model cannot be built, or its result would depend on the layout and
             ``train.same_on_any_layout`` has not been given up.
     """
-    facts = architecture_of(recipe.model).facts(recipe.model, **sizes_of(manifest))
+    facts = architecture_of(recipe.model).facts(recipe.model, manifest.task)
     if recipe.train.same_on_any_layout:
         model = recipe.model.users_factory or recipe.model.kind
         _refuse(facts.random_layers, model, "give another result each time they are run on the same (dropout, noise, "
@@ -29,11 +29,6 @@ def model_facts(recipe: Recipe, manifest: Manifest) -> ModelFacts:
         _refuse(facts.mixing_layers, model, "give a sample another result when another one is in its micro-batch "
                 "(normalisation over the batch, a dimension taken for another)", "use LayerNorm or GroupNorm, batch_first=True")
     return facts
-
-
-def sizes_of(manifest: Manifest) -> Sizes:
-    """What the dataset decides of a model."""
-    return {"vocabulary_size": manifest.vocabulary_size, "sequence_length": manifest.sequence_length}
 
 
 def _refuse(layers: tuple[str, ...], model: str, problem: str, remedy: str) -> None:

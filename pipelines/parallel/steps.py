@@ -1,8 +1,8 @@
 """What a training step takes and gives, the same for every replica and agreement.
 
 Runs on: ranks.
-Takes:   tensors and figures.
-Gives:   ``MicroBatch``, ``Totals``, ``StepOutcome``.
+Takes:   figures.
+Gives:   ``Totals``, ``StepOutcome``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-
-MicroBatch = tuple[Tensor, Tensor, Tensor]  # (tokens_BT1, lengths_B, weights_B) on the training device
 
 
 @dataclass(frozen=True)
@@ -31,11 +29,11 @@ class Work:
 class StepOutcome:
     """What one step's forward, backward and averaging gave; losses in nats."""
 
-    loss: float  # mean over the global batch's tokens
-    global_tokens: int
+    loss: float  # mean over the global batch's units, which the task names
+    global_units: int
     global_samples: int
-    tokens: int  # whose loss this rank computed: summed over the ranks, the global ones
-    samples: int  # as ``tokens``
+    units: int  # whose loss this rank computed: summed over the ranks, the global ones
+    samples: int  # as ``units``
     gradient_norm: float  # of the whole model, before clipping
     averaging_s: float  # time in which this rank only waited for gradients of other replicas
     finite: bool
@@ -47,19 +45,19 @@ class StepOutcome:
 
 @dataclass(frozen=True)
 class Totals:
-    """Loss in nats, summed over the tokens of some micro-batches."""
+    """Loss in nats, summed over the units of some micro-batches."""
 
     loss: float
-    tokens: int
+    units: int
     samples: int
 
     def __add__(self, other: Totals) -> Totals:
-        return Totals(self.loss + other.loss, self.tokens + other.tokens, self.samples + other.samples)
+        return Totals(self.loss + other.loss, self.units + other.units, self.samples + other.samples)
 
     def added_up(self, *sums: Callable[[Tensor], object]) -> Totals:
         """After sums over ranks, each in place; in float64, so that the order of additions does not show."""
-        values = torch.tensor([self.loss, self.tokens, self.samples], dtype=torch.float64)
+        values = torch.tensor([self.loss, self.units, self.samples], dtype=torch.float64)
         for sum_over_ranks in sums:
             sum_over_ranks(values)
-        loss, tokens, samples = values.tolist()
-        return Totals(loss, int(tokens), int(samples))
+        loss, units, samples = values.tolist()
+        return Totals(loss, int(units), int(samples))

@@ -39,7 +39,7 @@ class FeedFacts:
         row_group_rows = np.repeat([run.rows for run in runs], [run.length for run in runs])
         order = LaneOrder(row_group_rows, num_lanes=data.num_lanes, window_row_groups=data.window_row_groups,
                           shuffle=data.shuffle, global_batch_samples=global_batch_samples, seed=0)
-        return FeedFacts(order.rows, order.max_window_steps, StepRing.row_bytes(manifest.sequence_length + 1),
+        return FeedFacts(order.rows, order.max_window_steps, StepRing.row_bytes(manifest.task.columns),
                          max((run.rows for run in runs), default=0), reader.read_ahead_bytes)
 
     def held_bytes(self, samples_per_step: int) -> int:

@@ -16,7 +16,7 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """One layer. Per sample: a sequence of ``sequence_length`` tokens, in float32."""
+    """One layer. What is said of a sample is for one of full size, in float32."""
 
     name: str
     parameters: int  # of its own; one tied to an earlier layer counts there

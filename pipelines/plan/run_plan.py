@@ -31,7 +31,8 @@ class RunPlan:
     steps: int
     steps_per_epoch: int
     parameters: int
-    tokens_per_step: int
+    unit: str  # what a step counts beside its samples, see ``TaskFacts.unit``
+    units_per_step: int  # at most
     memory_bytes: int  # of the rank that needs most, estimated
     cycle_time_ms: float  # Horovod's
     model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
@@ -55,9 +56,9 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
     place = lake.store.place(dataset)
     if not manifest.rows("train"):
         raise DataError(place, "has no training rows", "give more input")
-    if manifest.sequence_length != recipe.prepare.sequence_length:
-        raise DataError(place, f"holds sequences of {manifest.sequence_length} tokens, "
-                        f"prepare.sequence_length is {recipe.prepare.sequence_length}", "prepare the dataset again")
+    for name, size in manifest.task.sizes.items():
+        if (wanted := getattr(recipe.prepare, name, size)) != size:
+            raise DataError(place, f"has {name} {size}, prepare.{name} is {wanted}", "prepare the dataset again")
     per_epoch = steps_per_epoch(manifest.rows("train"), recipe.data.num_lanes, recipe.train.global_batch_samples)
     steps = planned_steps(recipe, manifest.rows("train"))
     if steps > MOST_COUNTED:
@@ -69,7 +70,8 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
     feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, config.platform.reader, manifest)
     return RunPlan(
         run_id=run_id, root=str(lake.root), dataset=dataset, steps=steps, steps_per_epoch=per_epoch,
-        parameters=facts.parameters, tokens_per_step=recipe.train.global_batch_samples * manifest.sequence_length,
+        parameters=facts.parameters, unit=manifest.task.unit,
+        units_per_step=recipe.train.global_batch_samples * manifest.task.units_per_sample,
         model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, split)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))
 

@@ -31,7 +31,7 @@ import pyarrow as pa
 from pipelines.config import content_hash
 from pipelines.config.recipe import InputSource, Prepare
 from pipelines.errors import DataError
-from pipelines.lake.manifest import FORMAT_VERSION, file_sha256
+from pipelines.lake.manifest import ROWS_FORMAT, file_sha256
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
 from pipelines.prepare.input_records import BYTE_ORDER_MARK
 from pipelines.prepare.threads import in_threads
@@ -235,4 +235,4 @@ def recipe_hash(prepare: Prepare) -> str:
 
 def dataset_version(prepare_hash: str, input_fingerprint: str) -> str:
     """16 hex digits: the same for the same inputs, prepare section and format."""
-    return hashlib.sha256(f"{prepare_hash} {input_fingerprint} {FORMAT_VERSION}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"{prepare_hash} {input_fingerprint} {ROWS_FORMAT}".encode()).hexdigest()[:16]

@@ -100,12 +100,13 @@ def publish_dataset_row(manifest: Manifest, lake: Lake) -> None:
     row = {
         "dataset_name": manifest.name, "dataset_version": manifest.version,
         "created": datetime.fromtimestamp(published_facts.modified_s, UTC),
-        "sequence_length": manifest.sequence_length, "vocabulary_size": manifest.vocabulary_size,
+        "task": manifest.task.name, "unit": manifest.task.unit,
         "train_rows": manifest.rows("train"), "validation_rows": manifest.rows("validation"),
-        "train_tokens": counts["train_tokens"], "validation_tokens": counts["validation_tokens"],
-        "input_records": counts["input_records"], "rejected_records": counts["input_records"] - counts["documents"],
-        "documents": counts["documents"], "shards": len(shards), "bytes": sum(shard.bytes for shard in shards),
-        "uniform_loss": manifest.baselines["uniform"], "unigram_loss": manifest.baselines["unigram"],
+        "train_units": manifest.units["train"], "validation_units": manifest.units["validation"],
+        "input_records": counts["input_records"],
+        "rejected_records": sum(count for name, count in counts.items() if name.startswith("rejected_")),
+        "shards": len(shards), "bytes": sum(shard.bytes for shard in shards), "sizes": list(manifest.task.sizes.items()),
+        "baselines": [(baseline.name, baseline.loss) for baseline in manifest.baselines],
         "input_fingerprint": manifest.input_fingerprint, "recipe_hash": manifest.recipe_hash, "path": store.place(folder)}
     with store.writer(key) as file:
         pq.write_table(pa.Table.from_pylist([row], schema=arrow_schema("datasets")), file)

@@ -1,4 +1,4 @@
-"""Figures of a run from its rows, however many: final loss, tokens, steady throughput, curves, each rank's share.
+"""Figures of a run from its rows, however many: final loss, units, steady throughput, curves, each rank's share.
 
 Runs on: driver.
 Takes:   rows of ``steps``, ``rank_steps`` and ``evaluations``, one row group after the other.
@@ -22,31 +22,31 @@ from pipelines.track.parts import highest, read_row_groups, read_rows
 CURVE_POINTS = 320  # more than the widest chart can show
 LAST_LOSS_STEPS = 10  # one batch's loss is noisy: the final train loss is the mean of this many
 START_UP_STEPS = 5  # of each attempt: caches and allocators are still cold
-STEP_COLUMNS = ["attempt", "step", "loss", "learning_rate", "gradient_norm", "tokens", "seconds", "time"]
-RANK_SUMS = ("tokens", "seconds", "data_wait_s", "compute_s", "communication_s", "pipeline_wait_s", "averaging_s")
+STEP_COLUMNS = ["attempt", "step", "loss", "learning_rate", "gradient_norm", "units", "seconds", "time"]
+RANK_SUMS = ("units", "seconds", "data_wait_s", "compute_s", "communication_s", "pipeline_wait_s", "averaging_s")
 
 
 @dataclass
 class _Pace:
-    """Tokens and seconds of an attempt's steps, and of its first ones."""
+    """Units and seconds of an attempt's steps, and of its first ones."""
 
     steps: int = 0
-    tokens: float = 0.0
+    units: float = 0.0
     seconds: float = 0.0
     first: list[tuple[float, float]] = field(default_factory=list)
 
-    def add(self, tokens_N: np.ndarray, seconds_N: np.ndarray) -> None:
+    def add(self, units_N: np.ndarray, seconds_N: np.ndarray) -> None:
         missing = START_UP_STEPS - len(self.first)
-        self.first += zip(tokens_N[:missing].tolist(), seconds_N[:missing].tolist(), strict=True)
-        self.steps += len(tokens_N)
-        self.tokens += float(tokens_N.sum())
+        self.first += zip(units_N[:missing].tolist(), seconds_N[:missing].tolist(), strict=True)
+        self.steps += len(units_N)
+        self.units += float(units_N.sum())
         self.seconds += float(seconds_N.sum())
 
     @property
     def steady(self) -> tuple[float, float]:
         """Without the first steps (at most half of all)."""
         left_out = self.first[:self.steps // 2]
-        return (self.tokens - sum(tokens for tokens, _ in left_out), self.seconds - sum(seconds for _, seconds in left_out))
+        return (self.units - sum(units for units, _ in left_out), self.seconds - sum(seconds for _, seconds in left_out))
 
 
 class StepFigures:
@@ -55,8 +55,8 @@ class StepFigures:
     def __init__(self, last_step: int) -> None:
         """``last_step``: no later one will be added."""
         buckets = Buckets(last_step, CURVE_POINTS)
-        self.loss, self.learning_rate, self.gradient_norm, self.tokens_per_s = (Curve(buckets) for _ in range(4))
-        self.num_steps = self.last_step = self.tokens = 0
+        self.loss, self.learning_rate, self.gradient_norm, self.units_per_s = (Curve(buckets) for _ in range(4))
+        self.num_steps = self.last_step = self.units = 0
         self.first_loss: float | None = None
         self.newest_s: float | None = None  # Unix time of the newest step
         self._last_losses: deque[float] = deque(maxlen=LAST_LOSS_STEPS)
@@ -71,37 +71,37 @@ class StepFigures:
         return figures
 
     def add(self, rows: pa.Table) -> None:
-        """``rows`` hold STEP_COLUMNS; a missing number is no point of its curve and counts as no tokens and no time."""
+        """``rows`` hold STEP_COLUMNS; a missing number is no point of its curve and counts as no units and no time."""
         if not rows.num_rows:
             return
         step_N, attempt_N = rows["step"].to_numpy(), rows["attempt"].to_numpy()
-        loss_N, rate_N, norm_N, tokens_N, seconds_N = (
+        loss_N, rate_N, norm_N, units_N, seconds_N = (
             rows[name].to_numpy().astype(np.float64)
-            for name in ("loss", "learning_rate", "gradient_norm", "tokens", "seconds"))
-        tokens_N, seconds_N = np.nan_to_num(tokens_N), np.nan_to_num(seconds_N)
+            for name in ("loss", "learning_rate", "gradient_norm", "units", "seconds"))
+        units_N, seconds_N = np.nan_to_num(units_N), np.nan_to_num(seconds_N)
         self.loss.add(step_N, loss_N)
         self.learning_rate.add(step_N, rate_N)
         self.gradient_norm.add(step_N, norm_N)
         timed = seconds_N > 0
-        self.tokens_per_s.add(step_N[timed], tokens_N[timed] / seconds_N[timed], seconds_N[timed])
+        self.units_per_s.add(step_N[timed], units_N[timed] / seconds_N[timed], seconds_N[timed])
         self.num_steps += len(step_N)
         self.last_step = max(self.last_step, int(step_N.max()))
-        self.tokens += int(tokens_N.sum())
+        self.units += int(units_N.sum())
         self.first_loss = float(loss_N[0]) if self.first_loss is None else self.first_loss
         self.newest_s = max(self.newest_s or 0.0, rows["time"].cast(pa.int64()).to_numpy().max() / 1e6)
         self._last_losses.extend(loss_N[-LAST_LOSS_STEPS:].tolist())
         for attempt in np.unique(attempt_N):
-            self._paces[int(attempt)].add(tokens_N[attempt_N == attempt], seconds_N[attempt_N == attempt])
+            self._paces[int(attempt)].add(units_N[attempt_N == attempt], seconds_N[attempt_N == attempt])
 
     @property
     def last_loss(self) -> float | None:
         return float(np.mean(self._last_losses)) if self._last_losses else None
 
     @property
-    def steady_tokens_per_s(self) -> float | None:
-        """Tokens over seconds of training without each attempt's first steps (at most half of them)."""
-        tokens, seconds = (sum(part) for part in zip((0.0, 0.0), *(pace.steady for pace in self._paces.values()), strict=True))
-        return tokens / seconds if seconds > 0 else None
+    def steady_units_per_s(self) -> float | None:
+        """Units over seconds of training without each attempt's first steps (at most half of them)."""
+        units, seconds = (sum(part) for part in zip((0.0, 0.0), *(pace.steady for pace in self._paces.values()), strict=True))
+        return units / seconds if seconds > 0 else None
 
 
 class RankFigures:
@@ -133,7 +133,7 @@ class RankFigures:
 
 
 def evaluations_in_order(lake: Lake, run_id: str, split: str = "validation") -> list[dict[str, Any]]:
-    """Evaluations of one split by step: step, loss, samples, tokens, seconds."""
-    rows = read_rows(lake, "evaluations", run_id, ["split", "step", "loss", "samples", "tokens", "seconds"])
+    """Evaluations of one split by step: step, loss, samples, units, seconds."""
+    rows = read_rows(lake, "evaluations", run_id, ["split", "step", "loss", "samples", "units", "seconds"])
     found = [row for row in rows.sort_by("step").to_pylist() if row.pop("split") == split]
     return [row for row in found if row["loss"] is not None]

@@ -20,7 +20,7 @@ from pipelines.lake.schemas import arrow_schema
 
 Row = dict[str, Any]
 RECORD_KIND = {"steps": "step", "rank_steps": "step", "evaluations": "evaluation"}
-_RENAMED = {"steps": {"tokens": "global_tokens", "samples": "global_samples"}}  # table column -> record field
+_RENAMED = {"steps": {"units": "global_units", "samples": "global_samples"}}  # table column -> record field
 
 
 def new_rows(table: str, run_id: str, attempt: int, rank: int, path: Path, offset: int, max_bytes: int

@@ -8,7 +8,7 @@ Gives:   a dict of plain JSON values; figures that there are none of are None. N
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,8 +74,9 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
         "steps": {"planned": state.planned_steps, "done": steps.last_step, "attempts": len(state.attempts),
                   "stopped_early": state.status == "completed" and steps.last_step < state.planned_steps,
                   "attempt_start_steps": [attempt.start_step for attempt in state.attempts]},
-        "loss": _losses(steps, evaluations, dataset),
-        "throughput": {"tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s},
+        "loss": _losses(steps, evaluations),
+        "baselines": dataset["baselines"],
+        "throughput": {"unit": state.unit, "units": steps.units, "units_per_s": steps.steady_units_per_s},
         "time_share": time_shares(ranks),
         "ranks": ranks,
         "split_step": split_step_of(lake.run(state.run_id), state),
@@ -142,7 +143,7 @@ def time_shares(ranks: list[dict[str, Any]]) -> dict[str, float] | None:
     return {**shares, "other": max(0.0, 1.0 - sum(shares.values()))}
 
 
-def _losses(steps: StepFigures, evaluations: list[dict[str, Any]], dataset: dict[str, Any]) -> dict[str, Any]:
+def _losses(steps: StepFigures, evaluations: list[dict[str, Any]]) -> dict[str, Any]:
     best = min(evaluations, key=lambda evaluation: float(evaluation["loss"]), default=None)
     return {
         "train_first": steps.first_loss,
@@ -150,35 +151,32 @@ def _losses(steps: StepFigures, evaluations: list[dict[str, Any]], dataset: dict
         "validation_last": evaluations[-1]["loss"] if evaluations else None,
         "validation_best": best["loss"] if best else None,
         "validation_best_step": best["step"] if best else None,
-        "uniform": dataset["baselines"].get("uniform"),
-        "unigram": dataset["baselines"].get("unigram"),
-        "bigram": dataset["baselines"].get("bigram"),
     }
 
 
 def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
     """What the manifest says; a dataset that was deleted meanwhile is only named."""
     folder = lake.dataset(state.dataset_name, state.dataset_version)
-    facts: dict[str, Any] = {"name": state.dataset_name, "version": state.dataset_version, "path": lake.store.place(folder),
-                             "counts": {}, "rejected": {}, "baselines": {}, "bigram_sample": None, "splits": {}, "problem": None}
+    facts: dict[str, Any] = {
+        "name": state.dataset_name, "version": state.dataset_version, "path": lake.store.place(folder), "task": None,
+        "loss_unit": "nats", "loss_exponential": None, "sizes": {}, "units": {}, "counts": {}, "rejected": {}, "baselines": [],
+        "splits": {}, "problem": None}
     try:
         manifest = Manifest.load(lake.store, folder)
     except DataError as error:
         return facts | {"problem": str(error)}
     prefix = "rejected_"
-    sample = {f"{split}_tokens": manifest.counts.get(f"bigram_{split}_tokens") for split in ("train", "validation")}
     return facts | {
+        "task": manifest.task.name, "loss_unit": manifest.task.loss_unit, "loss_exponential": manifest.task.loss_exponential,
+        "sizes": manifest.task.sizes, "units": manifest.units,
         "counts": {name: count for name, count in manifest.counts.items()
-                   if not name.startswith((prefix, "bigram_")) and name != "duplicates"},  # those are in "rejected" too
-        "bigram_sample": sample if "bigram" in manifest.baselines else None,
+                   if not name.startswith(prefix) and name != "duplicates"},  # those are in "rejected" too
         "rejected": {name.removeprefix(prefix): count for name, count in manifest.counts.items()
                      if name.startswith(prefix)},
-        "baselines": manifest.baselines,
+        "baselines": [asdict(baseline) for baseline in manifest.baselines],
         "splits": {split: {"shards": len(shards), "rows": manifest.rows(split), "row_groups": sum(
             shard.num_row_groups for shard in shards), "bytes": sum(shard.bytes for shard in shards)}
             for split, shards in manifest.splits.items()},
-        "sequence_length": manifest.sequence_length,
-        "vocabulary_size": manifest.vocabulary_size,
         "source": manifest.source,
     }
 
@@ -187,8 +185,8 @@ def _ranks(attempt: AttemptState, figures: RankFigures) -> list[dict[str, Any]]:
     """Where each rank's time went, summed over its steps, and the most memory it held."""
     sums_R, peak_R = figures.sums_R, figures.memory_bytes.peaks
     return [{"rank": rank, "replica_index": rank // attempt.num_segments, "segment_index": rank % attempt.num_segments,
-             "host": _host(attempt, rank), "tokens": int(sums_R["tokens"][rank]),
-             **{name: float(sum_R[rank]) for name, sum_R in sums_R.items() if name != "tokens"},
+             "host": _host(attempt, rank), "units": int(sums_R["units"][rank]),
+             **{name: float(sum_R[rank]) for name, sum_R in sums_R.items() if name != "units"},
              "memory_peak_bytes": int(peak_R[rank]) if peak_R[rank] > 0 else None}
             for rank in range(len(peak_R)) if figures.steps_R[rank]]
 

@@ -120,7 +120,7 @@ def _run_row(lake: Lake, state: RunState) -> pa.Table:
         "parameters": state.parameters, "planned_steps": state.planned_steps, "last_step": steps.last_step,
         "attempts": len(state.attempts), "train_loss": steps.last_loss,
         "validation_loss": evaluations[-1]["loss"] if evaluations else None,
-        "tokens": steps.tokens, "tokens_per_s": steps.steady_tokens_per_s,
+        "unit": state.unit, "units": steps.units, "units_per_s": steps.steady_units_per_s,
         "started": _timestamp(newest.started_s or None), "ended": _timestamp(newest.ended_s),
         "seconds": newest_s - newest.started_s if newest_s and newest.started_s else None,
         "placement": list(newest.placement), "command": newest.command, "environment": json.dumps(newest.environment),

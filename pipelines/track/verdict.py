@@ -11,16 +11,18 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Level = Literal["good", "unclear", "bad"]
+
 
 @dataclass(frozen=True)
 class Verdict:
-    level: Literal["good", "unclear", "bad"]
+    level: Level
     headline: str
     detail: str
 
 
 def verdict(summary: dict[str, Any]) -> Verdict:
-    """Compares the model with one that guesses, one that knows token frequencies, and one that knows one token back."""
+    """Compares the model with the dataset's baselines, which know next to nothing."""
     status, done, planned = summary["status"], summary["steps"]["done"], summary["steps"]["planned"]
     learned = _learned(summary)
     if status in ("failed", "lost"):
@@ -38,41 +40,41 @@ def verdict(summary: dict[str, Any]) -> Verdict:
 
 
 def _learned(summary: dict[str, Any]) -> Verdict:
-    """How far the loss is below (or above) that of models which know next to nothing; what was learned, nobody can say."""
-    loss = summary["loss"]
+    """How far the loss is below (or above) those of the baselines; what was learned, nobody can say."""
+    loss, baselines, dataset = summary["loss"], summary["baselines"], summary["dataset"]
     reached, name = loss["validation_last"], "Validation loss"
     if reached is None:
         reached, name = loss["train_last"], "Train loss"
     if reached is None:
         return Verdict("unclear", "No loss has been recorded", "")
-    uniform, unigram, bigram = loss["uniform"], loss["unigram"], loss["bigram"]
-    found = f"{name} is {reached:.3f} nats per token (perplexity {_perplexity(reached)})"
-    if uniform is None or unigram is None:
+    found = f"{name} is {reached:.3f} {dataset['loss_unit']}"
+    if dataset["loss_exponential"]:
+        found += f" ({dataset['loss_exponential']} {_exponential(reached)})"
+    if not baselines:
         first = loss["train_first"]
         since = "" if first is None else f"; the first train loss was {first:.3f}"
         fell = first is not None and reached < first
         return Verdict("unclear", "The loss fell" if fell else "The loss did not fall",
                        f"{found}{since}. There are no baselines to compare with.{_risen(loss)}")
-    others = [f"{bigram:.3f} by a bigram model"] if bigram is not None else []
-    detail = f"{found}. For comparison: {', '.join([*others, f'{unigram:.3f} by token frequencies'])}, {uniform:.3f} by guessing."
-    detail += _risen(loss)
-    if reached >= uniform:
-        return Verdict("bad", f"No better than guessing: {_nats(reached - uniform)} above", detail)
-    if reached >= unigram:
-        return Verdict("unclear", f"No better than token frequencies: {_nats(reached - unigram)} above", detail)
-    if bigram is None:
-        return Verdict("good", f"Better than token frequencies by {_nats(unigram - reached)}", detail)
-    if reached < bigram:
-        return Verdict("good", f"Better than a bigram model by {_nats(bigram - reached)}", detail)
-    return Verdict("unclear", f"Better than token frequencies by {_nats(unigram - reached)}; a bigram model is better still, "
-                   f"by {reached - bigram:.2f}", detail)
+    others = ", ".join(f"{baseline['loss']:.3f} by {baseline['name']}" for baseline in reversed(baselines))
+    level, headline = _compared(reached, baselines, dataset["loss_unit"])
+    return Verdict(level, headline, f"{found}. For comparison: {others}.{_risen(loss)}")
 
 
-def _nats(difference: float) -> str:
-    return f"{difference:.2f} nats per token"
+def _compared(reached: float, baselines: list[dict[str, Any]], unit: str) -> tuple[Level, str]:
+    """To be better than the weakest baseline alone, of several, says little; good is what is better than all."""
+    beaten = [baseline for baseline in baselines if reached < baseline["loss"]]
+    missed = [baseline for baseline in baselines if reached >= baseline["loss"]]
+    if not missed:
+        return "good", f"Better than {beaten[-1]['name']} by {beaten[-1]['loss'] - reached:.2f} {unit}"
+    above = reached - missed[0]["loss"]
+    if len(beaten) < 2:
+        return "unclear" if beaten else "bad", f"No better than {missed[0]['name']}: {above:.2f} {unit} above"
+    return "unclear", (f"Better than {beaten[-1]['name']} by {beaten[-1]['loss'] - reached:.2f} {unit}; {missed[0]['name']} is "
+                       f"better still, by {above:.2f}")
 
 
-def _perplexity(loss: float) -> str:
+def _exponential(loss: float) -> str:
     return f"{math.exp(loss):,.1f}" if loss < 5 else f"{math.exp(loss):,.0f}" if loss < 20 else "beyond 10^8"
 
 

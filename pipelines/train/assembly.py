@@ -17,11 +17,10 @@ from pipelines.errors import ResourceError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.models.build import fill_model
-from pipelines.models.gpt.model import inputs_and_targets, num_counted, token_loss_sum
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.agreement.agreement import Agreement
 from pipelines.parallel.agreement.every_step import EveryStep
-from pipelines.parallel.replica.replica import Loss, Replica
+from pipelines.parallel.replica.replica import Replica
 from pipelines.parallel.replica.split import SplitReplica
 from pipelines.parallel.replica.torch_stages import shapes_between
 from pipelines.parallel.replica.whole import WholeReplica
@@ -30,10 +29,9 @@ from pipelines.parallel.same_start import check_same_start
 from pipelines.parallel.segments import SegmentGroup
 from pipelines.plan.run_plan import RunPlan
 from pipelines.plan.split_plan import SplitPlan
+from pipelines.tasks.task import Task
 from pipelines.train.costs import agreed_cut
 from pipelines.train.optimizer import build_optimizer
-
-LANGUAGE_LOSS = Loss(inputs_and_targets, token_loss_sum, num_counted)
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Peers:
         self.ring.leave()
 
 
-def assemble(config: Config, plan: RunPlan, model: LayeredModel, peers: Peers, device: torch.device,
+def assemble(config: Config, plan: RunPlan, task: Task, model: LayeredModel, peers: Peers, device: torch.device,
              records: RecordWriter) -> Agreement:
     """Fills the layers that this rank holds of a sketch, and wires them.
 
@@ -58,37 +56,35 @@ def assemble(config: Config, plan: RunPlan, model: LayeredModel, peers: Peers, d
     """
     recipe, platform = config.recipe, config.platform
     check_compiler(platform.layout)
-    replica: Replica = (_whole(config, model, peers.ring, device) if peers.group is None
-                        else _split(config, plan, model, peers.ring, peers.group, device, records))
+    replica: Replica = (_whole(config, task, model, peers.ring, device) if peers.group is None
+                        else _split(config, plan, task, model, peers.ring, peers.group, device, records))
     return EveryStep(replica, peers.ring, build_optimizer(replica.held, recipe.optimizer), platform.communication,
-                     gradient_wire=recipe.train.gradient_wire, expected_tokens=plan.tokens_per_step,
+                     gradient_wire=recipe.train.gradient_wire, expected_units=plan.units_per_step,
                      clip_norm=recipe.train.clip_norm)
 
 
-def _whole(config: Config, model: LayeredModel, ring: Ring, device: torch.device) -> WholeReplica:
+def _whole(config: Config, task: Task, model: LayeredModel, ring: Ring, device: torch.device) -> WholeReplica:
     fill_model(model, config.recipe.model, config.recipe.train.seed, model.layers)
     check_same_start(model, ring, None)
-    return WholeReplica(model, LANGUAGE_LOSS, ring.place, device=device, precision=config.recipe.train.precision,
+    return WholeReplica(model, task, ring.place, device=device, precision=config.recipe.train.precision,
                         compiled=config.platform.layout.compile)
 
 
-def _split(config: Config, plan: RunPlan, model: LayeredModel, ring: Ring, group: SegmentGroup, device: torch.device,
-           records: RecordWriter) -> SplitReplica:
+def _split(config: Config, plan: RunPlan, task: Task, model: LayeredModel, ring: Ring, group: SegmentGroup,
+           device: torch.device, records: RecordWriter) -> SplitReplica:
     recipe, layout = config.recipe, config.platform.layout
     size = min(layout.micro_batch_samples, recipe.train.global_batch_samples // layout.num_replicas)
-    example = (torch.zeros(size, recipe.prepare.sequence_length + 1, dtype=torch.int32),
-               torch.full((size,), recipe.prepare.sequence_length + 1, dtype=torch.int32), torch.ones(size))
-    counts = agreed_cut(model, example, LANGUAGE_LOSS, layout, recipe.train.precision, device, ring, group,
-                        Lake.at(plan.root))
+    example = task.example(size)
+    counts = agreed_cut(model, example, task, layout, recipe.train.precision, device, ring, group, Lake.at(plan.root))
     split = SplitPlan.of(layout, counts, recipe.train.global_batch_samples)
     names = list(model.layers)
     records.write("cut", schedule=layout.schedule, parts=[
         f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in split.ranges])
-    shapes = shapes_between(model, LANGUAGE_LOSS.inputs_and_targets(*example)[0], recipe.train.precision)
+    shapes = shapes_between(model, task.inputs_and_targets(example)[0], recipe.train.precision)
     own = {names[i] for part in split.parts_of(ring.place.segment_index) for i in split.ranges[part]}
     fill_model(model, recipe.model, recipe.train.seed, own)
     check_same_start(model, ring, group)
-    return SplitReplica(model, LANGUAGE_LOSS, split, shapes, group, device=device, precision=recipe.train.precision,
+    return SplitReplica(model, task, split, shapes, group, device=device, precision=recipe.train.precision,
                         compiled=layout.compile)
 
 

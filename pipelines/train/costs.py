@@ -17,18 +17,18 @@ import torch
 from torch import Tensor
 
 from pipelines.config.platform import Layout
+from pipelines.feed.batches import Batch
 from pipelines.lake.paths import Lake
 from pipelines.models.layered import LayeredModel, runnable
-from pipelines.parallel.replica.replica import Loss
 from pipelines.parallel.ring import Ring
 from pipelines.parallel.segments import SegmentGroup
-from pipelines.parallel.steps import MicroBatch
 from pipelines.plan.split_plan import cut_by_cost, num_parts
+from pipelines.tasks.task import Task
 
 REPEATS = 3
 
 
-def agreed_cut(model: LayeredModel, example: MicroBatch, loss: Loss, layout: Layout, precision: str,
+def agreed_cut(model: LayeredModel, example: Batch, task: Task, layout: Layout, precision: str,
                device: torch.device, ring: Ring, group: SegmentGroup, lake: Lake) -> tuple[int, ...]:
     """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in the lake for the next run."""
     if isinstance(layout.cut, tuple):
@@ -38,31 +38,31 @@ def agreed_cut(model: LayeredModel, example: MicroBatch, loss: Loss, layout: Lay
     if layout.cut == "cost":
         known = [0.0] * len(costs)
         if ring.place.rank == 0:
-            known = _known_seconds(model, example, loss, precision, device, lake)
+            known = _known_seconds(model, example, task, precision, device, lake)
         costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
         group.sum(costs)
     return tuple(cut_by_cost(costs.tolist(), num_parts(layout)))
 
 
-def _known_seconds(model: LayeredModel, example: MicroBatch, loss: Loss, precision: str, device: torch.device,
+def _known_seconds(model: LayeredModel, example: Batch, task: Task, precision: str, device: torch.device,
                    lake: Lake) -> list[float]:
     """From an earlier run with the same layers, sizes, precision and machine; else measured now."""
-    what = [str(model), [list(part.shape) for part in example], precision, device.type, torch.get_num_threads(),
-            platform.node()]
+    what = [str(model), [list(values.shape) for values in example.fields.values()], precision, device.type,
+            torch.get_num_threads(), platform.node()]
     key = f"{lake.profiles()}/{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
     if lake.store.facts(key) is not None:
         seconds = json.loads(lake.store.read(key))["layer_seconds"]
         if list(seconds) == list(model.layers):
             return list(seconds.values())
-    measured = layer_seconds(model, example, loss, precision, device)
+    measured = layer_seconds(model, example, task, precision, device)
     lake.store.put(key, json.dumps({"layer_seconds": dict(zip(model.layers, measured, strict=True))}, indent=2))
     return measured
 
 
-def layer_seconds(model: LayeredModel, example: MicroBatch, loss: Loss, precision: str, device: torch.device
+def layer_seconds(model: LayeredModel, example: Batch, task: Task, precision: str, device: torch.device
                   ) -> list[float]:
     """Seconds of one micro-batch's forward and backward in each layer, the loss with the last: the least of a few."""
-    inputs, targets = (tensor.to(device) for tensor in loss.inputs_and_targets(*example))
+    inputs, targets = (tensor.to(device) for tensor in task.inputs_and_targets(example))
     best = [float("inf")] * len(model.layers)
     for _ in range(REPEATS):
         value: Any = inputs
@@ -71,7 +71,7 @@ def layer_seconds(model: LayeredModel, example: MicroBatch, loss: Loss, precisio
             began = _now(device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
                 result = layer(value)
-            outputs = [loss.loss_sum(result, targets)] if i == len(best) - 1 else _differentiable(result)
+            outputs = [task.loss_sum(result, targets)] if i == len(best) - 1 else _differentiable(result)
             torch.autograd.backward(outputs, [torch.ones_like(output) for output in outputs])
             best[i] = min(best[i], _now(device) - began)
             for parameter in layer.parameters():  # one layer at a time: the whole model's gradients may not fit

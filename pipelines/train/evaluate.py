@@ -2,7 +2,7 @@
 
 Runs on: ranks.
 Takes:   an agreement, this replica's micro-batches of the split.
-Gives:   the mean loss per token over the whole split: the same on any number of replicas.
+Gives:   the mean loss over the whole split: the same on any number of replicas.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from pipelines.feed.batches import Batch
 from pipelines.parallel.agreement.agreement import Agreement
-from pipelines.parallel.steps import MicroBatch
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Loss in nats per token."""
+    """Loss in nats, the mean over the units."""
 
     loss: float
     samples: int
-    tokens: int
+    units: int
     seconds: float
 
 
-def evaluate(agreement: Agreement, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Evaluation:
+def evaluate(agreement: Agreement, micro_batches: Iterable[Batch], num_micro_batches: int) -> Evaluation:
     """See ``Agreement.evaluate``."""
     began = time.perf_counter()
     totals = agreement.evaluate(micro_batches, num_micro_batches)
-    return Evaluation(totals.loss / max(totals.tokens, 1), totals.samples, totals.tokens, time.perf_counter() - began)
+    return Evaluation(totals.loss / max(totals.units, 1), totals.samples, totals.units, time.perf_counter() - began)

@@ -19,9 +19,9 @@ import torch
 
 from pipelines.config.recipe import Recipe
 from pipelines.errors import RankFailedError
+from pipelines.feed.batches import Batch
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.parallel.agreement.agreement import Agreement
-from pipelines.parallel.steps import MicroBatch
 from pipelines.plan.places import Place
 from pipelines.train.evaluate import Evaluation
 from pipelines.train.optimizer import learning_rate_at
@@ -34,7 +34,7 @@ class StepInput:
     """This replica's share of one step."""
 
     epoch: int
-    micro_batches: list[MicroBatch]  # none on a rank that needs neither tokens nor targets
+    micro_batches: list[Batch]  # none on a rank that needs neither inputs nor targets
     data_wait_s: float
 
 
@@ -91,8 +91,8 @@ class TrainingLoop:
         waited_s = outcome.pipeline_wait_s + outcome.averaging_s
         self.records.write(
             "step", step=step, epoch=step_input.epoch, loss=outcome.loss, learning_rate=learning_rate,
-            gradient_norm=outcome.gradient_norm, global_tokens=outcome.global_tokens,
-            global_samples=outcome.global_samples, tokens=outcome.tokens, samples=outcome.samples,
+            gradient_norm=outcome.gradient_norm, global_units=outcome.global_units,
+            global_samples=outcome.global_samples, units=outcome.units, samples=outcome.samples,
             seconds=round(seconds, 6), data_wait_s=round(step_input.data_wait_s, 6),
             compute_s=round(max(0.0, seconds - step_input.data_wait_s - waited_s), 6),
             communication_s=round(waited_s, 6), pipeline_wait_s=round(outcome.pipeline_wait_s, 6),
@@ -115,7 +115,7 @@ class TrainingLoop:
             self._refuse(step, None, "validation loss")
         if self.place.rank == 0:
             self.records.write("evaluation", step=step, split="validation", loss=evaluation.loss,
-                               samples=evaluation.samples, tokens=evaluation.tokens,
+                               samples=evaluation.samples, units=evaluation.units,
                                seconds=round(evaluation.seconds, 6))
         return evaluation.loss
 

@@ -1,7 +1,7 @@
 """Looks at a model that a factory makes, without training it: ``python -m pipelines.train.probe < ORDER``.
 
 Runs on: driver, as a process of its own.
-Takes:   JSON on standard input: recipe section ``model``, and ``sizes`` from the dataset.
+Takes:   JSON on standard input: recipe section ``model``, and the dataset's ``TaskFacts``.
 Gives:   ``ModelFacts`` as the last line of standard output; an error's one line and its exit code otherwise.
 
 Each layer is run twice on the same input with the same weights, forward and backward. One that gives another result the
@@ -17,6 +17,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -24,28 +25,31 @@ from torch import Tensor, nn
 
 from pipelines.config.models import FactoryModel
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
+from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import build_model
 from pipelines.models.factory.own_code import code_of, own_files
-from pipelines.models.gpt.model import token_loss_sum
 from pipelines.models.layered import LayeredModel, same_bits
 from pipelines.parallel.replica.torch_stages import shapes_between
 from pipelines.plan.model_facts import LayerFacts, ModelFacts
+from pipelines.tasks.table import task_of
 from pipelines.train.random_state import random_states, seed_everything
 
 
-def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+def facts_of(model: LayeredModel, task_facts: TaskFacts) -> ModelFacts:
     """Runs one sample through the model, layer by layer, and notes what each keeps for its backward and whether it draws.
 
     Raises:
-        ConfigError: a layer does not take what the one before it returns, or the last one returns no logits; or running it
+        ConfigError: a layer does not take what the one before it returns, or the loss what the last one does; or running it
             changes its buffers.
     """
     seen: set[nn.Parameter] = set()
     held = {value.untyped_storage().data_ptr() for _, value in model.named_tensors()}
     counted: set[int] = set()  # of ``held``, those of buffers that earlier layers have
-    tokens_BT = (torch.arange(sequence_length) % vocabulary_size)[None]
-    value: Any = tokens_BT
-    pair: Any = torch.cat([tokens_BT, tokens_BT.flip(1)])
+    task = task_of(task_facts)
+    pair: Any
+    pair, targets = task.inputs_and_targets(task.example(2))
+    inputs: Tensor = pair[:1]
+    value: Any = inputs
     layers: list[LayerFacts] = []
     random_layers: list[str] = []
     mixing_layers: list[str] = []
@@ -53,8 +57,8 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
         parameters = set(layer.parameters())
         before = {own_name: value.detach().clone() for own_name, value in layer.named_buffers()}
         try:
-            last = len(layers) == len(model.layers) - 1
-            result, saved_bytes = _saved(layer, _leaves(value), held, targets_BT=tokens_BT if last else None)
+            loss = partial(task.loss_sum, targets=targets[:1]) if len(layers) == len(model.layers) - 1 else None
+            result, saved_bytes = _saved(layer, _leaves(value), held, loss)
             together = layer(_leaves(pair))
             if _draws(layer, value):
                 random_layers.append(name)
@@ -63,18 +67,17 @@ def facts_of(model: LayeredModel, vocabulary_size: int, sequence_length: int) ->
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             raise ConfigError(SparkringError(
                 f"model.factory, layer {name}", f"failed on a sample: {str(error).splitlines()[0]}",
-                "each layer takes what the one before it returns; the first takes tokens [B, T], the last returns "
-                "logits [B, T, vocabulary_size]")) from error
+                f"each layer takes what the one before it returns; {task.model_takes_and_gives}")) from error
         _refuse_changed_buffers(name, layer, before)
         buffers = {b.untyped_storage().data_ptr(): b.untyped_storage().nbytes() for b in layer.buffers()}
         layers.append(LayerFacts(
             name, sum(p.numel() for p in parameters - seen), sum(p.numel() for p in parameters & seen), saved_bytes,
             sum(t.numel() * t.element_size() for t in _tensors(result)), 6.0 * sum(p.numel() for p in parameters)
-            * sequence_length, sum(size for place, size in buffers.items() if place not in counted)))
+            * task_facts.units_per_sample, sum(size for place, size in buffers.items() if place not in counted)))
         seen |= parameters
         counted |= buffers.keys()
         value, pair = result, together
-    return ModelFacts(tuple(layers), tuple(random_layers), tuple(mixing_layers), _unsplittable(model, tokens_BT), sketched=False)
+    return ModelFacts(tuple(layers), tuple(random_layers), tuple(mixing_layers), _unsplittable(model, inputs), sketched=False)
 
 
 def _refuse_changed_buffers(name: str, layer: nn.Module, before: dict[str, Tensor]) -> None:
@@ -90,17 +93,17 @@ def _refuse_changed_buffers(name: str, layer: nn.Module, before: dict[str, Tenso
             "with persistent=False"))
 
 
-def _unsplittable(model: LayeredModel, tokens_BT: Tensor) -> str | None:
+def _unsplittable(model: LayeredModel, inputs: Tensor) -> str | None:
     try:
-        shapes_between(model, tokens_BT, "fp32")
+        shapes_between(model, inputs, "fp32")
     except ConfigError as error:
         return str(error)
     return None
 
 
-def _saved(layer: nn.Module, value: Any, held: set[int], targets_BT: Tensor | None) -> tuple[Any, int]:
+def _saved(layer: nn.Module, value: Any, held: set[int], loss: Callable[[Any], Tensor] | None) -> tuple[Any, int]:
     """What the layer returns, and the bytes it keeps for its backward beside the storages that are ``held`` anyway; of the
-    last layer, which has targets, the loss's too."""
+    last layer, which has a ``loss``, that one's too."""
     saved: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -111,8 +114,8 @@ def _saved(layer: nn.Module, value: Any, held: set[int], targets_BT: Tensor | No
 
     with torch.autograd.graph.saved_tensors_hooks(note, _unchanged):
         result = layer(value)
-        if targets_BT is not None:
-            token_loss_sum(result, targets_BT)
+        if loss is not None:
+            loss(result)
     return result, sum(saved.values())
 
 
@@ -176,8 +179,9 @@ def main() -> int:
     torch.set_num_threads(1)  # sums in one order, so that equal work gives equal bits
     try:
         settings = FactoryModel.model_validate(order["model"])
-        model = build_model(settings, order["sizes"], seed=0)
-        facts = facts_of(model, **order["sizes"])
+        task = TaskFacts.of_json(order["task"])
+        model = build_model(settings, task.sizes, seed=0)
+        facts = facts_of(model, task)
         facts = replace(facts, code=code_of(settings.factory, model), sources=tuple(
             (str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in own_files(settings.factory)))
         print(facts.to_json())

@@ -1,8 +1,8 @@
-"""The text sample of a run that has ended, best effort: ``python -m pipelines.train.sample ROOT RUN_ID ATTEMPT STEP``.
+"""The text sample of a run that has ended, best effort: ``python -m pipelines.train.sample ROOT RUN_ID ATTEMPT STEP ORDER``.
 
 Runs on: rank 0's host, in rank 0's place: the rank becomes this program once its end is recorded, so that all the memory it
          had is free before the exported model is loaded.
-Takes:   the lake's root, the run, attempt and last step.
+Takes:   the lake's root, the run, attempt and last step; as JSON, what is asked for (``Task.sample_order``).
 Gives:   one ``sample`` record behind the rank's end: the text, or why there is none.
 
 A user's model may fail, run out of memory or hang where it was not trained to run, so a bounded process of its own runs it.
@@ -16,8 +16,10 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipelines.config.load import Config
+from pipelines.config.models import Model
 from pipelines.config.platform import Layout
 from pipelines.errors import EXIT_OK, SparkringError
 from pipelines.lake.paths import WEIGHTS_NAME, Lake, RunFolder
@@ -29,31 +31,31 @@ from pipelines.train import rank_variables
 TIMEOUT_S = 120.0
 
 
-def become_sample(run: RunFolder, attempt: int, step: int) -> None:
+def become_sample(run: RunFolder, attempt: int, step: int, order: dict[str, Any]) -> None:
     """Never returns: the process goes on as this module's command, with the same id."""
     sys.stdout.flush()
     sys.stderr.flush()
-    arguments = [str(run.lake.root), run.run_id, str(attempt), str(step)]
+    arguments = [str(run.lake.root), run.run_id, str(attempt), str(step), json.dumps(order)]
     os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.sample", *arguments])  # noqa: S606
 
 
-def write_sample(run: RunFolder, attempt: int, step: int) -> None:
+def write_sample(run: RunFolder, attempt: int, step: int, order: dict[str, Any]) -> None:
     """Appends the record.
 
     Raises:
         SparkringError: the run folder cannot be read or written.
     """
     config, plan = Config.from_json(run.store.read(run.config(attempt)).decode()), RunPlan.load(run, attempt)
-    lake, prompt = run.lake, config.recipe.train.sample_prompt
+    lake = run.lake
     model = lake.model(plan.run_id, "best")
     weights = lake.store.facts(f"{model}/{WEIGHTS_NAME}")
     reason = too_large(config.platform.layout, 0 if weights is None else weights.bytes, plan.memory_bytes)
     text = None
     if reason is None:
         timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
-        text, reason = _generated(config, lake.store.local_path(model), timeout_s)
+        text, reason = _generated(config.recipe.model, lake.store.local_path(model), order, timeout_s)
     with RecordWriter(run.live(attempt).record(0), 0, attempt) as records:
-        records.write("sample", step=step, prompt=prompt, text=text, reason=reason)
+        records.write("sample", step=step, prompt=order["prompt"], text=text, reason=reason)
 
 
 def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None:
@@ -69,13 +71,11 @@ def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None
             f"{rank_bytes / 2**30:.2f} GiB")
 
 
-def _generated(config: Config, model: Path, timeout_s: float) -> tuple[str | None, str | None]:
+def _generated(settings: Model, model: Path, order: dict[str, Any], timeout_s: float) -> tuple[str | None, str | None]:
     """The text, or else the reason."""
-    recipe = config.recipe
-    order = json.dumps({"model": str(model), "factory": recipe.model.users_factory, "prompt": recipe.train.sample_prompt,
-                        "num_tokens": recipe.train.sample_tokens})
+    whole_order = json.dumps({**order, "model": str(model), "factory": settings.users_factory})
     try:
-        done = subprocess.run([sys.executable, "-m", "pipelines.train.sample_text"], input=order, capture_output=True,
+        done = subprocess.run([sys.executable, "-m", "pipelines.train.sample_text"], input=whole_order, capture_output=True,
                               text=True, errors="replace", timeout=timeout_s,
                               env={**os.environ, rank_variables.PARENT: str(os.getpid())})
     except subprocess.TimeoutExpired:
@@ -91,7 +91,7 @@ def _generated(config: Config, model: Path, timeout_s: float) -> tuple[str | Non
 
 def main(arguments: list[str]) -> int:
     try:
-        write_sample(Lake.at(arguments[0]).run(arguments[1]), int(arguments[2]), int(arguments[3]))
+        write_sample(Lake.at(arguments[0]).run(arguments[1]), int(arguments[2]), int(arguments[3]), json.loads(arguments[4]))
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

@@ -1,4 +1,4 @@
-"""Small datasets whose tokens say which row they are."""
+"""Small datasets whose values say which row they are."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.lake.manifest import Manifest, Shard, file_sha256, row_group_runs
-from pipelines.lake.schemas import SHARD_SCHEMA
 from pipelines.lake.store import FolderStore
+from pipelines.lake.task_facts import TaskFacts, shard_schema
+from pipelines.prepare.text.language_rows import language_columns, language_facts
 
 SEQUENCE_LENGTH = 6
 END_OF_TEXT = 999_999
@@ -26,8 +27,9 @@ def length_of(row: int, sequence_length: int = SEQUENCE_LENGTH) -> int:
 
 
 def table_of(rows: range, sequence_length: int = SEQUENCE_LENGTH) -> pa.Table:
+    schema = shard_schema(language_columns(sequence_length, END_OF_TEXT))
     return pa.table({"tokens": [tokens_of(row, sequence_length) for row in rows],
-                     "length": [length_of(row, sequence_length) for row in rows]}, schema=SHARD_SCHEMA)
+                     "length": [length_of(row, sequence_length) for row in rows]}, schema=schema)
 
 
 def write_shard(path: Path, table: pa.Table, row_groups: list[int]) -> Shard:
@@ -43,9 +45,14 @@ def described(path: Path, row_groups: list[int]) -> Shard:
 
 
 def manifest_of(shards: list[Shard], sequence_length: int = SEQUENCE_LENGTH) -> Manifest:
-    return Manifest(name="rows", version="v1", sequence_length=sequence_length, vocabulary_size=END_OF_TEXT + 1,
-                    end_of_text_id=END_OF_TEXT, tokenizer_sha256="", input_fingerprint="", recipe_hash="",
-                    splits={"train": tuple(shards), "validation": ()}, counts={}, baselines={})
+    task = language_facts(sequence_length=sequence_length, vocabulary_size=END_OF_TEXT + 1, end_of_text_id=END_OF_TEXT,
+                          tokenizer_sha256="")
+    return manifest_for(task, shards)
+
+
+def manifest_for(task: TaskFacts, shards: list[Shard]) -> Manifest:
+    return Manifest(name="rows", version="v1", task=task, input_fingerprint="", recipe_hash="",
+                    splits={"train": tuple(shards), "validation": ()}, units={}, counts={}, baselines=())
 
 
 def publish(folder: Path, *shards: list[int], sequence_length: int = SEQUENCE_LENGTH) -> Manifest:

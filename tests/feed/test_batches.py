@@ -66,17 +66,17 @@ def test_every_sample_carries_the_tokens_length_and_weight_of_its_row(prime, kin
                 for i, row in enumerate(micro_batch.sample_ids_B.tolist()):
                     padding = row == NO_SAMPLE
                     expected = [END_OF_TEXT] * (SEQUENCE_LENGTH + 1) if padding else tokens_of(row)
-                    assert micro_batch.tokens_BT[i].tolist() == expected
-                    assert micro_batch.lengths_B[i].item() == (0 if padding else length_of(row))
+                    assert micro_batch.fields["tokens"][i].tolist() == expected
+                    assert micro_batch.fields["length"][i].item() == (0 if padding else length_of(row))
                     assert micro_batch.weights_B[i].item() == (0 if padding else 1)
 
 
 def test_types_and_micro_batches(prime, kind):
     with feed_of(prime, kind=kind) as feed:
         step = next(feed)
-    assert [len(micro_batch.tokens_BT) for micro_batch in step.micro_batches] == [3, 3, 2]
+    assert [len(micro_batch) for micro_batch in step.micro_batches] == [3, 3, 2]
     first = step.micro_batches[0]
-    assert (first.tokens_BT.dtype, first.lengths_B.dtype, first.weights_B.dtype, first.sample_ids_B.dtype) == (
+    assert (first.fields["tokens"].dtype, first.fields["length"].dtype, first.weights_B.dtype, first.sample_ids_B.dtype) == (
         torch.int32, torch.int32, torch.float32, torch.int64)
     assert (step.step, step.epoch, step.step_in_epoch, step.samples) == (0, 0, 0, 8)
 
@@ -146,9 +146,9 @@ def test_without_shuffling_one_lane_reads_the_files_in_order(prime, kind):
 
 def test_a_steps_tensors_stay_as_they_are_when_later_steps_are_taken(prime):
     with feed_of(prime, until_step=60) as feed:
-        kept = [(step, [micro_batch.tokens_BT.clone() for micro_batch in step.micro_batches]) for step in feed]
+        kept = [(step, [micro_batch.fields["tokens"].clone() for micro_batch in step.micro_batches]) for step in feed]
     for step, copies in kept:
-        assert all(torch.equal(micro.tokens_BT, copy) for micro, copy in zip(step.micro_batches, copies, strict=True))
+        assert all(torch.equal(micro.fields["tokens"], copy) for micro, copy in zip(step.micro_batches, copies, strict=True))
 
 
 def test_the_data_wait_is_the_time_spent_in_the_feed(prime):
@@ -248,7 +248,7 @@ def test_whatever_ends_a_thread_ends_the_feed_with_its_reason(prime, monkeypatch
         if next(calls):
             raise error
 
-    place = (TrainingFeed, "_put_window") if at == "scatter" else (ShardFiles, "samples_of")
+    place = (TrainingFeed, "_put_window") if at == "scatter" else (ShardFiles, "rows_of")
     original = getattr(*place)
     monkeypatch.setattr(*place, lambda *arguments: (fail_on_the_second(), original(*arguments))[1])
     with feed_of(prime, num_lanes=1, batch=4, window=1) as feed:
@@ -321,11 +321,11 @@ def test_an_evaluation_takes_every_row_once_in_order_on_any_number_of_replicas(p
         assert ids[0] == ids[1]
         rows += ids[0]
         for micro_batch in passes[0]:
-            assert 1 <= len(micro_batch.tokens_BT) <= micro
-            assert micro_batch.tokens_BT.tolist() == [tokens_of(row) for row in micro_batch.sample_ids_B.tolist()]
-            assert micro_batch.lengths_B.tolist() == [length_of(row) for row in micro_batch.sample_ids_B.tolist()]
-            assert micro_batch.weights_B.tolist() == [1.0] * len(micro_batch.tokens_BT)
-        assert all(len(micro_batch.tokens_BT) == micro for micro_batch in passes[0][:-1])
+            assert 1 <= len(micro_batch) <= micro
+            assert micro_batch.fields["tokens"].tolist() == [tokens_of(row) for row in micro_batch.sample_ids_B.tolist()]
+            assert micro_batch.fields["length"].tolist() == [length_of(row) for row in micro_batch.sample_ids_B.tolist()]
+            assert micro_batch.weights_B.tolist() == [1.0] * len(micro_batch)
+        assert all(len(micro_batch) == micro for micro_batch in passes[0][:-1])
     assert rows == list(range(37))
 
 

@@ -32,7 +32,7 @@ WIDTH = SEQUENCE_LENGTH + 1
 
 
 def shard_files(folder, manifest):
-    return ShardFiles(folder, manifest.shards("train"), manifest.sequence_length)
+    return ShardFiles(folder, manifest.shards("train"), manifest.task.columns)
 
 
 def read_all(kind, folder, manifest, order=None):
@@ -50,9 +50,9 @@ def test_row_groups_come_in_the_order_asked(tmp_path, kind, order):
     first_rows = [0, 4, 7, 12, 14, 21, 22]
     rows = [list(range(first_rows[number], first_rows[number + 1])) for number in order]
     assert [samples.sample_ids_B.tolist() for samples in read] == rows
-    assert [samples.tokens_BT.tolist() for samples in read] == [[tokens_of(row) for row in group] for group in rows]
-    assert [samples.lengths_B.tolist() for samples in read] == [[length_of(row) for row in group] for group in rows]
-    assert {samples.tokens_BT.dtype for samples in read} <= {np.dtype(np.int32)}
+    assert [samples.columns["tokens"].tolist() for samples in read] == [[tokens_of(row) for row in group] for group in rows]
+    assert [samples.columns["length"].tolist() for samples in read] == [[length_of(row) for row in group] for group in rows]
+    assert {samples.columns["tokens"].dtype for samples in read} <= {np.dtype(np.int32)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -192,7 +192,7 @@ class TestAShardThatIs:
     def test_of_another_row_length(self, tmp_path, kind):
         path = tmp_path / "train-00000.parquet"
         shard = write_shard(path, table_of(range(3), SEQUENCE_LENGTH - 1), [3])
-        assert refusal(kind, tmp_path, manifest_of([shard])) == f"row group 0 is not 3 rows of {WIDTH} tokens"
+        assert refusal(kind, tmp_path, manifest_of([shard])) == f"row group 0 is not 3 rows of {WIDTH} values in column tokens"
 
     def test_of_rows_that_only_on_average_have_the_length(self, tmp_path, kind):
         path = tmp_path / "train-00000.parquet"
@@ -224,7 +224,7 @@ def test_a_shard_as_spark_writes_it_is_read(tmp_path, kind):
     element = pa.field("element", pa.int32(), nullable=True)
     schema = pa.schema([pa.field("tokens", pa.list_(element)), pa.field("length", pa.int32())])
     pq.write_table(pa.table({"tokens": [tokens_of(1)], "length": [length_of(1)]}, schema=schema), path)
-    assert read_all(kind, tmp_path, manifest_of([described(path, [1])]))[0].tokens_BT.tolist() == [tokens_of(1)]
+    assert read_all(kind, tmp_path, manifest_of([described(path, [1])]))[0].columns["tokens"].tolist() == [tokens_of(1)]
 
 
 def test_a_shard_is_checked_once(tmp_path, monkeypatch):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import tracemalloc
 from pathlib import Path
 
 from pipelines.feed.checked_shards import RowGroup, ShardFiles
 from pipelines.feed.lanes import LaneOrder
 from pipelines.lake.manifest import MANIFEST_NAME, Shard, row_group_runs
+from pipelines.prepare.text.language_rows import language_columns
 from tests.feed.shard_files import manifest_in, manifest_of
 
 SHARDS, ROW_GROUPS_PER_SHARD, ROWS = 31_250, 160, 512
@@ -19,7 +21,7 @@ def test_five_million_row_groups_take_less_than_50_bytes_each_in_a_rank_and_noth
     assert (tmp_path / MANIFEST_NAME).stat().st_size < 400 * SHARDS
     tracemalloc.start()
     try:
-        shards = ShardFiles(tmp_path, manifest_in(tmp_path).shards("train"), sequence_length=6)
+        shards = ShardFiles(tmp_path, manifest_in(tmp_path).shards("train"), language_columns(6, 0))
         order = LaneOrder(shards.row_group_rows(), num_lanes=16, window_row_groups=4, shuffle=True,
                           global_batch_samples=16, seed=1)
         windows = order.windows(range(16), first_step=order.steps_per_epoch - 1)  # of two epochs
@@ -34,7 +36,7 @@ def test_five_million_row_groups_take_less_than_50_bytes_each_in_a_rank_and_noth
 def test_a_row_group_is_found_by_its_number_in_the_split(tmp_path: Path) -> None:
     rows = [[5, 5, 3], [2], [5, 5], [4, 4, 4, 1]]
     manifest_of([Shard(str(i), row_group_runs(each), 9, "") for i, each in enumerate(rows)]).save(tmp_path)
-    shards = ShardFiles(tmp_path, manifest_in(tmp_path).shards("train"), sequence_length=6)
+    shards = ShardFiles(tmp_path, manifest_in(tmp_path).shards("train"), language_columns(6, 0))
     expected = [(RowGroup(i, j), size) for i, each in enumerate(rows) for j, size in enumerate(each)]
     assert [shards.row_group(number) for number in range(shards.num_row_groups)] == [place for place, _ in expected]
     assert shards.row_group_rows().tolist() == [size for _, size in expected]
@@ -44,9 +46,8 @@ def test_a_row_group_is_found_by_its_number_in_the_split(tmp_path: Path) -> None
 
 def test_a_manifest_that_lists_every_row_group_is_the_same_dataset(tmp_path: Path) -> None:
     manifest_of([Shard("a", row_group_runs([5, 5, 3]), 9, "")]).save(tmp_path)
-    written = (tmp_path / MANIFEST_NAME).read_text()
-    as_runs = "".join(written.split())
-    assert '"row_groups":[[2,5],[1,3]]' in as_runs
-    new = manifest_in(tmp_path)
-    (tmp_path / MANIFEST_NAME).write_text(as_runs.replace("[[2,5],[1,3]]", "[5,5,3]"))
+    new, content = manifest_in(tmp_path), json.loads((tmp_path / MANIFEST_NAME).read_text())
+    assert content["splits"]["train"][0]["row_groups"] == [[2, 5], [1, 3]]
+    content["splits"]["train"][0]["row_groups"] = [5, 5, 3]
+    (tmp_path / MANIFEST_NAME).write_text(json.dumps(content))
     assert manifest_in(tmp_path) == new

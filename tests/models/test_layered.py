@@ -71,8 +71,8 @@ def test_buffers_of_every_type_and_shape_are_exported_and_loaded(tmp_path):
     assert {"scaled_0.scale_D", "scaled_0.shared_W", "scaled_3.even_D", "scaled_3.version", "scaled_3.turns_D"} <= state.keys()
     assert not {"scaled_1.shared_W", "scaled_0.scratch_D"} & state.keys()
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}')
-    save_model(FolderStore(tmp_path.parent), tmp_path.name, state.items(), model.specs(), CONSTANTS, **SIZES, end_of_text_id=0,
-               tokenizer_json=b"", facts={})
+    save_model(FolderStore(tmp_path.parent), tmp_path.name, state.items(), model.specs(), CONSTANTS,
+               config={**SIZES, "end_of_text_id": 0}, files={}, facts={})
     saved = load_file(tmp_path / "model.safetensors")  # by its own reader
     assert saved.keys() == state.keys()
     loaded = load_model(tmp_path, factory=CONSTANTS.factory).model.unique_state()  # built with seed 0, and other values then

@@ -18,27 +18,34 @@ from torch import nn
 from pipelines.config.platform import Communication
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.agreement.every_step import EveryStep
-from pipelines.parallel.replica.replica import Loss
+from pipelines.feed.batches import Batch
 from pipelines.parallel.replica.whole import WholeReplica
+
+class Points:
+    def inputs_and_targets(self, batch):
+        return batch.fields["x"], torch.where(batch.weights_B > 0, batch.fields["y"], -100)
+
+    def loss_sum(self, output, targets):
+        return nn.functional.cross_entropy(output, targets, ignore_index=-100, reduction="sum")
+
+    def num_counted(self, targets):
+        return int((targets != -100).sum())
 
 def rank_main(ring, settings):
     torch.manual_seed(0)
     model = LayeredModel([("first", nn.Linear(6, 8)), ("between", nn.Tanh()), ("last", nn.Linear(8, 3, bias=False))])
     x = torch.randn(12, 6); y = torch.randint(0, 3, (12,)); weights = torch.ones(12); weights[settings["padding"]:] = 0
-    loss = Loss(lambda x, y, w: (x, torch.where(w > 0, y, -100)),
-                lambda output, y: nn.functional.cross_entropy(output, y, ignore_index=-100, reduction="sum"),
-                lambda y: int((y != -100).sum()))
-    replica = WholeReplica(model, loss, ring.place, device=torch.device("cpu"), precision="fp32")
+    replica = WholeReplica(model, Points(), ring.place, device=torch.device("cpu"), precision="fp32")
     agreement = EveryStep(replica, ring, torch.optim.SGD(model.parameters(), lr=1.0),
                           Communication(bucket_bytes=settings["bucket_bytes"], overlap=settings["overlap"]),
-                          gradient_wire=settings["wire"], expected_tokens=12, clip_norm=None)
+                          gradient_wire=settings["wire"], expected_units=12, clip_norm=None)
     share = 12 // ring.place.num_ranks
     mine = slice(ring.place.rank * share, (ring.place.rank + 1) * share)
     size = settings["micro_batch"]
-    parts = [(a, b, c) for a, b, c in zip(x[mine].split(size), y[mine].split(size), weights[mine].split(size))]
+    parts = Batch({"x": x[mine], "y": y[mine]}, weights[mine], torch.arange(12)[mine]).cut(0, share, size)
     for _ in range(2):  # a second step must not remember the first
         outcome = agreement.step(parts, learning_rate=0.0)
-    return {"loss": outcome.loss, "norm": outcome.gradient_norm, "tokens": outcome.global_tokens,
+    return {"loss": outcome.loss, "norm": outcome.gradient_norm, "units": outcome.global_units,
             "samples": outcome.global_samples, "finite": outcome.finite,
             "gradients": [p.grad.flatten().tolist() for p in model.parameters()]}
 """
@@ -62,7 +69,7 @@ def test_the_gradient_is_that_of_the_whole_batch(tmp_path, num_ranks, micro_batc
     loss, gradients = whole_batch_gradient(padding)
     for result in run_ranks(STEP, num_ranks, tmp_path, settings):
         assert result["loss"] == pytest.approx(loss, rel=1e-6)
-        assert result["tokens"] == result["samples"] == padding
+        assert result["units"] == result["samples"] == padding
         for ours, exact in zip(result["gradients"], gradients, strict=True):
             assert ours == pytest.approx(exact, rel=1e-5, abs=1e-7)
         norm = sum(g * g for gradient in gradients for g in gradient) ** 0.5

@@ -22,7 +22,7 @@ from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.run_plan import cycle_time_ms, plan_run
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, publish_example, sizes
+from tests.example_data import example_config, language, publish_example
 from tests.own_models import with_constant_buffers
 
 GIB = 1024**3
@@ -36,7 +36,7 @@ def large(**overrides):
 
 
 def chosen(recipe, slots, memory_bytes, layout=AUTO, num_rows=10_000, max_replicas=100, **feed):
-    facts = gpt_facts(recipe.model, 8192, recipe.prepare.sequence_length)
+    facts = gpt_facts(recipe.model, language(8192, recipe.prepare.sequence_length))
     small = {"window_steps": 4, "row_bytes": 528, "largest_row_group_rows": 4, "read_ahead_bytes": 10_000}
     return choose_layout(facts, FeedFacts(num_rows, **small | feed), recipe, layout, slots, memory_bytes,
                          max_replicas=max_replicas)
@@ -114,7 +114,7 @@ def test_what_the_feed_holds_counts_as_memory_of_the_first_and_last_segments_ran
     with pytest.raises(ResourceError, match=r"the model needs .* lower reader.read_ahead_bytes"):
         chosen(large(), slots=4, memory_bytes=4 * GIB, window_steps=10**6)
     recipe = large()
-    facts = gpt_facts(recipe.model, 8192, 128)
+    facts = gpt_facts(recipe.model, language(8192, 128))
     way = planned_split(facts, recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=8))
     small, larger = (rank_bytes(facts, FeedFacts(10_000, window_steps, 528, 4, 10_000), way) for window_steps in (1000, 3000))
     assert [more - less for more, less in zip(larger, small, strict=True)] == [2000 * 32 * 528, 0, 0, 2000 * 32 * 528]
@@ -147,7 +147,8 @@ def test_auto_survives_being_written_as_json():
 
 def test_the_bubble_is_that_of_the_schedule():
     recipe = large()
-    way = planned_split(gpt_facts(recipe.model, 8192, 128), recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=4))
+    way = planned_split(gpt_facts(recipe.model, language(8192, 128)), recipe,
+                        Layout(num_replicas=1, num_segments=4, micro_batch_samples=4))
     assert (way.micro_batches, way.bubble) == (8, pytest.approx(3 / 11))
 
 
@@ -165,7 +166,7 @@ def test_horovods_cycle_follows_the_step_within_bounds():
 ])
 def test_a_layout_that_the_model_or_its_schedule_cannot_have_is_refused(layout, message):
     recipe = example_config(train__global_batch_samples=40 if "5 micro" in message else 8).recipe
-    facts = gpt_facts(recipe.model, 32, 16)
+    facts = gpt_facts(recipe.model, language(32, 16))
     given = Layout.model_validate({"num_replicas": 1, "micro_batch_samples": 2, **layout})
     with pytest.raises(ConfigError, match=message):
         check_split(facts, recipe, given)
@@ -201,7 +202,8 @@ def test_a_model_whose_shapes_depend_on_the_data_is_refused_before_launch_where_
 
 def test_what_is_counted_by_hand_for_the_gpt_is_what_a_probe_of_it_finds():
     model = example_config(model__num_layers=3, model__num_heads=4, model__width=64).recipe.model
-    counted, probed = gpt_facts(model, 512, 64), facts_of(build_model(model, sizes(512, 64), seed=0), 512, 64)
+    task = language(512, 64)
+    counted, probed = gpt_facts(model, task), facts_of(build_model(model, task.sizes, seed=0), task)
     for by_hand, found in zip(counted.layers, probed.layers, strict=True):
         assert (by_hand.name, by_hand.parameters, by_hand.tied_parameters, by_hand.output_bytes_per_sample) == (
             found.name, found.parameters, found.tied_parameters, found.output_bytes_per_sample)
@@ -210,7 +212,7 @@ def test_what_is_counted_by_hand_for_the_gpt_is_what_a_probe_of_it_finds():
 
 def test_constants_that_a_model_keeps_as_buffers_are_in_the_memory_of_the_rank_that_holds_them():
     width = 100
-    facts = facts_of(with_constant_buffers(32, 16, width, depth=4), 32, 16)
+    facts = facts_of(with_constant_buffers(32, 16, width, depth=4), language(32, 16))
     own_bytes = width * (4 + 4 + 1 + 8) + 8  # two of floats, truth values, complex numbers; a whole number
     shared_bytes = 4  # counts in the first layer that has it
     assert [layer.buffer_bytes for layer in facts.layers] == [0, own_bytes + shared_bytes, own_bytes, own_bytes, own_bytes, 0]
@@ -235,7 +237,7 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
     run = prepare_run(lake, config, manifest)
     run_attempt(run, timeout_s=240)
     recipe = config.recipe
-    facts = gpt_facts(recipe.model, manifest.vocabulary_size, 256)
+    facts = gpt_facts(recipe.model, manifest.task)
     feed = FeedFacts.of(recipe.data, 16, config.platform.reader, manifest)
     foretold = rank_bytes(facts, feed, planned_split(facts, recipe, config.platform.layout))
     for rank in range(replicas * segments):

@@ -58,8 +58,8 @@ def streams(lake: Lake, manifest: Manifest, split: str) -> list[list[int]]:
         table = pq.read_table(folder / shard.path)
         stream: list[int] = []
         for tokens, length in zip(table["tokens"].to_pylist(), table["length"].to_pylist(), strict=True):
-            assert len(tokens) == manifest.sequence_length + 1
-            assert set(tokens[length:]) <= {manifest.end_of_text_id}
+            assert len(tokens) == manifest.task.sizes["sequence_length"] + 1
+            assert set(tokens[length:]) <= {manifest.task.facts["end_of_text_id"]}
             if stream:
                 assert stream[-1] == tokens[0]  # neighbours share one token
             stream += tokens[1 if stream else 0:length]
@@ -70,7 +70,7 @@ def streams(lake: Lake, manifest: Manifest, split: str) -> list[list[int]]:
 def documents(lake: Lake, manifest: Manifest, split: str) -> list[str]:
     """The texts of a split, decoded with nothing but tokenizer.json."""
     tokenizer = Tokenizer.from_file(str(lake.root / lake.dataset(manifest.name, manifest.version) / "tokenizer.json"))
-    end, texts = manifest.end_of_text_id, []
+    end, texts = manifest.task.facts["end_of_text_id"], []
     for stream in streams(lake, manifest, split):
         assert stream[0] == end and stream[-1] == end
         current: list[int] = []

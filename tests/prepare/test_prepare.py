@@ -49,7 +49,7 @@ def check_counts(lake: Lake, manifest: Manifest) -> None:
     assert {key: count for key, count in by_reason.items() if count} == dict(Counter(table["reason"]))
     assert "duplicates" not in counts  # they are in rejected_duplicate, once
     for split in ("train", "validation"):
-        assert counts[f"{split}_tokens"] == sum(len(stream) - 1 for stream in streams(lake, manifest, split))
+        assert manifest.units[split] == sum(len(stream) - 1 for stream in streams(lake, manifest, split))
         assert counts[f"{split}_documents"] == len(documents(lake, manifest, split))
         for shard in manifest.shards(split):
             path = lake.root / lake.dataset(manifest.name, manifest.version) / shard.path
@@ -73,12 +73,15 @@ def test_every_document_comes_back_with_every_kind_of_tokenizer(
     assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(texts)
     check_counts(lake, manifest)
     assert manifest == Manifest.load(lake.store, lake.dataset("test", manifest.version))
-    assert manifest.tokenizer_sha256 == file_sha256(lake.root / lake.dataset("test", manifest.version) / "tokenizer.json")
-    assert np.isclose(manifest.baselines["uniform"], np.log(manifest.vocabulary_size))
-    assert manifest.baselines["bigram"] < manifest.baselines["unigram"] < manifest.baselines["uniform"]
-    assert manifest.counts["bigram_train_tokens"] == manifest.counts["train_tokens"]  # few enough to count them all
+    published = lake.root / lake.dataset("test", manifest.version)
+    assert manifest.task.facts["tokenizer_sha256"] == file_sha256(published / "tokenizer.json")
+    guessing, frequencies, bigram = manifest.baselines
+    assert np.isclose(guessing.loss, np.log(manifest.task.sizes["vocabulary_size"]))
+    assert bigram.loss < frequencies.loss < guessing.loss
+    train = f"{manifest.units['train']:,}"
+    assert f"counted on {train} of {train} train tokens" in bigram.note  # few enough to count them all
     assert not list((lake.root / lake.datasets("test")).glob(".*"))
-    assert {path.suffix for path in (lake.root / lake.dataset("test", manifest.version)).iterdir()} == {".parquet", ".json"}
+    assert {path.suffix for path in published.iterdir()} == {".parquet", ".json"}
 
 
 def write_inputs(folder: Path) -> dict[str, dict[str, Any]]:
@@ -189,7 +192,7 @@ def test_one_document_is_split_by_position(spark: SparkSession, lake: Lake, tmp_
     manifest = prepare(spark, recipe, lake, silent)
     (train,), (validation,) = documents(lake, manifest, "train"), documents(lake, manifest, "validation")
     assert train + validation == text and len(train) == int(len(text) * 0.9)
-    assert manifest.vocabulary_size == len(set(text)) + 1
+    assert manifest.task.sizes["vocabulary_size"] == len(set(text)) + 1
     check_counts(lake, manifest)
 
 

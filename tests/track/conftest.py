@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from pipelines.lake.manifest import Manifest, Shard, row_group_runs
+from pipelines.lake.manifest import Baseline, Manifest, Shard, row_group_runs
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.lake.runs import AttemptState, RunState
+from pipelines.prepare.text.language_rows import language_facts
 
 WriteRun = Callable[..., RunState]
 START_S = 1_790_000_000.0
@@ -34,7 +35,7 @@ def save_state(lake: Lake, run_id: str, start_steps: tuple[int, ...] = (0,), **f
     of_attempt = {"num_replicas": 2, "num_segments": 1, "device": "cpu", "started_s": START_S, "command": "python jobs/train.py",
                   "placement": ("host-a", "host-b"), "environment": {"python": "3.11"}}
     of_run = {"recipe_name": "gpt-demo", "recipe_hash": "0123456789abcdef", "dataset_name": "gpt-demo", "dataset_version": "v1",
-              "precision": "fp32", "planned_steps": 20, "parameters": 1234}
+              "unit": "tokens", "precision": "fp32", "planned_steps": 20, "parameters": 1234}
     names = {field.name for field in fields(AttemptState)}
     newest = of_attempt | {name: value for name, value in facts.items() if name in names}
     run_facts = of_run | {name: value for name, value in facts.items() if name not in names}
@@ -50,7 +51,7 @@ def save_state(lake: Lake, run_id: str, start_steps: tuple[int, ...] = (0,), **f
 
 def step_facts(step: int, *, loss: float | None = None, **facts: Any) -> dict[str, Any]:
     return {"step": step, "epoch": 0, "loss": 10.0 - step / 10 if loss is None else loss, "learning_rate": 1e-3,
-            "gradient_norm": 1.5, "global_tokens": 200, "global_samples": 20, "tokens": 100, "samples": 10,
+            "gradient_norm": 1.5, "global_units": 200, "global_samples": 20, "units": 100, "samples": 10,
             "seconds": STEP_SECONDS, "data_wait_s": WAIT_S, "compute_s": COMPUTE_S, "communication_s": COMMUNICATION_S,
             "pipeline_wait_s": 0.0, "averaging_s": COMMUNICATION_S,
             "memory_bytes": 1000 + step, **facts}
@@ -70,7 +71,7 @@ def write_steps(lake: Lake, run_id: str, attempt: int, rank: int, steps: range, 
 
 def write_evaluation(lake: Lake, run_id: str, attempt: int, step: int, loss: float) -> None:
     with RecordWriter(lake.run(run_id).live(attempt).record(0), 0, attempt) as records:
-        records.write("evaluation", step=step, split="validation", loss=loss, samples=5, tokens=50, seconds=0.1)
+        records.write("evaluation", step=step, split="validation", loss=loss, samples=5, units=50, seconds=0.1)
 
 
 @pytest.fixture
@@ -95,8 +96,10 @@ def write_run(lake: Lake) -> WriteRun:
 def write_manifest(lake: Lake) -> None:
     shards = (Shard("train-00000.parquet", row_group_runs([512, 100]), 5000, "0" * 64),
               Shard("train-00001.parquet", row_group_runs([300]), 2000, "1" * 64))
-    Manifest("gpt-demo", "v1", 16, 300, 0, "t" * 64, "f" * 16, "r" * 16,
+    task = language_facts(sequence_length=16, vocabulary_size=300, end_of_text_id=0, tokenizer_sha256="t" * 64)
+    Manifest("gpt-demo", "v1", task, "f" * 16, "r" * 16,
              {"train": shards, "validation": (Shard("validation-00000.parquet", row_group_runs([40]), 900, "2" * 64),)},
-             {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1,
-              "train_tokens": 9000},
-             {"uniform": 9.0, "unigram": 8.5}).save(lake.root / lake.dataset("gpt-demo", "v1"))
+             {"train": 9000, "validation": 400},
+             {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1},
+             (Baseline("guessing", 9.0), Baseline("token frequencies", 8.5, "how often each is")),
+             ).save(lake.root / lake.dataset("gpt-demo", "v1"))

@@ -150,7 +150,7 @@ def test_a_long_run_of_many_ranks_and_much_text_stays_small(lake: Lake, write_ru
     count = 100_000
     noise = np.random.default_rng(0).normal(5, 1, count)
     steps, ranks = StepFigures(count), RankFigures(512, count)
-    for curve in (steps.loss, steps.learning_rate, steps.gradient_norm, steps.tokens_per_s):
+    for curve in (steps.loss, steps.learning_rate, steps.gradient_norm, steps.units_per_s):
         curve.add(np.arange(1, count + 1), noise)
     ranks.memory_bytes.add(np.arange(count) % 512, np.arange(1, count + 1), np.abs(noise) * 1e9)
     html = render(Measured(summary, steps, ranks))

@@ -33,18 +33,20 @@ def test_numbers_are_right_on_a_run_that_one_can_work_out_by_hand(lake: Lake, wr
     summary = summarize(lake, "run-1")
     assert summary["loss"] == {
         "train_first": 9.9, "train_last": pytest.approx(8.45), "validation_last": 8.0, "validation_best": 7.5,
-        "validation_best_step": 10, "uniform": 9.0, "unigram": 8.5, "bigram": None}
+        "validation_best_step": 10}
+    assert [(baseline["name"], baseline["loss"]) for baseline in summary["baselines"]] == [
+        ("guessing", 9.0), ("token frequencies", 8.5)]
     assert summary["time_share"] == pytest.approx(
         {"compute": 0.7, "communication": 0.2, "data_wait": 0.1, "other": 0.0})
-    assert summary["throughput"] == {"tokens": 4000, "tokens_per_s": 400.0}
-    assert [(r["rank"], r["host"], r["tokens"], r["seconds"], r["memory_peak_bytes"]) for r in summary["ranks"]] == [
+    assert summary["throughput"] == {"unit": "tokens", "units": 4000, "units_per_s": 400.0}
+    assert [(r["rank"], r["host"], r["units"], r["seconds"], r["memory_peak_bytes"]) for r in summary["ranks"]] == [
         (0, "host-a", 2000, 10.0, 1020), (1, "host-b", 2000, 10.0, 1020)]
     assert summary["dataset"]["rejected"] == {"empty": 2, "undecodable": 1}
     assert summary["dataset"]["splits"]["train"] == {"shards": 2, "rows": 912, "row_groups": 3, "bytes": 7000}
     assert summary["sample"] == {"step": 20, "prompt": "Once", "text": "the end", "reason": None}
     assert summary["steps"] == {"planned": 20, "done": 20, "attempts": 1, "attempt_start_steps": [0], "stopped_early": False}
     assert (summary["status"], summary["exit_code"], summary["seconds"]) == ("completed", 0, 60.0)
-    assert summary["evaluations"][0] == {"step": 10, "loss": 7.5, "samples": 5, "tokens": 50, "seconds": 0.1}
+    assert summary["evaluations"][0] == {"step": 10, "loss": 7.5, "samples": 5, "units": 50, "seconds": 0.1}
 
 
 def test_a_summary_is_plain_json_with_finite_numbers(lake: Lake, write_run: WriteRun) -> None:
@@ -60,14 +62,14 @@ def test_steady_throughput_leaves_out_the_start_of_every_attempt(lake: Lake) -> 
         write_steps(lake, "run-1", attempt, 0, range(first, first + 5), seconds=100.0)  # slow: start-up
         write_steps(lake, "run-1", attempt, 0, range(first + 5, first + 20), seconds=0.25)
     load_run(lake, "run-1")
-    assert summarize(lake, "run-1")["throughput"]["tokens_per_s"] == 800.0
+    assert summarize(lake, "run-1")["throughput"]["units_per_s"] == 800.0
 
 
 def step_rows(first: int, values: list[float], attempt: int = 0) -> pa.Table:
-    """Rows of ``steps`` whose every figure is the value, of 10 tokens each."""
+    """Rows of ``steps`` whose every figure is the value, of 10 units each."""
     count = len(values)
     return pa.table({"attempt": [attempt] * count, "step": range(first, first + count), "loss": values,
-                     "learning_rate": values, "gradient_norm": values, "tokens": [10] * count, "seconds": values,
+                     "learning_rate": values, "gradient_norm": values, "units": [10] * count, "seconds": values,
                      "time": pa.array([0] * count, pa.timestamp("us", tz="UTC"))})
 
 
@@ -76,7 +78,7 @@ def test_throughput_lies_between_the_slowest_and_the_fastest_step(seconds: list[
     figures = StepFigures(len(seconds))
     for first in range(0, len(seconds), piece):  # however the rows come
         figures.add(step_rows(first + 1, seconds[first:first + piece]))
-    speed = figures.steady_tokens_per_s
+    speed = figures.steady_units_per_s
     assert speed is not None and 10 / max(seconds) * 0.999 <= speed <= 10 / min(seconds) * 1.001
 
 
@@ -108,7 +110,7 @@ def test_a_summary_needs_neither_the_dataset_nor_the_loading(lake: Lake, write_r
     write_run()
     shutil.rmtree(lake.root / "datasets")
     summary = summarize(lake, "run-1")
-    assert "run the prepare job" in summary["dataset"]["problem"] and summary["loss"]["uniform"] is None
+    assert "run the prepare job" in summary["dataset"]["problem"] and summary["baselines"] == []
 
 
 def test_the_newest_run_is_taken_where_none_is_named(lake: Lake) -> None:
@@ -134,26 +136,34 @@ def test_a_torn_last_line_is_not_the_generated_text(lake: Lake, write_run: Write
     assert summarize(lake, "run-1")["sample"]["step"] == 20
 
 
-def losses(**facts: Any) -> dict[str, Any]:
+BASELINES = (("guessing", 8.3), ("token frequencies", 6.0), ("a bigram model", 4.5))
+
+
+def losses(num_baselines: int = 3, **facts: Any) -> dict[str, Any]:
     return {"status": "completed", "steps": {"done": 10, "planned": 10}, "loss": {
         "validation_last": 2.0, "validation_best": 2.0, "validation_best_step": 10, "train_first": 8.0,
-        "train_last": 1.9, "uniform": 8.3, "unigram": 6.0, "bigram": 4.5, **facts}}
+        "train_last": 1.9, **facts},
+        "baselines": [{"name": name, "loss": loss, "note": ""} for name, loss in BASELINES[:num_baselines]],
+        "dataset": {"loss_unit": "nats per token", "loss_exponential": "perplexity"}}
 
 
-@pytest.mark.parametrize(("facts", "level", "headline"), [
-    ({}, "good", "Better than a bigram model by 2.50 nats per token"),
-    ({"validation_last": 5.0}, "unclear",
+@pytest.mark.parametrize(("num_baselines", "facts", "level", "headline"), [
+    (3, {}, "good", "Better than a bigram model by 2.50 nats per token"),
+    (3, {"validation_last": 5.0}, "unclear",
      "Better than token frequencies by 1.00 nats per token; a bigram model is better still, by 0.50"),
-    ({"bigram": None}, "good", "Better than token frequencies by 4.00 nats per token"),
-    ({"validation_last": 7.0}, "unclear", "No better than token frequencies: 1.00 nats per token above"),
-    ({"validation_last": 8.4}, "bad", "No better than guessing: 0.10 nats per token above"),
-    ({"validation_last": None, "validation_best": None}, "good", "Better than a bigram model by 2.60 nats per token"),
-    ({"uniform": None, "unigram": None, "bigram": None}, "unclear", "The loss fell"),
-    ({"uniform": None, "unigram": None, "bigram": None, "train_first": None}, "unclear", "The loss did not fall"),
-    ({"validation_last": None, "train_last": None}, "unclear", "No loss has been recorded"),
+    (2, {}, "good", "Better than token frequencies by 4.00 nats per token"),
+    (3, {"validation_last": 7.0}, "unclear", "No better than token frequencies: 1.00 nats per token above"),
+    (3, {"validation_last": 8.4}, "bad", "No better than guessing: 0.10 nats per token above"),
+    (1, {}, "good", "Better than guessing by 6.30 nats per token"),
+    (1, {"validation_last": 8.3}, "bad", "No better than guessing: 0.00 nats per token above"),
+    (3, {"validation_last": None, "validation_best": None}, "good", "Better than a bigram model by 2.60 nats per token"),
+    (0, {}, "unclear", "The loss fell"),
+    (0, {"train_first": None}, "unclear", "The loss did not fall"),
+    (3, {"validation_last": None, "train_last": None}, "unclear", "No loss has been recorded"),
 ])
-def test_the_verdict_compares_with_the_baselines_and_claims_no_more(facts: dict[str, Any], level: str, headline: str) -> None:
-    found = verdict(losses(**facts))
+def test_the_verdict_compares_with_the_baselines_and_claims_no_more(num_baselines: int, facts: dict[str, Any], level: str,
+                                                                    headline: str) -> None:
+    found = verdict(losses(num_baselines, **facts))
     assert (found.level, found.headline) == (level, headline)
     assert "learned" not in found.headline + found.detail
 
@@ -161,7 +171,7 @@ def test_the_verdict_compares_with_the_baselines_and_claims_no_more(facts: dict[
 def test_the_verdict_gives_the_numbers_that_it_compares() -> None:
     assert verdict(losses()).detail == ("Validation loss is 2.000 nats per token (perplexity 7.4). For comparison: 4.500 by a "
                                         "bigram model, 6.000 by token frequencies, 8.300 by guessing.")
-    assert "bigram" not in verdict(losses(bigram=None)).detail
+    assert "bigram" not in verdict(losses(2)).detail
 
 
 def test_the_verdict_says_where_the_model_was_better() -> None:
@@ -176,7 +186,7 @@ def test_shares_are_finite_for_steps_of_no_length(lake: Lake) -> None:
         records.write("sample", step=2, prompt="", text="")
     load_run(lake, "run-1")
     summary = summarize(lake, "run-1")
-    assert summary["time_share"] is None and summary["throughput"]["tokens_per_s"] is None
+    assert summary["time_share"] is None and summary["throughput"]["units_per_s"] is None
     assert math.isclose(summary["loss"]["train_last"], 9.85)
 
 
@@ -196,7 +206,7 @@ def test_a_long_run_of_many_ranks_is_summarized_in_the_memory_of_a_short_one(tmp
         finally:
             tracemalloc.stop()
             pa.set_memory_pool(usual)
-        assert [rank["tokens"] for rank in summary["ranks"]] == [num_parts * 5000 * 7] * 4
+        assert [rank["units"] for rank in summary["ranks"]] == [num_parts * 5000 * 7] * 4
         assert summary["ranks"][3]["memory_peak_bytes"] == 3 + 5000 * num_parts
         return peak
 
@@ -209,7 +219,7 @@ def write_part(lake: Lake, part: int, num_steps: int, num_ranks: int) -> None:
     step = np.arange(first, first + num_steps).repeat(num_ranks)
     rank = np.tile(np.arange(num_ranks), num_steps)
     for table, count in (("steps", num_steps), ("rank_steps", num_steps * num_ranks)):
-        values = {"run_id": ["run-1"] * count, "attempt": np.zeros(count, int), "rank": rank[:count], "tokens": np.full(count, 7),
+        values = {"run_id": ["run-1"] * count, "attempt": np.zeros(count, int), "rank": rank[:count], "units": np.full(count, 7),
                   "step": np.arange(first, first + count) if table == "steps" else step, "memory_bytes": (step + rank)[:count]}
         schema = arrow_schema(table)
         columns = [pa.array(values.get(field.name, np.ones(count, int))).cast(field.type) for field in schema]

@@ -48,14 +48,14 @@ def test_rows_hold_what_the_ranks_recorded(spark: SparkSession, lake: Lake, writ
     write_run(num_ranks=4)
     load_run(lake, "run-1")
     step = spark.read.parquet(lake.store.place(lake.table("steps"))).where("step = 3").collect()
-    assert [(r.run_id, r.attempt, r.epoch, r.loss, r.tokens, r.samples, r.seconds) for r in step] == [
+    assert [(r.run_id, r.attempt, r.epoch, r.loss, r.units, r.samples, r.seconds) for r in step] == [
         ("run-1", 0, 0, 9.7, 200, 20, 0.5)]
     rank = spark.read.parquet(lake.store.place(lake.table("rank_steps"))).where("step = 3 AND rank = 2").collect()
-    assert [(r.replica_index, r.segment_index, r.tokens, r.data_wait_s, r.compute_s, r.communication_s, r.memory_bytes)
+    assert [(r.replica_index, r.segment_index, r.units, r.data_wait_s, r.compute_s, r.communication_s, r.memory_bytes)
             for r in rank] == [(2, 0, 100, 0.05, 0.35, 0.1, 1003)]
     assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 21) for r in range(4)})
     run = spark.read.parquet(lake.store.place(lake.table("runs"))).collect()
-    assert [(r.status, r.last_step, r.attempts, r.tokens, r.tokens_per_s, r.validation_loss, r.seconds, r.placement)
+    assert [(r.status, r.last_step, r.attempts, r.units, r.units_per_s, r.validation_loss, r.seconds, r.placement)
             for r in run] == [("completed", 20, 1, 4000, 400.0, 8.0, 60.0, ["host-a", "host-b"])]
     assert run[0].train_loss == pytest.approx(sum(10 - s / 10 for s in range(11, 21)) / 10)
     assert json.loads(run[0].environment) == {"python": "3.11"}

@@ -19,12 +19,13 @@ from pipelines.models.build import build_model
 from pipelines.models.facts import model_facts
 from pipelines.models.layered import LayeredModel
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, publish_example, sizes
+from tests.example_data import example_config, language, publish_example, sizes
 from tests.rank_processes import run_workers
 
 DRAWING = {"factory": "tests.own_models:recurrent_with_dropout"}
 WIDTH = 8
-SIZES = SimpleNamespace(vocabulary_size=32, sequence_length=16)  # what a model is made for, of a manifest
+LANGUAGE = language(32, 16)
+DATASET = SimpleNamespace(task=LANGUAGE)  # what a model is made for, of a manifest
 
 
 class Attention(nn.Module):
@@ -92,7 +93,7 @@ def looked_at(layer):
     """The facts of a model with this layer in its middle."""
     torch.manual_seed(0)
     return facts_of(LayeredModel([("table", nn.Embedding(32, WIDTH, padding_idx=0)), ("middle", layer),
-                                  ("logits", nn.Linear(WIDTH, 32))]), 32, 16)
+                                  ("logits", nn.Linear(WIDTH, 32))]), LANGUAGE)
 
 
 def random_layers(layer):
@@ -129,15 +130,15 @@ def test_a_layer_that_keeps_samples_apart_is_not_blamed(name):
 def test_a_model_that_mixes_samples_is_refused_unless_the_law_is_given_up():
     recipe = {"model": {"factory": "tests.own_models:mixing"}}
     with pytest.raises(ConfigError, match=r"layers mixed of tests.own_models:mixing give a sample another result"):
-        model_facts(example_config(**recipe).recipe, SIZES)
-    assert model_facts(example_config(**recipe, train__same_on_any_layout=False).recipe, SIZES).mixing_layers == ("mixed",)
+        model_facts(example_config(**recipe).recipe, DATASET)
+    assert model_facts(example_config(**recipe, train__same_on_any_layout=False).recipe, DATASET).mixing_layers == ("mixed",)
 
 
 def test_the_gpt_draws_nothing_and_a_look_at_a_model_leaves_its_mode_and_no_gradient():
     settings = example_config().recipe.model
     model = build_model(settings, sizes(32, 16), seed=0)
     modes = [module.training for module in model.modules()]
-    assert facts_of(model, 32, 16).random_layers == ()
+    assert facts_of(model, LANGUAGE).random_layers == ()
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -157,7 +158,7 @@ def test_giving_the_law_up_makes_another_run_and_keeping_it_leaves_ids_as_they_w
                       for change in ({}, {"train__same_on_any_layout": False}))
     assert training_hash(kept, "v1", {}) != training_hash(given_up, "v1", {})
     assert training_hash(kept, "v1", {}) == "f8ee6f98"  # another id would train everything again: see SETTINGS_ADDED_LATER
-    assert model_facts(example_config(model=DRAWING, train__same_on_any_layout=False).recipe, SIZES).random_layers == (
+    assert model_facts(example_config(model=DRAWING, train__same_on_any_layout=False).recipe, DATASET).random_layers == (
         "first", "second")
 
 

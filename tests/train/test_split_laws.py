@@ -71,7 +71,7 @@ def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_pa
         waited = sum(step["data_wait_s"] for step in steps[rank])
         assert (waited > 0) == (rank % num_segments in (0, num_segments - 1))
     for at, step in enumerate(steps[0]):
-        assert sum(rank_steps[at]["tokens"] for rank_steps in steps) == step["global_tokens"]
+        assert sum(rank_steps[at]["units"] for rank_steps in steps) == step["global_units"]
         assert all(rank_steps[at]["loss"] == step["loss"] for rank_steps in steps)
 
 

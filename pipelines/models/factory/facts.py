@@ -1,7 +1,7 @@
 """The facts of a user's model: what a look at it finds.
 
 Runs on: driver (no torch: ``train/probe.py`` looks, in a process of its own).
-Takes:   recipe section ``model`` and the dataset's sizes.
+Takes:   recipe section ``model`` and the dataset's task.
 Gives:   ``ModelFacts``, or the error that the look ended with.
 """
 
@@ -11,23 +11,25 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from pipelines.config.models import FactoryModel
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
+from pipelines.lake.task_facts import TaskFacts
 from pipelines.plan.model_facts import ModelFacts
 
 PROBE_TIMEOUT_S = 300.0
 _looked_at: dict[tuple[str, str | None, str], ModelFacts] = {}  # by what was asked
 
 
-def factory_facts(settings: FactoryModel, **sizes: int) -> ModelFacts:
+def factory_facts(settings: FactoryModel, task: TaskFacts) -> ModelFacts:
     """Looked at again only where the code has changed.
 
     Raises:
         ConfigError: the model cannot be built, or cannot be trained.
     """
-    order = json.dumps({"model": settings.model_dump(mode="json"), "sizes": sizes})
+    order = json.dumps({"model": settings.model_dump(mode="json"), "task": asdict(task)})
     asked = (order, os.environ.get("PYTHONPATH"), str(Path.cwd()))  # where the probe finds modules
     if asked not in _looked_at or not _looked_at[asked].is_current():
         _looked_at[asked] = _probed(order)

@@ -1,24 +1,25 @@
 """The GPT's facts, counted by hand.
 
 Runs on: driver (no torch).
-Takes:   recipe section ``model`` and the dataset's sizes.
+Takes:   recipe section ``model`` and the dataset's task, which is ``language``.
 Gives:   ``ModelFacts``; tests hold them against ``models/gpt/model.py``.
 """
 
 from __future__ import annotations
 
 from pipelines.config.models import GptModel
+from pipelines.lake.task_facts import TaskFacts
 from pipelines.plan.model_facts import FLOAT_BYTES, LayerFacts, ModelFacts
 
 
-def gpt_facts(settings: GptModel, vocabulary_size: int, sequence_length: int) -> ModelFacts:
+def gpt_facts(settings: GptModel, task: TaskFacts) -> ModelFacts:
     """Of the GPT in ``models/gpt/model.py``, counted by hand.
 
     A block keeps 17 values per token and unit of width (its norms' inputs and outputs, query, key, value, the mixed
     values twice, the fourfold feed-forward twice) and the head one copy of the logits. Source for the manner of
     counting: Korthikanti et al. 2022, section 4.
     """
-    width, vocabulary, length = settings.width, vocabulary_size, sequence_length
+    width, vocabulary, length = settings.width, task.sizes["vocabulary_size"], task.sizes["sequence_length"]
     norm = width * (2 if settings.bias else 1)
     block = 12 * width * width + (8 * width if settings.bias else 0) + 2 * norm
     hidden_bytes = FLOAT_BYTES * length * width

@@ -22,7 +22,6 @@ from pipelines.models.layered import LayeredModel
 
 INITIAL_STD = 0.02
 PLAIN_ATTENTION_LENGTH = 512
-IGNORED = -100  # a target that no loss counts (torch's default for cross_entropy)
 
 
 class Embedding(nn.Module):
@@ -127,30 +126,3 @@ def fill(gpt: LayeredModel, settings: GptModel, seed: int, layers: Collection[st
         parameter.normal_(0.0, std, generator=torch.Generator().manual_seed(own_seed))
 
     gpt.fill(layers, initialise)
-
-
-def token_loss_sum(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-    """Cross-entropy in nats, summed over all targets that are not ``IGNORED`` (float32 scalar)."""
-    return functional.cross_entropy(logits_BTV.flatten(0, 1).float(), targets_BT.flatten(),
-                                    ignore_index=IGNORED, reduction="sum")
-
-
-def num_counted(targets_BT: Tensor) -> int:
-    """How many targets a loss counts."""
-    return int((targets_BT != IGNORED).sum())
-
-
-def inputs_and_targets(tokens_BT1: Tensor, lengths_B: Tensor, weights_B: Tensor) -> tuple[Tensor, Tensor]:
-    """Splits rows of ``sequence_length + 1`` tokens into what is seen and what is predicted.
-
-    Args:
-        tokens_BT1: int, [B, T + 1]. lengths_B: real tokens at the front of each row. weights_B: 0 or 1 per row.
-    Returns:
-        ``inputs_BT`` and ``targets_BT`` (int64); targets past a row's length or of weight 0 are ``IGNORED``.
-    """
-    tokens_BT1 = tokens_BT1.long()
-    targets_BT = tokens_BT1[:, 1:].clone()
-    position_T = torch.arange(1, tokens_BT1.shape[1], device=tokens_BT1.device)
-    counted_BT = (position_T < lengths_B[:, None]) & (weights_B[:, None] > 0)
-    targets_BT[~counted_BT] = IGNORED
-    return tokens_BT1[:, :-1], targets_BT

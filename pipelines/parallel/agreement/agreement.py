@@ -12,19 +12,20 @@ from typing import Protocol
 
 from torch import Tensor
 
-from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals
+from pipelines.feed.batches import Batch
+from pipelines.parallel.steps import StepOutcome, Totals
 
 
 class Agreement(Protocol):
     """What the training loop calls."""
 
-    def step(self, micro_batches: list[MicroBatch], learning_rate: float) -> StepOutcome:
+    def step(self, micro_batches: list[Batch], learning_rate: float) -> StepOutcome:
         """One optimizer update from this replica's micro-batches and those of all others.
 
         The update is left out where the outcome is not finite.
         """
 
-    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
         """Forward only, in evaluation mode; the totals of all replicas together.
 
         ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.

@@ -4,7 +4,7 @@ Runs on: ranks.
 Takes:   a replica, the ring of its segment, an optimizer of what this rank holds.
 Gives:   ``EveryStep``, an ``Agreement``; ``StepFacts``, the few numbers of a step that all ranks must know.
 
-Weighting is exact: ranks sum losses and count tokens, and the division by the global number of tokens comes last, so that a
+Weighting is exact: ranks sum losses and count units, and the division by the global number of units comes last, so that a
 padded or short sample shifts no weight to its neighbours. A bucket of gradients is summed over the replicas as soon as all
 micro-batches are in it, while backward still runs.
 """
@@ -20,10 +20,11 @@ from torch import Tensor
 
 from pipelines.config.platform import Communication
 from pipelines.errors import RankFailedError
+from pipelines.feed.batches import Batch
 from pipelines.parallel.buckets import GradientAverage, gradient_of, squared_norm
 from pipelines.parallel.replica.replica import Replica
 from pipelines.parallel.ring import Ring
-from pipelines.parallel.steps import MicroBatch, StepOutcome, Totals
+from pipelines.parallel.steps import StepOutcome, Totals
 from pipelines.plan.places import Place
 
 
@@ -31,19 +32,19 @@ class EveryStep:
     """See ``Agreement``; built once per run on every rank."""
 
     def __init__(self, replica: Replica, ring: Ring, optimizer: torch.optim.Optimizer, communication: Communication, *,
-                 gradient_wire: str, expected_tokens: int, clip_norm: float | None) -> None:
+                 gradient_wire: str, expected_units: int, clip_norm: float | None) -> None:
         """
         Args:
             gradient_wire: ``fp32``, ``fp16`` or ``bf16``: what the allreduce sends.
-            expected_tokens: of a full global batch; scales backward so that narrow gradients neither over- nor underflow.
+            expected_units: of a full global batch; scales backward so that narrow gradients neither over- nor underflow.
             clip_norm: bound of the norm of the whole model's gradient; None: none.
         """
         self._replica, self._ring, self._optimizer, self._clip_norm = replica, ring, optimizer, clip_norm
-        self._scale = 1.0 / expected_tokens
+        self._scale = 1.0 / expected_units
         self._average = GradientAverage(replica.additions, ring, bucket_bytes=communication.bucket_bytes,
                                         gradient_wire=gradient_wire, overlap=communication.overlap and replica.hooks_tell)
 
-    def step(self, micro_batches: list[MicroBatch], learning_rate: float) -> StepOutcome:
+    def step(self, micro_batches: list[Batch], learning_rate: float) -> StepOutcome:
         """See ``Agreement``.
 
         Raises:
@@ -64,13 +65,13 @@ class EveryStep:
         if facts.disagreement:
             raise RankFailedError("segments", "the first and the last one of a replica read different samples",
                                   "are the dataset's files the same on all hosts?")
-        correction = 1.0 / (self._scale * max(facts.tokens, 1))
+        correction = 1.0 / (self._scale * max(facts.units, 1))
         gradient_norm = math.sqrt(facts.squared_norm) * correction
         finite = facts.first_bad_rank is None and math.isfinite(gradient_norm)
         if finite:
             self._update(correction, gradient_norm, learning_rate)
         return StepOutcome(
-            loss=facts.loss, global_tokens=facts.tokens, global_samples=facts.samples, tokens=computed.own.tokens,
+            loss=facts.loss, global_units=facts.units, global_samples=facts.samples, units=computed.own.units,
             samples=computed.own.samples, gradient_norm=gradient_norm, averaging_s=averaging_s,
             pipeline_wait_s=computed.waited_s, timeline=computed.timeline, began_s=computed.began_s, finite=finite,
             first_bad_rank=facts.first_bad_rank)
@@ -83,7 +84,7 @@ class EveryStep:
             group["lr"] = learning_rate
         self._optimizer.step()
 
-    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
         return self._replica.evaluate(micro_batches, num_micro_batches).added_up(
             lambda values: self._ring.sum(values, "evaluation.totals"), self._replica.sum_over_segments)
 
@@ -103,7 +104,7 @@ class StepFacts:
         finite = math.isfinite(own.loss)
         # the last slots are the ranks': they tell everybody who met a loss that is not finite
         self.values = torch.zeros(5 + place.num_ranks, dtype=torch.float64)
-        self.values[:4] = torch.tensor([own.loss if finite else 0.0, own.tokens, own.samples, disagreement],
+        self.values[:4] = torch.tensor([own.loss if finite else 0.0, own.units, own.samples, disagreement],
                                        dtype=torch.float64)
         self.values[5 + place.rank] = 0.0 if finite else 1.0
 
@@ -114,12 +115,12 @@ class StepFacts:
 
     def read(self) -> None:
         """Takes the numbers out, once they are summed over all ranks."""
-        self.loss_sum, tokens, samples, disagreement, self.squared_norm = self.values[:5].tolist()
-        self.tokens, self.samples, self.disagreement = int(tokens), int(samples), int(disagreement)
+        self.loss_sum, units, samples, disagreement, self.squared_norm = self.values[:5].tolist()
+        self.units, self.samples, self.disagreement = int(units), int(samples), int(disagreement)
         bad_ranks = self.values[5:].nonzero().flatten().tolist()
         self.first_bad_rank: int | None = bad_ranks[0] if bad_ranks else None
 
     @property
     def loss(self) -> float:
-        """Mean over the global batch's tokens."""
-        return self.loss_sum / max(self.tokens, 1)
+        """Mean over the global batch's units."""
+        return self.loss_sum / max(self.units, 1)

@@ -8,23 +8,15 @@ Gives:   ``Replica``, which ``WholeReplica`` and ``SplitReplica`` are. It knows 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor, nn
 
-from pipelines.parallel.steps import MicroBatch, Totals, Work
+from pipelines.feed.batches import Batch
+from pipelines.parallel.steps import Totals, Work
 from pipelines.plan.places import Place
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a model takes, and how its output becomes a loss."""
-
-    inputs_and_targets: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]  # of a micro-batch
-    loss_sum: Callable[[Any, Tensor], Tensor]  # (output, targets) -> sum over what counts, differentiable
-    counted: Callable[[Tensor], int]  # targets -> how many tokens the sum is over
 
 
 @dataclass(frozen=True)
@@ -60,10 +52,10 @@ class Replica(Protocol):
     def counted(self) -> list[nn.Parameter]:
         """Of the trained parameters held, those that count in the norm of the whole model: of copies, the first."""
 
-    def num_micro_batches(self, micro_batches: list[MicroBatch]) -> int:
+    def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         """How many micro-batches are run of a step that gave these to this rank."""
 
-    def compute(self, micro_batches: list[MicroBatch], scale: float) -> Computed:
+    def compute(self, micro_batches: list[Batch], scale: float) -> Computed:
         """Forwards and backwards: adds to every ``grad`` the gradient of this replica's summed loss, times ``scale``.
 
         ``micro_batches`` is empty on a rank that needs neither inputs nor targets.
@@ -75,7 +67,7 @@ class Replica(Protocol):
     def sum_over_segments(self, values: Tensor) -> None:
         """Replaces ``values`` by its sum over the replica's ranks, in place."""
 
-    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
         """Forward only, in evaluation mode: the totals of the loss that this rank computed.
 
         ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.

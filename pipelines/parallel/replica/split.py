@@ -31,13 +31,15 @@ from torch.distributed.pipelining import (
     ScheduleInterleavedZeroBubble,
 )
 
+from pipelines.feed.batches import Batch
 from pipelines.models.layered import LayeredModel, bits_of, evaluation_mode, names_of
 from pipelines.parallel.buckets import gradient_of
-from pipelines.parallel.replica.replica import Computed, Loss
+from pipelines.parallel.replica.replica import Computed
 from pipelines.parallel.replica.torch_stages import Part, TimedStage, Timeline, as_boundary
 from pipelines.parallel.segments import SegmentGroup, peer_errors
-from pipelines.parallel.steps import MicroBatch, Totals
+from pipelines.parallel.steps import Totals
 from pipelines.plan.split_plan import SplitPlan
+from pipelines.tasks.task import Task
 
 SINGLE_PART = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
 SEVERAL_PARTS = {"interleaved_1f1b": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterleavedZeroBubble}
@@ -46,7 +48,7 @@ SEVERAL_PARTS = {"interleaved_1f1b": ScheduleInterleaved1F1B, "zero_bubble": Sch
 class SplitReplica:
     """See ``Replica``; built once per run on every rank."""
 
-    def __init__(self, model: LayeredModel, loss: Loss, plan: SplitPlan, shapes: Sequence[list[Tensor]], group: SegmentGroup,
+    def __init__(self, model: LayeredModel, task: Task, plan: SplitPlan, shapes: Sequence[list[Tensor]], group: SegmentGroup,
                  *, device: torch.device, precision: str, compiled: bool = False) -> None:
         """
         Args:
@@ -54,7 +56,7 @@ class SplitReplica:
             shapes: see ``shapes_between``, of a micro-batch of ``plan.micro_batch_samples`` samples.
         """
         place = self.place = group.place
-        self._group, self._plan, self._loss, self._device = group, plan, loss, device
+        self._group, self._plan, self._task, self._device = group, plan, task, device
         self._scale = 1.0
         names, ranges, own_parts = list(model.layers), plan.ranges, plan.parts_of(place.segment_index)
         self._holds_inputs, self._holds_loss = 0 in own_parts, len(plan.counts) - 1 in own_parts
@@ -95,10 +97,10 @@ class SplitReplica:
             return SINGLE_PART[self._plan.schedule](stages[0], **options)
         return SEVERAL_PARTS[self._plan.schedule](list(stages), **options)
 
-    def num_micro_batches(self, micro_batches: list[MicroBatch]) -> int:
+    def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         return self._plan.micro_batches
 
-    def compute(self, micro_batches: list[MicroBatch], scale: float) -> Computed:
+    def compute(self, micro_batches: list[Batch], scale: float) -> Computed:
         """See ``Replica``.
 
         Raises:
@@ -119,7 +121,7 @@ class SplitReplica:
         self._group.sum(values)
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
         """See ``Replica``; as many micro-batches at a time as a step has."""
         stream, total = iter(micro_batches), Totals(0.0, 0, 0)
         self._scale = 1.0
@@ -148,40 +150,28 @@ class SplitReplica:
                 self._group.receive(bits_of(value), owner)
                 yield name, value.cpu()
 
-    def _flow(self, micro_batches: list[MicroBatch], run: Callable[..., Any]) -> tuple[Totals, int]:
+    def _flow(self, micro_batches: list[Batch], run: Callable[..., Any]) -> tuple[Totals, int]:
         """All micro-batches through the schedule: this rank's loss, and a number that adds up to 0 over the segments
-        when the first and the last of them had the same tokens."""
+        when the first and the last of them had the same samples."""
         losses: list[Tensor] = []
         arguments: list[Tensor] = []
         targets, fingerprint = None, 0
         if self._holds_inputs or self._holds_loss:
-            tokens, lengths, weights = self._padded(micro_batches)
-            inputs, targets = self._loss.inputs_and_targets(tokens, lengths, weights)
+            batch = Batch.joined(micro_batches).padded(self._plan.micro_batches * self._plan.micro_batch_samples)
+            inputs, targets = self._task.inputs_and_targets(batch)
             arguments = [inputs] if self._holds_inputs else []
-            fingerprint = _fingerprint(tokens) * (self._holds_inputs - self._holds_loss)
+            fingerprint = _fingerprint(batch) * (self._holds_inputs - self._holds_loss)
         with peer_errors():
             run(*arguments, target=targets if self._holds_loss else None, losses=losses, return_outputs=False)
         if not self._holds_loss or targets is None:
             return Totals(0.0, 0, 0), fingerprint
         loss = sum(loss.item() for loss in losses) / self._scale
-        return Totals(loss, self._loss.counted(targets), int((weights > 0).sum())), fingerprint
-
-    def _padded(self, micro_batches: list[MicroBatch]) -> MicroBatch:
-        """The micro-batches as one, with samples of weight 0 up to the size that the schedule is made for."""
-        rows = self._plan.micro_batches * self._plan.micro_batch_samples
-        columns = [torch.cat(column) for column in zip(*micro_batches, strict=True)]
-        missing = rows - len(columns[0])
-        if missing:
-            columns = [torch.cat([column, column[:1].expand(missing, *column.shape[1:])]) for column in columns]
-            columns[2] = columns[2].clone()
-            columns[2][rows - missing :] = 0.0
-        tokens, lengths, weights = columns
-        return tokens, lengths, weights
+        return Totals(loss, self._task.num_counted(targets), batch.samples), fingerprint
 
     def _timed_loss(self, output: Any, targets: Tensor) -> Tensor:
         done = sum(work.kind == "loss" for work in self._timeline.work)
         with self._timeline.working("loss", len(self._plan.counts) - 1, done):
-            return self._loss.loss_sum(output, targets) * self._scale
+            return self._task.loss_sum(output, targets) * self._scale
 
 
 def _segment_of_layers(model: LayeredModel, ranges: list[range], num_segments: int) -> dict[str, int]:
@@ -206,7 +196,10 @@ def _holders_of_tied(model: LayeredModel, ranges: list[range], num_segments: int
     return found
 
 
-def _fingerprint(tokens: Tensor) -> int:
-    """A number below 2^40 that differs when a token does."""
-    places = torch.arange(1, tokens.numel() + 1, device=tokens.device, dtype=torch.int64)
-    return int((tokens.reshape(-1).long() * (places * 2654435761 % 1048573)).sum().item()) % 2**40
+def _fingerprint(batch: Batch) -> int:
+    """A number below 2^40 that differs when a sample does, or the sum of its bytes: a shard's were checked as it was read."""
+    of_sample_B = batch.sample_ids_B * 1_000_003
+    for values in batch.fields.values():
+        of_sample_B = of_sample_B + bits_of(values).view(len(batch), -1).sum(1)
+    places_B = torch.arange(1, len(batch) + 1, device=of_sample_B.device)
+    return int((of_sample_B * (places_B * 2654435761 % 1048573)).sum().item()) % 2**40

@@ -1,7 +1,7 @@
 """A replica of one rank: it holds the whole model.
 
 Runs on: ranks.
-Takes:   a layered model, its loss, this replica's micro-batches.
+Takes:   a layered model, the task, this replica's micro-batches.
 Gives:   a ``Replica``.
 """
 
@@ -12,10 +12,12 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from pipelines.feed.batches import Batch
 from pipelines.models.layered import LayeredModel, evaluation_mode
-from pipelines.parallel.replica.replica import Computed, Loss
-from pipelines.parallel.steps import MicroBatch, Totals
+from pipelines.parallel.replica.replica import Computed
+from pipelines.parallel.steps import Totals
 from pipelines.plan.places import Place
+from pipelines.tasks.task import Task
 
 
 class WholeReplica:
@@ -23,20 +25,20 @@ class WholeReplica:
 
     hooks_tell = True
 
-    def __init__(self, model: LayeredModel, loss: Loss, place: Place, *, device: torch.device, precision: str,
+    def __init__(self, model: LayeredModel, task: Task, place: Place, *, device: torch.device, precision: str,
                  compiled: bool = False) -> None:
         """``model`` is filled, and goes to the device."""
         self._names = list(model.specs())  # a device gives every name of a tied buffer one of its own
         self.place, self.held = place, model.to(device)
-        self._model, self._loss, self._device, self._precision = model, loss, device, precision
+        self._model, self._task, self._device, self._precision = model, task, device, precision
         self._forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
         self.counted = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
         self.additions = dict.fromkeys(self.counted[::-1], 1)
 
-    def num_micro_batches(self, micro_batches: list[MicroBatch]) -> int:
+    def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         return len(micro_batches)
 
-    def compute(self, micro_batches: list[MicroBatch], scale: float) -> Computed:
+    def compute(self, micro_batches: list[Batch], scale: float) -> Computed:
         total = Totals(0.0, 0, 0)
         for micro_batch in micro_batches:
             loss_sum, own = self._loss_of(micro_batch)
@@ -51,7 +53,7 @@ class WholeReplica:
         """This rank is all there is."""
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Iterable[MicroBatch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
         with evaluation_mode(self._model):
             return sum((self._loss_of(micro_batch)[1] for micro_batch in micro_batches), Totals(0.0, 0, 0))
 
@@ -61,10 +63,10 @@ class WholeReplica:
             for name in self._names:
                 yield name, state[name].detach().cpu()
 
-    def _loss_of(self, micro_batch: MicroBatch) -> tuple[Tensor, Totals]:
+    def _loss_of(self, micro_batch: Batch) -> tuple[Tensor, Totals]:
         """The differentiable sum of the loss, and the totals."""
-        inputs, targets = self._loss.inputs_and_targets(*micro_batch)
+        inputs, targets = self._task.inputs_and_targets(micro_batch)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
             output = self._forward(inputs)
-        loss_sum = self._loss.loss_sum(output, targets)
-        return loss_sum, Totals(loss_sum.item(), self._loss.counted(targets), int((micro_batch[2] > 0).sum()))
+        loss_sum = self._task.loss_sum(output, targets)
+        return loss_sum, Totals(loss_sum.item(), self._task.num_counted(targets), micro_batch.samples)

@@ -29,7 +29,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.recipe import Prepare, Recipe
 from pipelines.errors import DataError, SparkringError, StorageError
-from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import TOKENIZER_NAME, Baseline, Manifest, Shard, file_sha256, row_group_runs
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.input_records import REASONS
@@ -40,6 +40,7 @@ from pipelines.prepare.publish import publish_rejected
 from pipelines.prepare.remote import java_cause, refuse_changed, remote_documents, unreadable, with_lost_lines
 from pipelines.prepare.text.bigram import bigram_baseline
 from pipelines.prepare.text.encoders import EncoderKind
+from pipelines.prepare.text.language_rows import language_facts
 from pipelines.prepare.text.learning import Inputs, make_tokenizer
 from pipelines.prepare.text.packing import unigram_loss
 from pipelines.prepare.text.partition import OUTCOME_DDL, SPLITS, PackSettings, pack_partition
@@ -87,7 +88,7 @@ def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lak
     outcomes.sort(key=lambda outcome: outcome["partition"])
     with storage_errors(staging):
         manifest = _assemble(outcomes, recipe, lake, settings, identity)
-    tokens = manifest.counts["train_tokens"] + manifest.counts["validation_tokens"]
+    tokens = sum(manifest.units.values())
     report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
     if warning := rejected_warning(manifest.counts, outcomes, lake):
         report(warning)
@@ -172,21 +173,21 @@ def _assemble(outcomes: list[dict[str, Any]], recipe: Recipe, lake: Lake, settin
     splits, tokens_V = {}, {}
     for split in SPLITS:
         splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
-        counts[f"{split}_tokens"] = int(tokens_V[split].sum())
-    _check_splits(counts, recipe, lake)
+    tokens = {split: int(tokens_V[split].sum()) for split in SPLITS}
+    _check_splits(tokens, counts, recipe, lake)
     for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
         shutil.rmtree(folder, ignore_errors=True)
     train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
     bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)
-    counts["bigram_train_tokens"], counts["bigram_validation_tokens"] = bigram.train_tokens, bigram.validation_tokens
     manifest = Manifest(
-        name=recipe.name, version=identity.version, sequence_length=settings.sequence_length,
-        vocabulary_size=settings.vocabulary_size, end_of_text_id=settings.end_of_text_id,
-        tokenizer_sha256=settings.tokenizer_sha256, input_fingerprint=identity.fingerprint,
-        recipe_hash=identity.recipe_hash, splits=splits, counts=dict(sorted(counts.items())),
-        baselines={"uniform": math.log(settings.vocabulary_size),
-                   "unigram": unigram_loss(tokens_V["train"], tokens_V["validation"]),
-                   "bigram": bigram.loss},
+        name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
+        task=language_facts(sequence_length=settings.sequence_length, vocabulary_size=settings.vocabulary_size,
+                            end_of_text_id=settings.end_of_text_id, tokenizer_sha256=settings.tokenizer_sha256),
+        splits=splits, units=tokens, counts=dict(sorted(counts.items())), baselines=(
+            Baseline("guessing", math.log(settings.vocabulary_size)),
+            Baseline("token frequencies", unigram_loss(tokens_V["train"], tokens_V["validation"])),
+            Baseline("a bigram model", bigram.loss, f"which token follows which; counted on {bigram.train_tokens:,} of "
+                     f"{tokens['train']:,} train tokens, asked for {bigram.validation_tokens:,} validation tokens")),
         source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
     manifest.save(staging)
     return manifest
@@ -227,7 +228,7 @@ def _name_shards(outcomes: list[dict[str, Any]], split: str,
     return shards, tokens_V
 
 
-def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
+def _check_splits(tokens: dict[str, int], counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
     """Both splits must hold a row."""
     refused = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
     if not counts["documents"]:
@@ -236,7 +237,7 @@ def _check_splits(counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
                         (f"all were rejected ({why})" if why else "there is none"),
                         f"see the table {lake.store.place(lake.table('rejected'))}, and check format, column and delimiter")
     for split in SPLITS:
-        if not counts[f"{split}_tokens"]:
+        if not tokens[split]:
             raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents and "
                             f"validation_fraction {recipe.prepare.split.validation_fraction}",
                             "give more documents, change prepare.split.validation_fraction, or set "

@@ -24,11 +24,13 @@ import pyarrow.parquet as pq
 from pyspark import TaskContext
 
 from pipelines.lake.manifest import file_sha256
-from pipelines.lake.schemas import SHARD_SCHEMA, arrow_schema
+from pipelines.lake.schemas import arrow_schema
 from pipelines.lake.store import synced_file
+from pipelines.lake.task_facts import shard_schema
 from pipelines.prepare.remote import READ, read_key
 from pipelines.prepare.text.documents import COPY, FAULT
 from pipelines.prepare.text.encoders import Encoder, EncoderKind, load_encoder
+from pipelines.prepare.text.language_rows import language_columns
 from pipelines.prepare.text.packing import WindowPacker, Windows, predicted_tokens
 from pipelines.prepare.workers import lighten_worker
 
@@ -154,6 +156,7 @@ class ShardWriter:
     def __init__(self, settings: PackSettings, path: Path) -> None:
         self._path, self._rows = path, settings.rows_per_row_group
         self._packer = WindowPacker(settings.sequence_length, settings.end_of_text_id)
+        self._schema = shard_schema(language_columns(settings.sequence_length, settings.end_of_text_id))
         self._file: Any = None
         self._writer: pq.ParquetWriter | None = None
         self._row_groups: list[int] = []
@@ -184,12 +187,12 @@ class ShardWriter:
             return
         if self._writer is None:
             self._file = synced_file(self._path)  # closed by close()
-            self._writer = pq.ParquetWriter(self._file, SHARD_SCHEMA, compression=COMPRESSION, use_dictionary=False,
+            self._writer = pq.ParquetWriter(self._file, self._schema, compression=COMPRESSION, use_dictionary=False,
                                             write_statistics=False)
         width = windows.tokens_RT.shape[1]
         offsets = pa.array(np.arange(0, rows * width + 1, width, dtype=np.int32))
         tokens = pa.ListArray.from_arrays(offsets, pa.array(windows.tokens_RT.ravel()))
-        self._writer.write_table(pa.Table.from_arrays([tokens, pa.array(windows.length_R)], schema=SHARD_SCHEMA), rows)
+        self._writer.write_table(pa.Table.from_arrays([tokens, pa.array(windows.length_R)], schema=self._schema), rows)
         self._row_groups.append(rows)
         self._counts_V += np.bincount(predicted_tokens(windows), minlength=len(self._counts_V))
 

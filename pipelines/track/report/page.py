@@ -49,7 +49,7 @@ def render(measured: Measured) -> str:
     script = environment.get_template("report.js.j2").render()
     return environment.get_template("report.html.j2").render(
         run=summary, verdict=verdict(summary), loss=loss_chart(summary, measured.steps.loss),
-        ranged=not measured.steps.loss.single, charts=small_charts(measured.steps, measured.ranks),
+        ranged=not measured.steps.loss.single, charts=small_charts(measured.steps, measured.ranks, summary["throughput"]["unit"]),
         evaluations=spread(summary["evaluations"], MAX_EVALUATIONS),
         timelines=timelines(summary["split_step"]), open_ranks=OPEN_RANKS,
         ranks=[(rank, shares, time_bar(shares)) for rank in ranks if (shares := time_shares([rank])) is not None],

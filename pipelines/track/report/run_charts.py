@@ -22,7 +22,6 @@ from pipelines.track.summary import TIME_PARTS
 MAX_EVALUATION_POINTS = 60
 LOSS_SIZES: Sizes = (("narrow", 340, 260), ("medium", 640, 300), ("wide", 1076, 340))  # CSS shows the one that fits
 SMALL_SIZES: Sizes = (("narrow", 340, 190), ("broad", 512, 190))
-BASELINES = (("guessing", "uniform"), ("token frequencies", "unigram"), ("bigram model", "bigram"))
 
 
 class SmallChart(NamedTuple):
@@ -36,7 +35,7 @@ class SmallChart(NamedTuple):
 
 def loss_chart(summary: dict[str, Any], curve: Curve) -> Markup:
     """Train loss (smoothed, over the range of single steps), validation points and the baselines."""
-    evaluations, loss = summary["evaluations"], summary["loss"]
+    evaluations = summary["evaluations"]
     lines, bands = [], []
     at = curve.steps.tolist()
     if at:
@@ -46,15 +45,15 @@ def loss_chart(summary: dict[str, Any], curve: Curve) -> Markup:
     if evaluations:
         kept = spread(evaluations, MAX_EVALUATION_POINTS)
         lines.append(Series("validation", "validation", [e["step"] for e in kept], [e["loss"] for e in kept], dots=True))
-    levels = [(name, loss[key]) for name, key in BASELINES if loss[key] is not None]
+    levels = [(baseline["name"], baseline["loss"]) for baseline in summary["baselines"]]
     restarts = [float(step) for step in summary["steps"]["attempt_start_steps"][1:] if step]
     return readable_chart(Chart("Loss by step: train, validation, and the baselines", lines, bands, levels, restarts,
                                 format_value=lambda value: f"{value:.3f}"), LOSS_SIZES)
 
 
-def small_charts(steps: StepFigures, ranks: RankFigures) -> list[SmallChart]:
+def small_charts(steps: StepFigures, ranks: RankFigures, unit: str) -> list[SmallChart]:
     """Throughput, learning rate, gradient norm and memory; those that have a point."""
-    charts = [_mean_chart("Throughput", "tokens/s", "tokens/s", steps.tokens_per_s),
+    charts = [_mean_chart("Throughput", f"{unit}/s", f"{unit}/s", steps.units_per_s),
               _mean_chart("Learning rate", "", "learning rate", steps.learning_rate, with_range=False),
               _mean_chart("Gradient norm", "before clipping", "norm", steps.gradient_norm)]
     return [chart for chart in (*charts, _memory_chart(ranks)) if chart.drawn]

@@ -1,0 +1,78 @@
+"""What a dataset's manifest says of its task: the columns of a row, what is counted, what a model is made for.
+
+Runs on: driver, executors and ranks (no torch).
+Takes:   the values that ``prepare`` of the task gives, or a manifest's JSON.
+Gives:   ``TaskFacts``; ``Column``; the Arrow schema of a shard.
+
+Everything outside the task's own code works from these values: the feed reads any columns, plans count any unit, a report
+names what it shows as the values say. Two examples of a row:
+
+    language         tokens: int32 [T + 1], length: int32          unit "tokens", T of a sample at most
+    classification   image: uint8 [C, H, W], label: int32          unit "samples", 1 of a sample
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a shard, which is one field of a batch. No row lacks a value."""
+
+    name: str
+    dtype: str  # of a value, as numpy and Arrow both name it: "int32", "uint8", "float32"
+    shape: tuple[int, ...] = ()  # of one row; a shard holds it flat, as a list of so many values; (): one value
+    filling: int = 0  # every value of a sample that is only padding
+    allowed: tuple[int, int] | None = None  # lowest and highest value; None: not looked at
+
+    @property
+    def values(self) -> int:
+        """Of one row."""
+        return math.prod(self.shape)
+
+    @property
+    def row_bytes(self) -> int:
+        return int(self.values * self._arrow_value.bit_width // 8)
+
+    @property
+    def arrow_type(self) -> pa.DataType:
+        return pa.list_(self._arrow_value) if self.shape else self._arrow_value
+
+    @property
+    def _arrow_value(self) -> pa.DataType:
+        return pa.type_for_alias(self.dtype)
+
+    @staticmethod
+    def of_json(content: dict[str, Any]) -> Column:
+        """Raises KeyError, TypeError or ValueError where the content is not a column's."""
+        allowed = content["allowed"]
+        return Column(**{**content, "shape": tuple(content["shape"]), "allowed": None if allowed is None else tuple(allowed)})
+
+
+def shard_schema(columns: Iterable[Column]) -> pa.Schema:
+    return pa.schema([pa.field(column.name, column.arrow_type, nullable=False) for column in columns])
+
+
+@dataclass(frozen=True)
+class TaskFacts:
+    """A task as a dataset was prepared for it."""
+
+    name: str  # in the table of ``pipelines/tasks``
+    columns: tuple[Column, ...]
+    sizes: dict[str, int]  # that a model is made for, named as a model's factory takes them
+    unit: str  # what a loss is summed over and a step counts beside its samples, in the plural: "tokens"
+    units_per_sample: int  # at most
+    loss_unit: str  # of the mean loss: "nats per token"
+    loss_exponential: str | None = None  # what e to the power of the loss is called, where it has a name: "perplexity"
+    facts: dict[str, Any] = field(default_factory=dict)  # that only the task's own code reads
+
+    @staticmethod
+    def of_json(content: dict[str, Any]) -> TaskFacts:
+        """Raises KeyError, TypeError or ValueError where the content is not a task's."""
+        return TaskFacts(**{**content, "columns": tuple(map(Column.of_json, content["columns"]))})

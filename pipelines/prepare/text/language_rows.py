@@ -1,0 +1,28 @@
+"""What a row of prepared text is, for everyone who reads it.
+
+Runs on: driver and executors.
+Takes:   the sequence length, and what the tokenizer says.
+Gives:   ``language_columns`` of a shard; the ``TaskFacts`` of the manifest.
+
+A row is ``tokens``, exactly ``sequence_length + 1`` of them, and ``length``, the number of real ones at its front: one to
+predict from and one to predict at least. The rest is end-of-text filling that no loss may count.
+"""
+
+from __future__ import annotations
+
+from pipelines.lake.task_facts import Column, TaskFacts
+
+SHORTEST_SAMPLE_TOKENS = 2
+
+
+def language_columns(sequence_length: int, end_of_text_id: int) -> tuple[Column, ...]:
+    return (Column("tokens", "int32", (sequence_length + 1,), filling=end_of_text_id),
+            Column("length", "int32", allowed=(SHORTEST_SAMPLE_TOKENS, sequence_length + 1)))
+
+
+def language_facts(*, sequence_length: int, vocabulary_size: int, end_of_text_id: int, tokenizer_sha256: str) -> TaskFacts:
+    return TaskFacts(
+        "language", language_columns(sequence_length, end_of_text_id),
+        sizes={"vocabulary_size": vocabulary_size, "sequence_length": sequence_length},
+        unit="tokens", units_per_sample=sequence_length, loss_unit="nats per token", loss_exponential="perplexity",
+        facts={"end_of_text_id": end_of_text_id, "tokenizer_sha256": tokenizer_sha256})

@@ -1,0 +1,60 @@
+"""The task ``language``: predict each next token.
+
+Runs on: ranks, and the process in which the driver lets a user's model be looked at.
+Takes:   batches with the fields ``tokens`` [B, T + 1] and ``length`` [B], see ``prepare/text/language_rows.py``.
+Gives:   ``Language``, a ``Task``: a model of it goes from tokens to logits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from pipelines.config.recipe import Recipe
+from pipelines.feed.batches import Batch
+from pipelines.lake.manifest import TOKENIZER_NAME
+from pipelines.lake.task_facts import TaskFacts
+from pipelines.tasks.task import IGNORED
+
+
+class Language:
+    """A ``Task``; its units are tokens."""
+
+    model_takes_and_gives = "the first takes tokens [B, T], the last returns logits [B, T, vocabulary_size]"
+    exported_files = (TOKENIZER_NAME,)
+
+    def __init__(self, facts: TaskFacts) -> None:
+        self._vocabulary_size, self._sequence_length = facts.sizes["vocabulary_size"], facts.sizes["sequence_length"]
+        self.exported_config = {**facts.sizes, "end_of_text_id": facts.facts["end_of_text_id"]}
+
+    def inputs_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """``inputs_BT`` and ``targets_BT`` (int64); targets past a row's length or of weight 0 are ``IGNORED``."""
+        tokens_BT1 = batch.fields["tokens"].long()
+        targets_BT = tokens_BT1[:, 1:].clone()
+        position_T = torch.arange(1, tokens_BT1.shape[1], device=tokens_BT1.device)
+        counted_BT = (position_T < batch.fields["length"][:, None]) & (batch.weights_B[:, None] > 0)
+        targets_BT[~counted_BT] = IGNORED
+        return tokens_BT1[:, :-1], targets_BT
+
+    def loss_sum(self, output: Tensor, targets: Tensor) -> Tensor:
+        """Cross-entropy of ``logits_BTV`` and ``targets_BT``."""
+        return functional.cross_entropy(output.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+
+    def num_counted(self, targets: Tensor) -> int:
+        return int((targets != IGNORED).sum())
+
+    def example(self, samples: int) -> Batch:
+        """Tokens that count up from the sample's number."""
+        places_BT1 = torch.arange(samples)[:, None] + torch.arange(self._sequence_length + 1)
+        lengths_B = torch.full((samples,), self._sequence_length + 1, dtype=torch.int32)
+        return Batch({"tokens": (places_BT1 % self._vocabulary_size).int(), "length": lengths_B}, torch.ones(samples),
+                     torch.arange(samples))
+
+    def sample_order(self, recipe: Recipe) -> dict[str, Any] | None:
+        """A text that goes on from the recipe's prompt."""
+        if not recipe.train.sample_tokens:
+            return None
+        return {"prompt": recipe.train.sample_prompt, "num_tokens": recipe.train.sample_tokens}

@@ -1,0 +1,55 @@
+"""What a sample is and what its loss is: all that training knows of what it trains on.
+
+Runs on: ranks, and the process in which the driver lets a user's model be looked at.
+Takes:   the batches of ``feed``, whose fields are the columns of the dataset; what the last layer of a model returns.
+Gives:   ``Task``; ``table.py`` lists those there are.
+
+A further task is a module here, a line in ``table.py`` and a ``prepare`` of its own, which writes the task's facts into the
+manifest (``lake/task_facts.py``). For images of C channels and their labels it reads:
+
+    columns                image: uint8 [C, H, W], label: int32; unit "samples", 1 of a sample
+    inputs_and_targets     batch.fields["image"].float() / 255, batch.fields["label"] where the weight is not 0, else IGNORED
+    loss_sum, num_counted  cross-entropy over the labels that are not IGNORED; how many those are
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from pipelines.config.recipe import Recipe
+from pipelines.feed.batches import Batch
+
+IGNORED = -100  # a target that no loss counts (torch's default for cross_entropy)
+
+
+class Task(Protocol):
+    """One task on one dataset. A loss is a sum over what counts: the division by how much that is comes last, over all ranks."""
+
+    @property
+    def model_takes_and_gives(self) -> str:
+        """What the layers of a model must fit, for the error of one that does not."""
+
+    @property
+    def exported_config(self) -> dict[str, Any]:
+        """What a trained model's ``config.json`` says beside the recipe's section ``model``: its sizes at least."""
+
+    @property
+    def exported_files(self) -> tuple[str, ...]:
+        """Files of the dataset's folder that a trained model needs beside its weights."""
+
+    def inputs_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What the first layer takes, and what the loss compares the last layer's output with; both [B, ...]."""
+
+    def loss_sum(self, output: Any, targets: Tensor) -> Tensor:
+        """In nats (float32 scalar, differentiable), over the targets that count."""
+
+    def num_counted(self, targets: Tensor) -> int:
+        """How many units ``loss_sum`` is over."""
+
+    def example(self, samples: int) -> Batch:
+        """Made-up samples of full size that differ, for what looks at a model or measures it."""
+
+    def sample_order(self, recipe: Recipe) -> dict[str, Any] | None:
+        """What the best model is asked for once training has ended (``train/sample.py``); None: nothing is wanted."""
