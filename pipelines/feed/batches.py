@@ -101,11 +101,28 @@ class StepSamples:
     data_wait_s: float  # that the training thread spent in the feed
 
 
+@dataclass(frozen=True)
+class SampleOrder:
+    """What the recipe says of the order of samples: the same on any layout."""
+
+    data: Data
+    seed: int
+    global_batch_samples: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which replica of how many takes its part of each global batch, and in what pieces."""
+
+    micro_batch_samples: int
+    replica_index: int = 0
+    num_replicas: int = 1
+
+
 class TrainingFeed:
     """Iterates over steps, epoch after epoch, reading ahead in a thread until it is closed."""
 
-    def __init__(self, folder: Path, manifest: Manifest, data: Data, reader: ReaderSettings, *, seed: int,
-                 global_batch_samples: int, micro_batch_samples: int, replica_index: int = 0, num_replicas: int = 1,
+    def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, order: SampleOrder, share: Share, *,
                  first_step: int = 0, until_step: int | None = None, split: str = "train") -> None:
         """
         Args:
@@ -118,11 +135,12 @@ class TrainingFeed:
         self._shards = ShardFiles(folder, manifest.shards(split), manifest.task.columns)
         if not manifest.rows(split):
             raise DataError(str(folder), f"has no {split} rows", "give more input")
-        self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=data.num_lanes, shuffle=data.shuffle, seed=seed,
-                                window_row_groups=data.window_row_groups, global_batch_samples=global_batch_samples)
-        self._lanes = lanes_of_replica(data.num_lanes, replica_index, num_replicas)
+        data = order.data
+        self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=data.num_lanes, shuffle=data.shuffle, seed=order.seed,
+                                window_row_groups=data.window_row_groups, global_batch_samples=order.global_batch_samples)
+        self._lanes = lanes_of_replica(data.num_lanes, share.replica_index, share.num_replicas)
         self._reader = open_reader(reader.kind, self._shards)
-        self._micro_batch_samples = micro_batch_samples
+        self._micro_batch_samples = share.micro_batch_samples
         self._next_step = self._first_step = first_step
         self._until_step = until_step
         self._taken: Batch
@@ -222,29 +240,29 @@ class TrainingFeed:
 class EvaluationFeed:
     """A split's rows once over all replicas, in file order, not shuffled. Every iteration is a pass of its own."""
 
-    def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, *, split: str,
-                 micro_batch_samples: int, replica_index: int = 0, num_replicas: int = 1, rows: int | None = None) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, share: Share, *, split: str,
+                 rows: int | None = None) -> None:
         """``rows``: only the first so many of the split, the same ones for any number of replicas; None: all."""
         self._shards = ShardFiles(folder, manifest.shards(split), manifest.task.columns)
         self._reader = open_reader(reader.kind, self._shards)
-        self._micro_batch_samples, self._replica_index = micro_batch_samples, replica_index
+        self._share = share
         # One unshuffled lane per replica is one contiguous range of rows per replica; its only window is all of it.
         rows_G = self._shards.row_group_rows()
         if rows is not None:  # what is left of them when each row group's turn comes
             rows_G = np.clip(rows - (np.cumsum(rows_G) - rows_G), 0, rows_G)
-        self._order = LaneOrder(rows_G, num_lanes=num_replicas, global_batch_samples=num_replicas,
+        self._order = LaneOrder(rows_G, num_lanes=share.num_replicas, global_batch_samples=share.num_replicas,
                                 window_row_groups=max(1, self._shards.num_row_groups), shuffle=False, seed=0)
 
     def __len__(self) -> int:
         """This replica's number of micro-batches, known without reading."""
-        rows = sum(window.rows for window in self._order.windows_of_epoch(self._replica_index, epoch=0))
-        return -(-rows // self._micro_batch_samples)
+        rows = sum(window.rows for window in self._order.windows_of_epoch(self._share.replica_index, epoch=0))
+        return -(-rows // self._share.micro_batch_samples)
 
     def __iter__(self) -> Iterator[Batch]:
         """This replica's micro-batches; replicas may have different numbers of them. Memory: a few row groups."""
-        size = self._micro_batch_samples
+        size = self._share.micro_batch_samples
         held: list[Rows] = []
-        for window in self._order.windows_of_epoch(self._replica_index, epoch=0):
+        for window in self._order.windows_of_epoch(self._share.replica_index, epoch=0):
             with closing(read_in_order(self._reader, self._shards, map(int, window.row_groups_P))) as rows_read:
                 for piece in pieces_of(window, rows_read):
                     rows = Rows.joined([*held, piece])

@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 from pipelines.config.load import Config  # noqa: E402
 from pipelines.errors import EXIT_OK, SparkringError  # noqa: E402
-from pipelines.feed.batches import EvaluationFeed, TrainingFeed  # noqa: E402
+from pipelines.feed.batches import EvaluationFeed, SampleOrder, Share, TrainingFeed  # noqa: E402
 from pipelines.lake.manifest import Manifest  # noqa: E402
 from pipelines.lake.paths import Lake, RunFolder  # noqa: E402
 from pipelines.lake.rank_records import RecordWriter  # noqa: E402
@@ -98,6 +98,7 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
     agreement = assemble(config, plan, task, model, peers, device, records)
     del model  # of a split model, each rank keeps its own layers
     place = peers.ring.place
+    share = Share(platform.layout.micro_batch_samples, place.replica_index, place.num_replicas)
     files = {name: store.read(f"{plan.dataset}/{name}") for name in task.exported_files}
     progress = Progress(records, platform.launch.stall_timeout_s)
 
@@ -113,7 +114,7 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
 
     order = task.sample_order(recipe)
     loop = TrainingLoop(recipe, plan.steps, agreement, place, records, save=save, device=device,
-                        evaluate=evaluation(config, manifest, dataset, agreement, place, device, progress))
+                        evaluate=evaluation(config, manifest, dataset, agreement, place, share, device, progress))
     seed_everything(seed_of_rank(recipe.train.seed, place.rank))  # where a model may draw: the same in every launch
     with ExitStack() as stack:
         if platform.layout.compile:
@@ -121,21 +122,17 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
         if not place.needs_samples:
             return loop.run(StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps)), order
         feed = stack.enter_context(TrainingFeed(
-            dataset, manifest, recipe.data, platform.reader, seed=recipe.train.seed,
-            global_batch_samples=recipe.train.global_batch_samples,
-            micro_batch_samples=platform.layout.micro_batch_samples, replica_index=place.replica_index,
-            num_replicas=place.num_replicas))
+            dataset, manifest, platform.reader, SampleOrder(recipe.data, recipe.train.seed, recipe.train.global_batch_samples),
+            share))
         return loop.run(StepInput(step.epoch, [micro_batch.to(device) for micro_batch in step.micro_batches],
                                   step.data_wait_s) for step in feed), order
 
 
-def evaluation(config: Config, manifest: Manifest, dataset: Path, agreement: Agreement, place: Place, device: torch.device,
-               progress: Progress) -> Callable[[], Evaluation]:
+def evaluation(config: Config, manifest: Manifest, dataset: Path, agreement: Agreement, place: Place, share: Share,
+               device: torch.device, progress: Progress) -> Callable[[], Evaluation]:
     """The loop's evaluation over this replica's validation rows."""
-    size = config.platform.layout.micro_batch_samples
-    validation = EvaluationFeed(dataset, manifest, config.platform.reader, split="validation", micro_batch_samples=size,
-                                replica_index=place.replica_index, num_replicas=place.num_replicas,
-                                rows=config.recipe.train.evaluation_rows)
+    validation = EvaluationFeed(dataset, manifest, config.platform.reader, share,
+                                split="validation", rows=config.recipe.train.evaluation_rows)
     micro_batches = validation if place.needs_samples else ()
 
     def run() -> Evaluation:

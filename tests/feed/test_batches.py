@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceError
-from pipelines.feed.batches import EvaluationFeed, TrainingFeed
+from pipelines.feed.batches import EvaluationFeed, SampleOrder, Share, TrainingFeed
 from pipelines.feed.checked_shards import NO_SAMPLE, ShardFiles
 from pipelines.feed.lanes import LaneOrder
 from tests.feed.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
@@ -39,11 +39,11 @@ def kind(request):
 
 
 def feed_of(dataset, *, kind="arrow", num_lanes=4, window=2, shuffle=True, read_ahead_bytes=1000, seed=5, batch=8,
-            micro=3, **options):
+            micro=3, replica_index=0, num_replicas=1, **options):
     folder, manifest = dataset
-    return TrainingFeed(folder, manifest, Data(num_lanes=num_lanes, window_row_groups=window, shuffle=shuffle),
-                        Reader(kind=kind, read_ahead_bytes=read_ahead_bytes), seed=seed, global_batch_samples=batch,
-                        micro_batch_samples=micro, **options)
+    order = SampleOrder(Data(num_lanes=num_lanes, window_row_groups=window, shuffle=shuffle), seed, batch)
+    return TrainingFeed(folder, manifest, Reader(kind=kind, read_ahead_bytes=read_ahead_bytes), order,
+                        Share(micro, replica_index, num_replicas), **options)
 
 
 def ids_of_step(step):
@@ -178,12 +178,11 @@ import atexit, threading
 from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
-from pipelines.feed.batches import TrainingFeed
+from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
 from tests.feed.shard_files import manifest_in
 atexit.register(lambda: print(threading.active_count()))  # the last one to run
 folder = Path({str(tmp_path)!r})
-feed = TrainingFeed(folder, manifest_in(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
-                    global_batch_samples=2, micro_batch_samples=2)
+feed = TrainingFeed(folder, manifest_in(folder), Reader(kind="arrow"), SampleOrder(Data(num_lanes=1), 0, 2), Share(2))
 print(threading.active_count())
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
@@ -259,7 +258,7 @@ def test_whatever_ends_a_thread_ends_the_feed_with_its_reason(prime, monkeypatch
     if at == "decode":
         folder, manifest = prime
         with pytest.raises(kind_of_error, match=message):
-            list(EvaluationFeed(folder, manifest, Reader(kind="arrow"), split="train", micro_batch_samples=4))
+            list(EvaluationFeed(folder, manifest, Reader(kind="arrow"), Share(4), split="train"))
     assert threads() == []
 
 
@@ -314,8 +313,7 @@ def test_an_evaluation_takes_every_row_once_in_order_on_any_number_of_replicas(p
     folder, manifest = prime
     rows = []
     for replica_index in range(num_replicas):
-        feed = EvaluationFeed(folder, manifest, Reader(kind=kind), split="train", micro_batch_samples=micro,
-                              replica_index=replica_index, num_replicas=num_replicas)
+        feed = EvaluationFeed(folder, manifest, Reader(kind=kind), Share(micro, replica_index, num_replicas), split="train")
         passes = [list(feed) for _ in range(2)]
         ids = [np.concatenate([m.sample_ids_B for m in one] or [[]]).astype(int).tolist() for one in passes]
         assert ids[0] == ids[1]
@@ -333,8 +331,8 @@ def test_an_evaluation_takes_every_row_once_in_order_on_any_number_of_replicas(p
 @pytest.mark.parametrize("limit", [1, 9, 36, 37, 1000])
 def test_an_evaluation_of_the_first_rows_takes_the_same_ones_on_any_number_of_replicas(prime, limit, num_replicas):
     folder, manifest = prime
-    feeds = [EvaluationFeed(folder, manifest, Reader(kind="arrow"), split="train", micro_batch_samples=4,
-                            replica_index=replica_index, num_replicas=num_replicas, rows=limit)
+    feeds = [EvaluationFeed(folder, manifest, Reader(kind="arrow"), Share(4, replica_index, num_replicas), split="train",
+                            rows=limit)
              for replica_index in range(num_replicas)]
     micro_batches = [list(feed) for feed in feeds]
     assert [len(feed) for feed in feeds] == [len(each) for each in micro_batches]
@@ -343,7 +341,7 @@ def test_an_evaluation_of_the_first_rows_takes_the_same_ones_on_any_number_of_re
 
 def test_an_evaluation_of_an_empty_split_is_empty(prime):
     folder, manifest = prime
-    assert list(EvaluationFeed(folder, manifest, Reader(), split="validation", micro_batch_samples=4)) == []
+    assert list(EvaluationFeed(folder, manifest, Reader(), Share(4), split="validation")) == []
 
 
 def test_an_evaluation_says_what_is_wrong_with_a_shard(tmp_path, kind):
@@ -351,5 +349,5 @@ def test_an_evaluation_says_what_is_wrong_with_a_shard(tmp_path, kind):
     path = tmp_path / "train-00000.parquet"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="were published"):
-        list(EvaluationFeed(tmp_path, manifest, Reader(kind=kind), split="train", micro_batch_samples=4))
+        list(EvaluationFeed(tmp_path, manifest, Reader(kind=kind), Share(4), split="train"))
     assert threads() == []

@@ -104,11 +104,10 @@ sys.modules.update(petastorm=None, pyspark=None)
 from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
-from pipelines.feed.batches import TrainingFeed
+from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
 from tests.feed.shard_files import manifest_in
 folder = Path({str(tmp_path)!r})
-with TrainingFeed(folder, manifest_in(folder), Data(num_lanes=1), Reader(kind="arrow"), seed=0,
-                  global_batch_samples=2, micro_batch_samples=2) as feed:
+with TrainingFeed(folder, manifest_in(folder), Reader(kind="arrow"), SampleOrder(Data(num_lanes=1), 0, 2), Share(2)) as feed:
     print(next(feed).samples)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

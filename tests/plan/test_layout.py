@@ -121,13 +121,13 @@ def test_what_the_feed_holds_counts_as_memory_of_the_first_and_last_segments_ran
 
 
 def test_what_a_feed_is_foretold_to_hold_is_what_it_holds(tmp_path):
-    from pipelines.feed.batches import TrainingFeed
+    from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
 
     manifest = publish_example(Lake.at(tmp_path), train_rows=3000, rows_per_shard=1000, rows_per_row_group=100)
     config = example_config(data__window_row_groups=4)
     feed = FeedFacts.of(config.recipe.data, 8, config.platform.reader, manifest)
-    with TrainingFeed(tmp_path / "datasets/example/v1", manifest, config.recipe.data, config.platform.reader, seed=0,
-                      global_batch_samples=8, micro_batch_samples=4, num_replicas=2) as reading:
+    with TrainingFeed(tmp_path / "datasets/example/v1", manifest, config.platform.reader,
+                      SampleOrder(config.recipe.data, seed=0, global_batch_samples=8), Share(4, num_replicas=2)) as reading:
         decoding_bytes = 2 * 1024**2 + 4 * 100 * feed.row_bytes
         assert feed.held_bytes(samples_per_step=4) == reading.buffer_bytes + decoding_bytes
     assert feed.rows == 3000
