@@ -28,6 +28,7 @@ from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import SampleOrder, Share, StepSamples, TrainingFeed
 from pipelines.lake.manifest import Manifest
+from pipelines.lake.store import FolderStore
 from pipelines.tasks.table import task_of
 from pipelines.tasks.task import Task
 
@@ -76,7 +77,7 @@ class OurFeed:
 
     def __init__(self, kind: str, folder: Path, manifest: Manifest) -> None:
         data = Data(num_lanes=NUM_LANES, window_row_groups=WINDOW_ROW_GROUPS)
-        self.feed = TrainingFeed(folder, manifest, Reader.model_validate({"kind": kind}),
+        self.feed = TrainingFeed(FolderStore(folder), manifest, Reader.model_validate({"kind": kind}),
                                  SampleOrder(data, 1, GLOBAL_BATCH_SAMPLES), Share(GLOBAL_BATCH_SAMPLES))
 
     def rows_s(self) -> float:
@@ -96,7 +97,8 @@ def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
     model = build_model(GptModel(num_layers=2, num_heads=4, width=128),
                         {"vocabulary_size": VOCABULARY_SIZE, "sequence_length": SEQUENCE_LENGTH}, seed=1)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    with TrainingFeed(folder, manifest, Reader.model_validate({"kind": kind}), SampleOrder(Data(), 1, 16), Share(8)) as feed:
+    with TrainingFeed(FolderStore(folder), manifest, Reader.model_validate({"kind": kind}),
+                      SampleOrder(Data(), 1, 16), Share(8)) as feed:
         next(feed)  # a run's first step waits for the first windows
         began, wait_s = time.perf_counter(), 0.0
         for _ in range(WAIT_STEPS):

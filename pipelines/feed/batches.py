@@ -1,7 +1,7 @@
 """Batches for training and evaluation: what a rank's training code takes from a dataset.
 
 Runs on: ranks.
-Takes:   a dataset folder and its manifest, the recipe's order, the platform's reader, this replica's place.
+Takes:   a dataset's store and its manifest, the recipe's order, the platform's reader, this replica's place.
 Gives:   ``TrainingFeed``: step after step, this replica's samples; ``EvaluationFeed``: a split's rows, once over all
          replicas.
 
@@ -23,7 +23,6 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import takewhile
-from pathlib import Path
 from types import TracebackType
 
 import numpy as np
@@ -38,6 +37,7 @@ from pipelines.feed.lanes import LaneOrder, Window, lanes_of_replica
 from pipelines.feed.read_ahead import TAKEN_BYTES, ReadAhead, StepRing, ring_steps
 from pipelines.feed.readers import open_reader, read_in_order
 from pipelines.lake.manifest import Manifest
+from pipelines.lake.store import Store
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Share:
 class TrainingFeed:
     """Iterates over steps, epoch after epoch, reading ahead in a thread until it is closed."""
 
-    def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, order: SampleOrder, share: Share, *,
+    def __init__(self, dataset: Store, manifest: Manifest, reader: ReaderSettings, order: SampleOrder, share: Share, *,
                  first_step: int = 0, until_step: int | None = None, split: str = "train") -> None:
         """
         Args:
@@ -132,9 +132,9 @@ class TrainingFeed:
         Raises:
             DataError: the split has no rows. ConfigError: lanes and batch or replicas do not divide.
         """
-        self._shards = ShardFiles(folder, manifest.shards(split), manifest.task.columns)
+        self._shards = ShardFiles(dataset, manifest.shards(split), manifest.task.columns)
         if not manifest.rows(split):
-            raise DataError(str(folder), f"has no {split} rows", "give more input")
+            raise DataError(dataset.place(), f"has no {split} rows", "give more input")
         data = order.data
         self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=data.num_lanes, shuffle=data.shuffle, seed=order.seed,
                                 window_row_groups=data.window_row_groups, global_batch_samples=order.global_batch_samples)
@@ -150,7 +150,7 @@ class TrainingFeed:
         self._step_bytes = samples_per_step * StepRing.row_bytes(self._shards.columns)
         self._ring = StepRing(ring_steps(self._order.max_window_steps, self._step_bytes, reader.read_ahead_bytes),
                               samples_per_step, self._shards.columns)
-        self._read_ahead = ReadAhead(self._ring, first_step, self._fill, str(folder))
+        self._read_ahead = ReadAhead(self._ring, first_step, self._fill, dataset.place())
 
     @property
     def steps_per_epoch(self) -> int:
@@ -240,10 +240,10 @@ class TrainingFeed:
 class EvaluationFeed:
     """A split's rows once over all replicas, in file order, not shuffled. Every iteration is a pass of its own."""
 
-    def __init__(self, folder: Path, manifest: Manifest, reader: ReaderSettings, share: Share, *, split: str,
+    def __init__(self, dataset: Store, manifest: Manifest, reader: ReaderSettings, share: Share, *, split: str,
                  rows: int | None = None) -> None:
         """``rows``: only the first so many of the split, the same ones for any number of replicas; None: all."""
-        self._shards = ShardFiles(folder, manifest.shards(split), manifest.task.columns)
+        self._shards = ShardFiles(dataset, manifest.shards(split), manifest.task.columns)
         self._reader = open_reader(reader.kind, self._shards)
         self._share = share
         # One unshuffled lane per replica is one contiguous range of rows per replica; its only window is all of it.

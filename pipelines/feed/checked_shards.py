@@ -1,7 +1,7 @@
 """The shards of a split, each checked against the manifest before its first row is used.
 
 Runs on: ranks, in the read-ahead thread.
-Takes:   a dataset folder, the manifest's shards of one split and the columns of a row.
+Takes:   a dataset's store, the manifest's shards of one split and the columns of a row.
 Gives:   the paths of checked shards; the rows of a row group as arrays. What is missing, cut short, changed or of
          another schema is a ``DataError`` that names the file and the remedy.
 """
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipelines.errors import DataError, RankFailedError, ResourceError, SparkringError
 from pipelines.lake.manifest import Shard, file_sha256, row_group_runs
+from pipelines.lake.store import Store
 from pipelines.lake.task_facts import Column, shard_schema
 
 REMEDY = "restore the file, or delete the dataset version and prepare again"
@@ -58,8 +59,8 @@ class Rows:
 class ShardFiles:
     """The shard files of one split."""
 
-    def __init__(self, folder: Path, shards: tuple[Shard, ...], columns: tuple[Column, ...]) -> None:
-        self.folder, self.columns = folder, columns
+    def __init__(self, dataset: Store, shards: tuple[Shard, ...], columns: tuple[Column, ...]) -> None:
+        self.dataset, self.columns = dataset, columns
         self._shards = shards
         self._first_row_groups_S = np.cumsum([0, *(shard.num_row_groups for shard in shards)])
         runs = [run for shard in shards for run in shard.row_groups]
@@ -91,7 +92,7 @@ class ShardFiles:
         return range(first, first + rows)
 
     def path(self, shard_index: int) -> Path:
-        return self.folder / self._shards[shard_index].path
+        return self.dataset.local_path(self._shards[shard_index].path)
 
     def checked_path(self, shard_index: int) -> Path:
         """The shard's path, once its size, checksum, schema and row groups are what the manifest says.
@@ -136,7 +137,7 @@ class ShardFiles:
 
 
 @contextmanager
-def reading_errors(path: Path) -> Iterator[None]:
+def reading_errors(path: str | Path) -> Iterator[None]:
     """Turns what pyarrow and the operating system raise while a shard is read into a DataError."""
     try:
         yield

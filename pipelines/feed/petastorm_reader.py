@@ -43,7 +43,7 @@ class PetastormReader:
         if not row_groups:
             return
         paths = {index: str(self._shards.checked_path(index)) for index in dict.fromkeys(shard for shard, _ in row_groups)}
-        with reading_errors(self._shards.folder):
+        with reading_errors(self._shards.dataset.place()):
             reader = _OrderedReader([(paths[shard], index) for shard, index in row_groups], columns)
         with closing(reader):
             for row_group in row_groups:

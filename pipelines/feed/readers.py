@@ -83,7 +83,7 @@ def read_in_order(reader: ShardReader, shards: ShardFiles, numbers: Iterable[int
 def _result(coming: Future[Any], shards: ShardFiles) -> Any:
     error = coming.exception()
     if error is not None:
-        raise reason_of(error, str(shards.folder)) from error
+        raise reason_of(error, shards.dataset.place()) from error
     return coming.result()
 
 

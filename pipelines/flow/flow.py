@@ -57,7 +57,7 @@ def plan_flow(config: Config, run_id: str | None, begin_build: Callable[[Prepare
     dataset = plan_prepare(config.recipe, lake, begin_build)
     if dataset.version is None or not dataset.exists:
         return FlowPlan(dataset, None, run_id, False, None)
-    manifest = Manifest.load(lake.store, lake.dataset(config.recipe.name, dataset.version))
+    manifest = Manifest.load(lake.store.below(lake.dataset(config.recipe.name, dataset.version)))
     run_id = run_id or default_run_id(config.recipe, manifest)
     state = check_run_id(lake.run(run_id), config.recipe, manifest)
     complete = state is not None and state.status == "completed"

@@ -105,15 +105,15 @@ class Manifest:
         write_file(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2))
 
     @staticmethod
-    def load(store: Store, dataset: str) -> Manifest:
-        """Of the dataset version under a key.
+    def load(dataset: Store) -> Manifest:
+        """What a dataset version says of itself.
 
         Raises:
             DataError: the manifest is missing, or not one that this version understands.
         """
-        path = store.place(f"{dataset}/{MANIFEST_NAME}")
+        path = dataset.place(MANIFEST_NAME)
         try:
-            content = json.loads(store.read(f"{dataset}/{MANIFEST_NAME}"))
+            content = json.loads(dataset.read(MANIFEST_NAME))
             if content["format_version"] == FIRST_FORMAT:
                 content = of_first_format(content)
             elif content["format_version"] != MANIFEST_FORMAT:

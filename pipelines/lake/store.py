@@ -41,8 +41,12 @@ class ObjectFacts(NamedTuple):
 class Store(Protocol):
     """Objects by key. Writing raises StorageError; reading what is not there raises FileNotFoundError."""
 
-    def place(self, key: str) -> str:
-        """The key as people, Spark and other programs name it: a path, or a URL."""
+    def below(self, prefix: str) -> Store:
+        """The objects below a prefix as a store of their own: a dataset version, a model."""
+        ...
+
+    def place(self, key: str = "") -> str:
+        """The key, or the store itself, as people, Spark and other programs name it: a path, or a URL."""
         ...
 
     def put(self, key: str, content: bytes | str) -> None:
@@ -97,7 +101,10 @@ class FolderStore:
     def _path(self, key: str) -> Path:
         return self.root / key
 
-    def place(self, key: str) -> str:
+    def below(self, prefix: str) -> Store:
+        return FolderStore(self._path(prefix))
+
+    def place(self, key: str = "") -> str:
         return str(self._path(key))
 
     def put(self, key: str, content: bytes | str) -> None:

@@ -34,7 +34,7 @@ def train_by_hand(dataset: Path, recipe: str, platform: str, overrides: list[str
     if config.platform.layout.automatic:
         raise ConfigError(SparkringError("layout", "auto is chosen from the slots of Spark and their memory, and there are none",
                                          "give numbers"))
-    manifest = Manifest.load(FolderStore(dataset.absolute().parent), dataset.absolute().name)
+    manifest = Manifest.load(FolderStore(dataset.absolute()))
     lake = Lake.at(tempfile.mkdtemp(prefix="sparkring-by-hand-"))
     place = lake.root / lake.dataset(manifest.name, manifest.version)
     place.parent.mkdir(parents=True)

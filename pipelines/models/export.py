@@ -31,10 +31,10 @@ from pipelines.models.weights import write_weights
 CONFIG_NAME = "config.json"
 
 
-def save_model(store: Store, folder: str, state: Iterable[tuple[str, torch.Tensor]],
+def save_model(model: Store, state: Iterable[tuple[str, torch.Tensor]],
                specs: Mapping[str, tuple[torch.Size, torch.dtype]], settings: Model, *, config: Mapping[str, Any],
                files: Mapping[str, bytes], facts: dict[str, str]) -> None:
-    """Writes the model under the key ``folder``, or replaces its weights, which are written last: at any moment one whole
+    """Writes the model, or replaces its weights, which are written last: at any moment one whole
     model is there.
 
     Args:
@@ -47,9 +47,9 @@ def save_model(store: Store, folder: str, state: Iterable[tuple[str, torch.Tenso
     """
     described = json.dumps({**settings.model_dump(mode="json"), **config}, indent=2).encode()
     for name, content in {CONFIG_NAME: described, **files}.items():
-        if store.facts(f"{folder}/{name}") is None:  # constant within a run, so only the weights are ever replaced
-            store.put(f"{folder}/{name}", content)
-    with store.writer(f"{folder}/{WEIGHTS_NAME}") as file:
+        if model.facts(name) is None:  # constant within a run, so only the weights are ever replaced
+            model.put(name, content)
+    with model.writer(WEIGHTS_NAME) as file:
         write_weights(file, state, specs, facts)
 
 

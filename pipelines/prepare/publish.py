@@ -58,7 +58,7 @@ def published(lake: Lake, name: str, version: str) -> Manifest | None:
     remedy = f"remove {store.place(folder)} and prepare again"
     if store.facts(f"{folder}/{MANIFEST_NAME}") is None:
         raise DataError(store.place(f"{folder}/{MANIFEST_NAME}"), "is missing", remedy)
-    manifest = Manifest.load(store, folder)
+    manifest = Manifest.load(store.below(folder))
     if missing := manifest.counts.get("rejected_unreadable"):  # which the first release counted and published
         raise DataError(store.place(folder), f"was made without {missing} files that could not be read", remedy)
     for shard in (shard for shards in manifest.splits.values() for shard in shards):

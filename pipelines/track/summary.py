@@ -162,7 +162,7 @@ def _dataset(lake: Lake, state: RunState) -> dict[str, Any]:
         "loss_unit": "nats", "loss_exponential": None, "sizes": {}, "units": {}, "counts": {}, "rejected": {}, "baselines": [],
         "splits": {}, "problem": None}
     try:
-        manifest = Manifest.load(lake.store, folder)
+        manifest = Manifest.load(lake.store.below(folder))
     except DataError as error:
         return facts | {"problem": str(error)}
     prefix = "rejected_"

@@ -14,7 +14,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from pipelines.train import rank_variables
@@ -30,6 +29,7 @@ from pipelines.feed.batches import EvaluationFeed, SampleOrder, Share, TrainingF
 from pipelines.lake.manifest import Manifest  # noqa: E402
 from pipelines.lake.paths import Lake, RunFolder  # noqa: E402
 from pipelines.lake.rank_records import RecordWriter  # noqa: E402
+from pipelines.lake.store import Store  # noqa: E402
 from pipelines.models.build import sketch_model  # noqa: E402
 from pipelines.models.export import save_model  # noqa: E402
 from pipelines.models.factory.own_code import check_code  # noqa: E402
@@ -88,8 +88,8 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
     """The last step, and what the model is asked for then."""
     recipe, platform = config.recipe, config.platform
     lake = Lake.at(plan.root)
-    store = lake.store
-    manifest, dataset = Manifest.load(store, plan.dataset), store.local_path(plan.dataset)
+    dataset = lake.store.below(plan.dataset)
+    manifest = Manifest.load(dataset)
     device = training_device(platform.layout)
     task = task_of(manifest.task)
     model = sketch_model(recipe.model, manifest.task.sizes, recipe.train.seed)
@@ -99,13 +99,13 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
     del model  # of a split model, each rank keeps its own layers
     place = peers.ring.place
     share = Share(platform.layout.micro_batch_samples, place.replica_index, place.num_replicas)
-    files = {name: store.read(f"{plan.dataset}/{name}") for name in task.exported_files}
+    files = {name: dataset.read(name) for name in task.exported_files}
     progress = Progress(records, platform.launch.stall_timeout_s)
 
     def save(which: str, step: int, loss: float) -> None:
         state = progress.counted("saving", agreement.whole_state(), len(specs))
         if place.rank == 0:
-            save_model(store, lake.model(plan.run_id, which), state, specs, recipe.model,
+            save_model(lake.store.below(lake.model(plan.run_id, which)), state, specs, recipe.model,
                        config=task.exported_config, files=files,
                        facts={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
         else:
@@ -128,7 +128,7 @@ def _train(config: Config, plan: RunPlan, peers: Peers, records: RecordWriter) -
                                   step.data_wait_s) for step in feed), order
 
 
-def evaluation(config: Config, manifest: Manifest, dataset: Path, agreement: Agreement, place: Place, share: Share,
+def evaluation(config: Config, manifest: Manifest, dataset: Store, agreement: Agreement, place: Place, share: Share,
                device: torch.device, progress: Progress) -> Callable[[], Evaluation]:
     """The loop's evaluation over this replica's validation rows."""
     validation = EvaluationFeed(dataset, manifest, config.platform.reader, share,

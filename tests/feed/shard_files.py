@@ -67,4 +67,4 @@ def publish(folder: Path, *shards: list[int], sequence_length: int = SEQUENCE_LE
 
 def manifest_in(folder: Path) -> Manifest:
     """What ``Manifest.save`` wrote into a folder."""
-    return Manifest.load(FolderStore(folder.parent), folder.name)
+    return Manifest.load(FolderStore(folder))

@@ -21,6 +21,7 @@ from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceEr
 from pipelines.feed.batches import EvaluationFeed, SampleOrder, Share, TrainingFeed
 from pipelines.feed.checked_shards import NO_SAMPLE, ShardFiles
 from pipelines.feed.lanes import LaneOrder
+from pipelines.lake.store import FolderStore
 from tests.feed.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
 
 KINDS = ["arrow", "petastorm"]
@@ -42,7 +43,7 @@ def feed_of(dataset, *, kind="arrow", num_lanes=4, window=2, shuffle=True, read_
             micro=3, replica_index=0, num_replicas=1, **options):
     folder, manifest = dataset
     order = SampleOrder(Data(num_lanes=num_lanes, window_row_groups=window, shuffle=shuffle), seed, batch)
-    return TrainingFeed(folder, manifest, Reader(kind=kind, read_ahead_bytes=read_ahead_bytes), order,
+    return TrainingFeed(FolderStore(folder), manifest, Reader(kind=kind, read_ahead_bytes=read_ahead_bytes), order,
                         Share(micro, replica_index, num_replicas), **options)
 
 
@@ -179,10 +180,12 @@ from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
+from pipelines.lake.store import FolderStore
 from tests.feed.shard_files import manifest_in
 atexit.register(lambda: print(threading.active_count()))  # the last one to run
 folder = Path({str(tmp_path)!r})
-feed = TrainingFeed(folder, manifest_in(folder), Reader(kind="arrow"), SampleOrder(Data(num_lanes=1), 0, 2), Share(2))
+feed = TrainingFeed(FolderStore(folder), manifest_in(folder), Reader(kind="arrow"),
+                    SampleOrder(Data(num_lanes=1), 0, 2), Share(2))
 print(threading.active_count())
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
@@ -258,7 +261,7 @@ def test_whatever_ends_a_thread_ends_the_feed_with_its_reason(prime, monkeypatch
     if at == "decode":
         folder, manifest = prime
         with pytest.raises(kind_of_error, match=message):
-            list(EvaluationFeed(folder, manifest, Reader(kind="arrow"), Share(4), split="train"))
+            list(EvaluationFeed(FolderStore(folder), manifest, Reader(kind="arrow"), Share(4), split="train"))
     assert threads() == []
 
 
@@ -313,7 +316,8 @@ def test_an_evaluation_takes_every_row_once_in_order_on_any_number_of_replicas(p
     folder, manifest = prime
     rows = []
     for replica_index in range(num_replicas):
-        feed = EvaluationFeed(folder, manifest, Reader(kind=kind), Share(micro, replica_index, num_replicas), split="train")
+        feed = EvaluationFeed(FolderStore(folder), manifest, Reader(kind=kind), Share(micro, replica_index, num_replicas),
+                              split="train")
         passes = [list(feed) for _ in range(2)]
         ids = [np.concatenate([m.sample_ids_B for m in one] or [[]]).astype(int).tolist() for one in passes]
         assert ids[0] == ids[1]
@@ -331,8 +335,8 @@ def test_an_evaluation_takes_every_row_once_in_order_on_any_number_of_replicas(p
 @pytest.mark.parametrize("limit", [1, 9, 36, 37, 1000])
 def test_an_evaluation_of_the_first_rows_takes_the_same_ones_on_any_number_of_replicas(prime, limit, num_replicas):
     folder, manifest = prime
-    feeds = [EvaluationFeed(folder, manifest, Reader(kind="arrow"), Share(4, replica_index, num_replicas), split="train",
-                            rows=limit)
+    feeds = [EvaluationFeed(FolderStore(folder), manifest, Reader(kind="arrow"), Share(4, replica_index, num_replicas),
+                            split="train", rows=limit)
              for replica_index in range(num_replicas)]
     micro_batches = [list(feed) for feed in feeds]
     assert [len(feed) for feed in feeds] == [len(each) for each in micro_batches]
@@ -341,7 +345,7 @@ def test_an_evaluation_of_the_first_rows_takes_the_same_ones_on_any_number_of_re
 
 def test_an_evaluation_of_an_empty_split_is_empty(prime):
     folder, manifest = prime
-    assert list(EvaluationFeed(folder, manifest, Reader(), Share(4), split="validation")) == []
+    assert list(EvaluationFeed(FolderStore(folder), manifest, Reader(), Share(4), split="validation")) == []
 
 
 def test_an_evaluation_says_what_is_wrong_with_a_shard(tmp_path, kind):
@@ -349,5 +353,5 @@ def test_an_evaluation_says_what_is_wrong_with_a_shard(tmp_path, kind):
     path = tmp_path / "train-00000.parquet"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="were published"):
-        list(EvaluationFeed(tmp_path, manifest, Reader(kind=kind), Share(4), split="train"))
+        list(EvaluationFeed(FolderStore(tmp_path), manifest, Reader(kind=kind), Share(4), split="train"))
     assert threads() == []

@@ -16,6 +16,7 @@ from pipelines.feed.batches import Batch, EvaluationFeed, SampleOrder, Share, Tr
 from pipelines.feed.checked_shards import NO_SAMPLE
 from pipelines.feed.read_ahead import StepRing
 from pipelines.lake.manifest import Manifest
+from pipelines.lake.store import FolderStore
 from pipelines.lake.task_facts import Column, TaskFacts, shard_schema
 from tests.feed.shard_files import manifest_for, write_shard
 
@@ -51,14 +52,14 @@ def check(batch: Batch) -> None:
 def test_images_and_labels_come_in_their_shapes_and_padding_has_their_filling(tmp_path: Path, kind: str) -> None:
     manifest, seen = publish_pictures(tmp_path, [4, 4, 3]), []
     order = SampleOrder(Data(num_lanes=2, window_row_groups=1), seed=3, global_batch_samples=4)
-    with TrainingFeed(tmp_path, manifest, Reader(kind=kind), order, Share(3), until_step=6) as feed:
+    with TrainingFeed(FolderStore(tmp_path), manifest, Reader(kind=kind), order, Share(3), until_step=6) as feed:
         assert feed.buffer_bytes % StepRing.row_bytes(COLUMNS) == 0
         for step in feed:
             for batch in step.micro_batches:
                 check(batch)
                 seen += batch.sample_ids_B.tolist()
     assert sorted(row for row in seen if row != NO_SAMPLE) == sorted([*range(11)] * 2) and NO_SAMPLE in seen
-    for batch in EvaluationFeed(tmp_path, manifest, Reader(kind=kind), Share(4), split="train"):
+    for batch in EvaluationFeed(FolderStore(tmp_path), manifest, Reader(kind=kind), Share(4), split="train"):
         assert batch.fields["image"].shape[1:] == SHAPE and batch.fields["image"].dtype == torch.uint8
         check(batch)
 
@@ -70,7 +71,7 @@ def test_a_rows_bytes_are_those_of_its_columns_and_its_id() -> None:
 def test_a_value_that_is_not_allowed_is_refused_by_its_column(tmp_path: Path) -> None:
     manifest = publish_pictures(tmp_path, [2, 3], label_of=lambda row: 10 if row == 3 else 0)
     with pytest.raises(DataError, match=r"row group 1 has a label outside 0\.\.9"):
-        list(EvaluationFeed(tmp_path, manifest, Reader(kind="arrow"), Share(4), split="train"))
+        list(EvaluationFeed(FolderStore(tmp_path), manifest, Reader(kind="arrow"), Share(4), split="train"))
 
 
 def test_a_batch_that_is_padded_or_joined_keeps_all_of_its_fields() -> None:

@@ -16,6 +16,7 @@ from pipelines.errors import ConfigError, DataError
 from pipelines.feed.checked_shards import RowGroup, ShardFiles
 from pipelines.feed.readers import open_reader, read_in_order
 from pipelines.lake.manifest import row_group_runs
+from pipelines.lake.store import FolderStore
 from tests.feed.shard_files import (
     SEQUENCE_LENGTH,
     described,
@@ -32,7 +33,7 @@ WIDTH = SEQUENCE_LENGTH + 1
 
 
 def shard_files(folder, manifest):
-    return ShardFiles(folder, manifest.shards("train"), manifest.task.columns)
+    return ShardFiles(FolderStore(folder), manifest.shards("train"), manifest.task.columns)
 
 
 def read_all(kind, folder, manifest, order=None):
@@ -105,9 +106,11 @@ from pathlib import Path
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
+from pipelines.lake.store import FolderStore
 from tests.feed.shard_files import manifest_in
 folder = Path({str(tmp_path)!r})
-with TrainingFeed(folder, manifest_in(folder), Reader(kind="arrow"), SampleOrder(Data(num_lanes=1), 0, 2), Share(2)) as feed:
+with TrainingFeed(FolderStore(folder), manifest_in(folder), Reader(kind="arrow"),
+                  SampleOrder(Data(num_lanes=1), 0, 2), Share(2)) as feed:
     print(next(feed).samples)
 """
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)

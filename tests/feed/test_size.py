@@ -9,6 +9,7 @@ from pathlib import Path
 from pipelines.feed.checked_shards import RowGroup, ShardFiles
 from pipelines.feed.lanes import LaneOrder
 from pipelines.lake.manifest import MANIFEST_NAME, Shard, row_group_runs
+from pipelines.lake.store import FolderStore
 from pipelines.prepare.text.language_rows import language_columns
 from tests.feed.shard_files import manifest_in, manifest_of
 
@@ -21,7 +22,7 @@ def test_five_million_row_groups_take_less_than_50_bytes_each_in_a_rank_and_noth
     assert (tmp_path / MANIFEST_NAME).stat().st_size < 400 * SHARDS
     tracemalloc.start()
     try:
-        shards = ShardFiles(tmp_path, manifest_in(tmp_path).shards("train"), language_columns(6, 0))
+        shards = ShardFiles(FolderStore(tmp_path), manifest_in(tmp_path).shards("train"), language_columns(6, 0))
         order = LaneOrder(shards.row_group_rows(), num_lanes=16, window_row_groups=4, shuffle=True,
                           global_batch_samples=16, seed=1)
         windows = order.windows(range(16), first_step=order.steps_per_epoch - 1)  # of two epochs
@@ -36,7 +37,7 @@ def test_five_million_row_groups_take_less_than_50_bytes_each_in_a_rank_and_noth
 def test_a_row_group_is_found_by_its_number_in_the_split(tmp_path: Path) -> None:
     rows = [[5, 5, 3], [2], [5, 5], [4, 4, 4, 1]]
     manifest_of([Shard(str(i), row_group_runs(each), 9, "") for i, each in enumerate(rows)]).save(tmp_path)
-    shards = ShardFiles(tmp_path, manifest_in(tmp_path).shards("train"), language_columns(6, 0))
+    shards = ShardFiles(FolderStore(tmp_path), manifest_in(tmp_path).shards("train"), language_columns(6, 0))
     expected = [(RowGroup(i, j), size) for i, each in enumerate(rows) for j, size in enumerate(each)]
     assert [shards.row_group(number) for number in range(shards.num_row_groups)] == [place for place, _ in expected]
     assert shards.row_group_rows().tolist() == [size for _, size in expected]

@@ -36,7 +36,7 @@ from pipelines.lake.paths import Lake
 config, lake = Config.from_json(Path("config.json").read_text()), Lake.at("lake")
 try:
     with spark_session(config.platform, "lost") as spark:
-        manifest = Manifest.load(lake.store, lake.dataset("example", "v1"))
+        manifest = Manifest.load(lake.store.below(lake.dataset("example", "v1")))
         train(spark, config, lake, manifest, "r", "the command", TrainingProgress())
 except SparkringError as error:
     print(f"error: {error}", file=sys.stderr)

@@ -74,6 +74,14 @@ def test_names_are_those_right_below_a_prefix(store: Store) -> None:
     assert store.names("models") == store.names("datasets/x/v1/manifest.json") == []
 
 
+def test_what_lies_below_a_prefix_is_a_store_of_its_own(store: Store) -> None:
+    store.put("datasets/x/v1/manifest.json", b"{}")
+    version = store.below("datasets/x/v1")
+    assert (version.names(""), version.read("manifest.json")) == (["manifest.json"], b"{}")
+    assert version.place() == store.place("datasets/x/v1")
+    assert version.place("shard") == store.place("datasets/x/v1/shard")
+
+
 def test_a_part_of_an_object_is_read_by_pyarrow_itself(store: Store) -> None:
     with store.writer("tables/t/a.parquet") as file:
         pq.write_table(pa.table({"x": list(range(1000))}), file, row_group_size=100)

@@ -22,6 +22,7 @@ from pipelines.interrupts import SIGNALS, arm_interrupts
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
+from pipelines.lake.store import FolderStore
 from pipelines.launch.identity import claim_run, default_run_id
 from pipelines.launch.train import driver_address, train
 from tests.example_data import example_config, publish_example
@@ -188,7 +189,7 @@ def test_what_is_complete_when_an_interrupt_arrives_is_not_trained_again(spark, 
     with pytest.raises(InterruptedRunError, match="SIGTERM: the run was asked to stop when its ranks had just completed it"):
         run_stage(spark, tmp_path, Seen(interrupt), run_id="r")
     arm_interrupts()
-    manifest = Manifest.load(Lake.at(tmp_path).store, "datasets/example/v1")
+    manifest = Manifest.load(FolderStore(tmp_path / "datasets/example/v1"))
     again, lake, _ = run_stage(spark, tmp_path, Seen(), run_id="r", manifest=manifest)
     assert (again.fresh, again.state.status, again.state.newest.exit_code, len(again.state.newest.placement)) == (
         False, "completed", 0, 2)

@@ -23,7 +23,7 @@ def test_a_large_model_is_on_the_disk_piece_by_piece_and_not_all_at_the_end(tmp_
             yield item
 
     specs = {name: (value.shape, value.dtype) for name, value in tensors.items()}
-    save_model(FolderStore(tmp_path), "best", state(), specs, GptModel(), config={}, files={"tokenizer.json": b"{}"}, facts={})
+    save_model(FolderStore(tmp_path / "best"), state(), specs, GptModel(), config={}, files={"tokenizer.json": b"{}"}, facts={})
     assert seen[-1] >= 3  # before the last tensor is asked for
     assert syncs == sorted(syncs)
     assert syncs[0] >= 100_000

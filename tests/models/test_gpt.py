@@ -110,7 +110,7 @@ def save_example(folder, model=None):
     tokenizer = Tokenizer(models.WordLevel({chr(97 + i): i for i in range(26)}, unk_token="a"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     model = model or build_model(SMALL, sizes(26, 8), seed=1)
-    save_model(FolderStore(folder.parent), folder.name, model.unique_state().items(), model.specs(), SMALL,
+    save_model(FolderStore(folder), model.unique_state().items(), model.specs(), SMALL,
                config={**sizes(26, 8), "end_of_text_id": 25}, files={"tokenizer.json": tokenizer.to_str().encode()},
                facts={"step": "3"})
     return model

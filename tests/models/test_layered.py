@@ -71,7 +71,7 @@ def test_buffers_of_every_type_and_shape_are_exported_and_loaded(tmp_path):
     assert {"scaled_0.scale_D", "scaled_0.shared_W", "scaled_3.even_D", "scaled_3.version", "scaled_3.turns_D"} <= state.keys()
     assert not {"scaled_1.shared_W", "scaled_0.scratch_D"} & state.keys()
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}')
-    save_model(FolderStore(tmp_path.parent), tmp_path.name, state.items(), model.specs(), CONSTANTS,
+    save_model(FolderStore(tmp_path), state.items(), model.specs(), CONSTANTS,
                config={**SIZES, "end_of_text_id": 0}, files={}, facts={})
     saved = load_file(tmp_path / "model.safetensors")  # by its own reader
     assert saved.keys() == state.keys()

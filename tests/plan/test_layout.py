@@ -13,6 +13,7 @@ from pipelines.config.platform import Layout
 from pipelines.errors import ConfigError, ResourceError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
+from pipelines.lake.store import FolderStore
 from pipelines.launch.local import prepare_run, run_attempt
 from pipelines.models.build import build_model
 from pipelines.models.facts import model_facts
@@ -126,7 +127,7 @@ def test_what_a_feed_is_foretold_to_hold_is_what_it_holds(tmp_path):
     manifest = publish_example(Lake.at(tmp_path), train_rows=3000, rows_per_shard=1000, rows_per_row_group=100)
     config = example_config(data__window_row_groups=4)
     feed = FeedFacts.of(config.recipe.data, 8, config.platform.reader, manifest)
-    with TrainingFeed(tmp_path / "datasets/example/v1", manifest, config.platform.reader,
+    with TrainingFeed(FolderStore(tmp_path / "datasets/example/v1"), manifest, config.platform.reader,
                       SampleOrder(config.recipe.data, seed=0, global_batch_samples=8), Share(4, num_replicas=2)) as reading:
         decoding_bytes = 2 * 1024**2 + 4 * 100 * feed.row_bytes
         assert feed.held_bytes(samples_per_step=4) == reading.buffer_bytes + decoding_bytes
