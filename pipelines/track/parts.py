@@ -113,10 +113,13 @@ def highest(lake: Lake, table: str, run_id: str, column: str) -> int:
 
 
 def ensure_columns(lake: Lake, table: str) -> None:
-    """Gives the table's folder a file without rows, so that it can be read before the first run."""
-    key = f"{lake.table(table)}/{COLUMNS_FILE}"
-    if lake.store.facts(key) is None:
-        _write(lake.store, key, [], arrow_schema(table), {})
+    """Gives the table's folder a file without rows, so that it can be read before the first run.
+
+    It is the first by name, whose columns Spark takes for those of all: rows of an older version lack what is new, no more.
+    """
+    store, key, schema = lake.store, f"{lake.table(table)}/{COLUMNS_FILE}", arrow_schema(table)
+    if store.facts(key) is None or pq.read_schema(io.BytesIO(store.read(key))).names != schema.names:
+        _write(store, key, [], schema, {})
 
 
 def write_one_row(store: Store, key: str, row: pa.Table) -> None:

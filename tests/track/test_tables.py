@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -289,3 +290,16 @@ def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monk
           pytest.raises(AlreadyRunningError, match="loading its metrics")):
         load_run(lake, "run-1")
     load_run(lake, "run-1")
+
+
+def test_a_table_begun_by_an_older_version_has_todays_columns_after_a_load(spark: SparkSession, lake: Lake,
+                                                                           write_run: WriteRun) -> None:
+    folder = Path(lake.store.place(lake.table("steps")))
+    folder.mkdir(parents=True)
+    old = pa.table({"run_id": ["old"], "step": pa.array([1], pa.int32()), "tokens": [5]})
+    pq.write_table(old, folder / "old-000-00000.parquet")
+    pq.write_table(old.slice(0, 0), folder / "00-columns.parquet")
+    write_run()
+    load_run(lake, "run-1")
+    rows = spark.read.parquet(str(folder)).where("step = 1").select("run_id", "units").collect()
+    assert sorted((row.run_id, row.units) for row in rows) == [("old", None), ("run-1", 200)]
