@@ -17,9 +17,12 @@ import typer
 
 from pipelines.config import load_config, load_platform
 from pipelines.config.secrets import masked_override
-from pipelines.console import TrainingProgress, plan_facts, print_facts, print_summary, say
+from pipelines.console import TrainingProgress, print_facts, print_plan, print_summary, say
 from pipelines.errors import EXIT_OK, ConfigError, InterruptedRunError, SparkringError
-from pipelines.flow.flow import STAGES, Flow, check_flow, own_run, plan_flow, plan_report, report_run
+from pipelines.flow.flow import JOBS, Flow
+from pipelines.flow.prepare_stage import dataset_lines
+from pipelines.flow.report_stage import own_run, report_lines, report_run
+from pipelines.flow.stage import Job
 from pipelines.interrupts import Interrupt, arm_interrupts, ignore_interrupts, release_interrupts
 from pipelines.printable import printable, printable_json
 from pipelines.spark.doctor import check_all
@@ -45,21 +48,21 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as J
 def prepare(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
             dry_run: DryRunOption = False) -> None:
     """Raw data to an immutable dataset of Parquet shards."""
-    _execute("prepare", ("prepare",), recipe, platform, set_, run_id, dry_run)
+    _execute("prepare", recipe, platform, set_, run_id, dry_run)
 
 
 @app.command()
 def train(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
           dry_run: DryRunOption = False) -> None:
     """A prepared dataset to a trained model and metrics tables."""
-    _execute("train", ("train",), recipe, platform, set_, run_id, dry_run)
+    _execute("train", recipe, platform, set_, run_id, dry_run)
 
 
 @app.command()
 def pipeline(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
              dry_run: DryRunOption = False) -> None:
     """All stages in order: prepare, train, report. What is complete is skipped."""
-    _execute("pipeline", STAGES, recipe, platform, set_, run_id, dry_run)
+    _execute("pipeline", recipe, platform, set_, run_id, dry_run)
 
 
 @app.command()
@@ -72,9 +75,9 @@ def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: Se
         config = load_config(recipe, platform, set_)
         storage, run_id = config.platform.storage, run_id or own_run(config)
     if dry_run:
-        print_facts("plan", plan_report(storage, run_id))
+        print_facts("plan", report_lines(storage, run_id))
         return
-    summary = report_run(storage, run_id)
+    summary, _ = report_run(storage, run_id)
     if json_:
         print(printable_json(json.dumps(summary, indent=2, ensure_ascii=False)))
     else:
@@ -97,23 +100,23 @@ def doctor(platform: PlatformOption | None = None, set_: SetOption = None) -> No
         raise typer.Exit(5)
 
 
-def _execute(job: str, stages: tuple[str, ...], recipe: Path, platform: Path, overrides: list[str] | None,
-             run_id: str | None, dry_run: bool) -> None:
+def _execute(name: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None, dry_run: bool) -> None:
+    """The job of this name, or its plan."""
     config = load_config(recipe, platform, overrides)
-    if dry_run:
-        plan = plan_flow(config, run_id)
-        print_facts("plan", plan_facts(config, plan))
-        check_flow(config, plan, stages)
-        return
-    with TrainingProgress() as progress:
-        flow = Flow(config, _command(job, recipe, platform, overrides, run_id), say, progress, run_id)
-        manifest, finished_run = flow.run(stages)
-    if finished_run is None:
-        print_facts("dataset", {"name": manifest.name, "version": manifest.version,
-                                "folder": flow.lake.store.place(flow.lake.dataset(manifest.name, manifest.version)),
-                                **{name: f"{count:,}" for name, count in manifest.counts.items()}})
+    with TrainingProgress() as progress, Job(config, run_id, _command(name, recipe, platform, overrides, run_id), say,
+                                             progress) as job:
+        flow = Flow(job, JOBS[name])
+        flow.plan(begin=not dry_run)
+        if dry_run:
+            print_plan(config, flow.shown())
+            flow.check()
+            return
+        flow.check()
+        results = flow.run()
+    if "report" in results:
+        print_summary(results["report"])
     else:
-        print_summary(report_run(config.platform.storage, finished_run))
+        print_facts("dataset", dataset_lines(job, results["prepare"]))
 
 
 def _command(job: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None) -> str:

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from pipelines.config import Config
-from pipelines.flow.flow import FlowPlan
+from pipelines.flow.train_stage import layout_line
 from pipelines.plan.layout import Choice
 from pipelines.plan.run_plan import RunPlan
 from pipelines.printable import printable
@@ -55,7 +55,7 @@ class TrainingProgress:
             self._bar.stop()
 
     def layout_chosen(self, choice: Choice) -> None:
-        for line in choice_lines(choice):
+        for line in choice.lines():
             say(f"train: {line}")
 
     def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
@@ -115,20 +115,6 @@ def placement_lines(starts: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def choice_lines(choice: Choice) -> list[str]:
-    """The candidates that an automatic layout was chosen from, as a table, and the reason."""
-    rows = [("replicas", "segments", "micro-batch", "memory", "bubble", "wire/step", "step", "run", "")]
-    for each in choice.candidates:
-        layout = each.layout
-        rows.append((str(layout.num_replicas), str(layout.num_segments), str(layout.micro_batch_samples),
-                     f"{each.memory_bytes / 2**30:.2f} GiB", f"{each.bubble:.0%}", f"{each.wire_bytes / 2**20:,.1f} MiB",
-                     f"{each.step_s:.3g} s", f"{each.run_s / 60:.3g} min", each.verdict))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"
-             for row in rows]
-    return [f"layout: {choice.reason}", *lines]
-
-
 def print_facts(title: str, facts: dict[str, str]) -> None:
     """A two-column list on standard output; values are never cut, so that a path can be copied."""
     width = max(map(len, facts))
@@ -137,31 +123,10 @@ def print_facts(title: str, facts: dict[str, str]) -> None:
         stdout.print(Text(printable(f"  {name:{width}}  {value}")))
 
 
-def plan_facts(config: Config, plan: FlowPlan) -> dict[str, str]:
-    """The lines of ``--dry-run``."""
-    layout = config.platform.layout if plan.choice is None else plan.choice.layout
-    numbers = (f"{layout.num_replicas} replicas x {layout.num_segments} segments" if not layout.automatic
-               else "auto, chosen once dataset and slots are known")
-    facts = {
-        "recipe": config.recipe.name,
-        "dataset": f"{plan.dataset.version or 'version known once the input is read'}"
-                   + (" (complete, would be skipped)" if plan.dataset.exists else " (would be made)"),
-        "layout": f"{numbers}, {layout.threads_per_rank} threads each, "
-                  f"{layout.device}, on {config.platform.spark.master or 'what spark-submit was given'}",
-    }
-    if plan.choice is not None:
-        facts["chosen"] = "\n    ".join(choice_lines(plan.choice))
-    if plan.run_plan is not None:
-        run = plan.run_plan
-        facts |= {
-            "run": f"{run.run_id}" + (" (complete, would be skipped)" if plan.run_complete else " (would be trained)"),
-            "parameters": f"{run.parameters:,}",
-            "steps": f"{run.steps:,} of {run.units_per_step:,} {run.unit}; {run.steps_per_epoch:,} are an epoch",
-            "memory per rank": f"about {run.memory_bytes / 2**20:,.0f} MiB at its peak",
-        }
-    else:
-        facts["run"] = "steps and memory follow from the dataset"
-    return facts | {"config": config.to_json()}
+def print_plan(config: Config, shown: dict[str, str]) -> None:
+    """What ``--dry-run`` shows: the stages' lines between recipe and settings."""
+    layout = layout_line(config.platform, config.platform.layout)
+    print_facts("plan", {"recipe": config.recipe.name, "layout": layout} | shown | {"config": config.to_json()})
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -17,17 +17,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pipelines.config.load import Config
-from pipelines.errors import SparkringError, StalledError, error_of
+from pipelines.errors import ConfigError, SparkringError, StalledError, error_of
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
+from pipelines.launch.attempt import begin_attempt
 from pipelines.launch.diagnosis import how_it_ended
-from pipelines.launch.identity import default_run_id
 from pipelines.launch.interfaces import interface_of
+from pipelines.launch.planning import plan_train
 from pipelines.launch.rank_process import POLL_S, GangOrder, end_rank, rank_environment, start_rank
 from pipelines.launch.rendezvous import Rendezvous
-from pipelines.models.facts import model_facts
 from pipelines.plan.places import place_ranks
-from pipelines.plan.run_plan import RunPlan, plan_run
+from pipelines.plan.run_plan import RunPlan
 
 LOOPBACK = "127.0.0.1"
 MEET_TIMEOUT_S = 60.0
@@ -37,13 +37,12 @@ TAIL_LINES = 60
 
 def prepare_run(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
     """The recipe's run with all that the ranks of attempt 0 look for."""
-    run_id = default_run_id(config.recipe, manifest)
-    run = lake.run(run_id)
-    plan = plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake)
-    run.live(0).make()
-    run.store.put(run.config(0), config.to_json())
-    plan.save(run, 0)
-    return run
+    plan = plan_train(config, lake, manifest, None)
+    if plan.attempt is None:
+        raise ConfigError(SparkringError("layout", "auto is chosen from slots and their memory, and nothing says what there is",
+                                         "give numbers"))
+    begin_attempt(plan, plan.attempt, "", plan.earlier)
+    return plan.run
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 Runs on: driver.
 Takes:   the config; the session, where there is one.
 Gives:   ``check_launch``: the one list of checks without a session, for ``--dry-run`` and for the run; ``check_slots``,
-         which waits for a cluster's executors. Each names the setting and what would do.
+         which waits for a cluster's executors; ``check_shards_present``. Each names the setting or file and what would do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
-from pipelines.errors import EXIT_OK, ConfigError, ResourceError, SparkringError
+from pipelines.errors import EXIT_OK, ConfigError, DataError, ResourceError, SparkringError
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.paths import Lake
 from pipelines.launch.interfaces import check_interface
 from pipelines.launch.rendezvous import MAX_RING_SIZE
 from pipelines.spark.session import requested_master
@@ -54,6 +56,18 @@ def check_slots(spark: SparkSession, config: Config, say: Callable[[str], None])
     layout = config.platform.layout
     free = wait_for_slots(spark, layout.num_ranks, config.platform.launch.start_timeout_s, say)
     _check_room(layout, free, str(spark.sparkContext.master))
+
+
+def check_shards_present(lake: Lake, manifest: Manifest) -> None:
+    """Raises DataError for a shard that is missing or of another size; contents are checked as the ranks read them."""
+    store, dataset = lake.store, lake.dataset(manifest.name, manifest.version)
+    for shards in manifest.splits.values():
+        for shard in shards:
+            facts = store.facts(f"{dataset}/{shard.path}")
+            if facts is None or facts.bytes != shard.bytes:
+                found = "is missing" if facts is None else f"has {facts.bytes} bytes, the manifest says {shard.bytes}"
+                raise DataError(store.place(f"{dataset}/{shard.path}"), found,
+                                f"restore the file, or remove {store.place(dataset)} and prepare again")
 
 
 def _check_room(layout: Layout, slots: int, master: str) -> None:

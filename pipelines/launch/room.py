@@ -1,8 +1,8 @@
 """What an automatic layout has to do with: slots, and the memory of a rank on each.
 
 Runs on: driver.
-Takes:   the config; the session, where there is one.
-Gives:   ``room`` once the executors are there, ``known_room`` before; ``chosen_layout`` for a room.
+Takes:   the platform; the session, where there is one.
+Gives:   ``Room``: ``room_there`` once the executors are, ``room_known`` before.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from collections.abc import Callable
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
-from pipelines.config.load import Config
 from pipelines.errors import ResourceError
-from pipelines.lake.manifest import Manifest
 from pipelines.launch.rendezvous import MAX_RING_SIZE
-from pipelines.models.facts import model_facts
-from pipelines.plan.layout import Choice, choose_layout
-from pipelines.plan.memory import FeedFacts
+from pipelines.plan.layout import Room
 from pipelines.spark.slots import Cluster, known_slots, usable_slots, wait_for_slots, workers_memory_bytes
 
 
-def room(spark: SparkSession, config: Config, say: Callable[[str], None]) -> tuple[int, int]:
-    """How many ranks an automatic layout may have, and the memory of each, once the executors are there."""
-    platform, cluster = config.platform, Cluster.of_session(spark)
+def room_there(spark: SparkSession, platform: Platform, say: Callable[[str], None]) -> Room:
+    """Waits for the executors of a cluster.
+
+    Raises:
+        ResourceError: none came.
+    """
+    cluster = Cluster.of_session(spark)
     there = wait_for_slots(spark, None, platform.launch.start_timeout_s, say)
     if there == 0:
         raise ResourceError("spark.master", f"{cluster.master}: no executor came within {platform.launch.start_timeout_s:g} s",
@@ -32,25 +32,13 @@ def room(spark: SparkSession, config: Config, say: Callable[[str], None]) -> tup
     slots = usable_slots(cluster, there, platform.layout.threads_per_rank)
     memory = platform.layout.memory_per_rank_bytes
     memory = cluster.memory_bytes(slots) if memory is None else memory
-    return slots, workers_memory_bytes(spark, slots) if memory is None else memory
+    return Room(slots, workers_memory_bytes(spark, slots) if memory is None else memory, MAX_RING_SIZE)
 
 
-def known_room(platform: Platform) -> tuple[int, int] | None:
+def room_known(platform: Platform) -> Room | None:
     """The same as far as the platform tells without a session; None where it does not."""
     slots, memory = known_slots(platform), platform.layout.memory_per_rank_bytes
     if slots is None:
         return None
     memory = Cluster.of(platform).memory_bytes(slots) if memory is None else memory
-    return None if memory is None else (slots, memory)
-
-
-def chosen_layout(config: Config, manifest: Manifest, num_slots: int, memory_bytes: int) -> Choice:
-    """The layout for ``layout: auto`` on so many slots of so much memory.
-
-    Raises:
-        ResourceError, ConfigError: see ``plan/layout.py``.
-    """
-    recipe, platform = config.recipe, config.platform
-    facts = model_facts(recipe, manifest)
-    feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, platform.reader, manifest)
-    return choose_layout(facts, feed, recipe, platform.layout, num_slots, memory_bytes, max_replicas=MAX_RING_SIZE)
+    return None if memory is None else Room(slots, memory, MAX_RING_SIZE)

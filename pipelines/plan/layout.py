@@ -1,7 +1,7 @@
 """Which layout a run has: checked where it is given, chosen where it is ``auto``.
 
 Runs on: driver (pure).
-Takes:   the model's facts, recipe and platform, the slots and the memory of one.
+Takes:   the model's facts, recipe and platform, the ``Room`` there is.
 Gives:   ``Choice``: the layout, the table of candidates it was chosen from, the reason; or an error that says what to
          change.
 
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pipelines.config.platform import AUTO, Layout
 from pipelines.config.recipe import Recipe
@@ -24,6 +25,15 @@ from pipelines.plan.split_plan import SplitPlan, cut_by_cost, num_parts
 
 RANK_FLOPS = 40e9  # of one rank on one core; only the ratios of predicted times mean something
 WIRE_BYTES_PER_S = 1.25e9  # 10 Gbit/s Ethernet
+
+
+@dataclass(frozen=True)
+class Room:
+    """What an automatic layout has to do with."""
+
+    slots: int
+    memory_bytes: int  # of the rank on each
+    most_replicas: int  # as many as can find each other
 
 
 @dataclass(frozen=True)
@@ -41,29 +51,49 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
+    """A layout with what it was chosen from."""
+
     layout: Layout
     candidates: tuple[Candidate, ...]
     reason: str
 
+    def lines(self) -> list[str]:
+        """The candidates as a table, and the reason."""
+        rows = [("replicas", "segments", "micro-batch", "memory", "bubble", "wire/step", "step", "run", "")]
+        for each in self.candidates:
+            layout = each.layout
+            rows.append((str(layout.num_replicas), str(layout.num_segments), str(layout.micro_batch_samples),
+                         _gib(each.memory_bytes), f"{each.bubble:.0%}", f"{each.wire_bytes / 2**20:,.1f} MiB",
+                         f"{each.step_s:.3g} s", f"{each.run_s / 60:.3g} min", each.verdict))
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        table = ["  ".join(f"{cell:>{width}}" for cell, width in zip(row[:-1], widths, strict=False)) + f"  {row[-1]}"
+                 for row in rows]
+        return [f"layout: {self.reason}", *table]
 
-def choose_layout(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: Layout, slots: int, memory_bytes: int, *,
-                  max_replicas: int) -> Choice:
-    """The layout for ``slots`` ranks of ``memory_bytes`` each; numbers that are given stay.
+    @staticmethod
+    def of_json(content: dict[str, Any]) -> Choice:
+        candidates = tuple(Candidate(**{**each, "layout": Layout.model_validate(each["layout"])})
+                           for each in content["candidates"])
+        return Choice(Layout.model_validate(content["layout"]), candidates, content["reason"])
+
+
+def choose_layout(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: Layout, room: Room) -> Choice:
+    """The layout for as many ranks as there is room for; numbers that are given stay.
 
     Args:
         feed: of a dataset with rows; a replica that none is left for would only compute padding.
-        max_replicas: as many as can find each other.
 
     Raises:
         ResourceError: the model does not fit even when split as far as it can be.
         ConfigError: the given numbers contradict the model or the recipe.
     """
-    lanes, most_segments = recipe.data.num_lanes, min(len(facts.layers), slots)
+    lanes, slots, memory_bytes = recipe.data.num_lanes, room.slots, room.memory_bytes
+    most_segments = min(len(facts.layers), slots)
     candidates = []
     for segments in [layout.num_segments] if layout.num_segments != AUTO else range(1, most_segments + 1):
         given = layout.num_replicas != AUTO
         replicas = layout.num_replicas if given else max(
-            (n for n in range(1, min(slots // segments, feed.rows, max_replicas) + 1) if lanes % n == 0), default=0)
+            (n for n in range(1, min(slots // segments, feed.rows, room.most_replicas) + 1) if lanes % n == 0), default=0)
         if replicas == 0 or replicas * segments > slots:
             continue
         candidates.append(_candidate(facts, feed, recipe, layout, replicas, segments, memory_bytes))
@@ -121,13 +151,14 @@ def planned_steps(recipe: Recipe, num_rows: int) -> int:
 
 
 def planned_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> SplitPlan:
-    """How the layout would run; cut by the layers' counted work where the costs are not measured yet."""
+    """How the layout would run; cut by the layers' counted work where the ranks are to measure what each costs."""
     if layout.num_segments == 1:
         counts: tuple[int, ...] = (len(facts.layers),)
     elif isinstance(layout.cut, tuple):
         counts = layout.cut
     else:
-        by = [float(layer.parameters) if layout.cut == "parameters" else layer.flops_per_sample for layer in facts.layers]
+        by = [float(layer.parameters + layer.tied_parameters) if layout.cut == "parameters" else layer.flops_per_sample
+              for layer in facts.layers]
         counts = tuple(cut_by_cost(by, min(num_parts(layout), len(by))))
     return SplitPlan.of(layout, counts, recipe.train.global_batch_samples)
 

@@ -1,8 +1,8 @@
-"""What a run is going to do, as plain numbers: shared by the driver, which shows it, and the ranks, which do it.
+"""What an attempt at a run is going to do: made once by the driver, which shows and stores it; launch and ranks do it.
 
 Runs on: driver and ranks (no torch, no pyspark).
-Takes:   recipe, platform, the dataset's manifest and the model's facts.
-Gives:   ``RunPlan``, saved as ``plan.json`` beside the resolved config.
+Takes:   recipe, platform, the dataset's manifest, the model's facts, for an automatic layout the room there is.
+Gives:   ``RunPlan``, saved as ``plan.json`` in the attempt's folder.
 """
 
 from __future__ import annotations
@@ -11,23 +11,29 @@ import json
 from dataclasses import asdict, dataclass, field
 
 from pipelines.config.load import Config
+from pipelines.config.platform import Layout
 from pipelines.config.section import MOST_COUNTED
 from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.feed.lanes import steps_per_epoch
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
-from pipelines.plan.layout import check_split, planned_split, planned_steps, predicted_step_s
+from pipelines.plan.layout import Choice, Room, check_split, choose_layout, planned_split, planned_steps, predicted_step_s
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.model_facts import ModelFacts
+from pipelines.plan.split_plan import SplitPlan
 
 
 @dataclass(frozen=True)
 class RunPlan:
-    """Everything a rank needs beside the resolved config."""
+    """Everything that launch and ranks need beside the settings."""
 
     run_id: str
     root: str  # of the lake, as all machines see it
     dataset: str  # key of the dataset's version
+    layout: Layout  # as given, or as chosen
+    choice: Choice | None  # what an automatic layout was chosen from
+    split: SplitPlan  # cut and schedule of each replica
+    cut_is_measured: bool  # the ranks measure what each layer costs and cut by that (record ``cut``); ``split`` is a forecast
     steps: int
     steps_per_epoch: int
     parameters: int
@@ -38,20 +44,30 @@ class RunPlan:
     model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
 
     def save(self, run: RunFolder, attempt: int) -> None:
-        run.store.put(run.plan(attempt), json.dumps(asdict(self), indent=2))
+        text = json.dumps(asdict(self), indent=2, default=lambda layout: layout.model_dump(mode="json"))
+        run.store.put(run.plan(attempt), text)
 
     @staticmethod
     def load(run: RunFolder, attempt: int) -> RunPlan:
         try:
-            return RunPlan(**json.loads(run.store.read(run.plan(attempt))))
-        except (OSError, TypeError, ValueError) as error:
+            content = json.loads(run.store.read(run.plan(attempt)))
+            split = content["split"]
+            return RunPlan(**{
+                **content, "layout": Layout.model_validate(content["layout"]),
+                "choice": None if content["choice"] is None else Choice.of_json(content["choice"]),
+                "split": SplitPlan(**{**split, "counts": tuple(split["counts"])})})
+        except (OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(run.store.place(run.plan(attempt)), f"is not a run plan ({error})", "start the run again") from error
 
 
-def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str, lake: Lake) -> RunPlan:
-    """Raises DataError when the dataset has no training rows or does not fit the recipe; ConfigError where the model and
-    the layout do not fit."""
-    recipe, layout = config.recipe, config.platform.layout
+def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str, lake: Lake, room: Room | None = None) -> RunPlan:
+    """The plan of the next attempt. ``room`` decides an automatic layout.
+
+    Raises:
+        DataError: the dataset has no training rows or does not fit the recipe.
+        ConfigError: the model and the layout do not fit. ResourceError: there is not room for the model.
+    """
+    recipe = config.recipe
     dataset = lake.dataset(manifest.name, manifest.version)
     place = lake.store.place(dataset)
     if not manifest.rows("train"):
@@ -64,16 +80,21 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
     if steps > MOST_COUNTED:
         raise ConfigError(SparkringError("train.epochs", f"{recipe.train.epochs:,} epochs of {per_epoch:,} steps are more than "
                                          f"the {MOST_COUNTED:,} steps that the tables count", "train fewer epochs"))
+    feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, config.platform.reader, manifest)
+    layout, choice = config.platform.layout, None
+    if room is not None and layout.automatic:
+        choice = choose_layout(facts, feed, recipe, layout, room)
+        layout = choice.layout
     check_split(facts, recipe, layout)
     split = planned_split(facts, recipe, layout)
-    step_s = predicted_step_s(facts, recipe, split)
-    feed = FeedFacts.of(recipe.data, recipe.train.global_batch_samples, config.platform.reader, manifest)
     return RunPlan(
-        run_id=run_id, root=str(lake.root), dataset=dataset, steps=steps, steps_per_epoch=per_epoch,
+        run_id=run_id, root=str(lake.root), dataset=dataset, layout=layout, choice=choice, split=split,
+        cut_is_measured=layout.num_segments > 1 and layout.cut == "cost",
+        steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, unit=manifest.task.unit,
         units_per_step=recipe.train.global_batch_samples * manifest.task.units_per_sample,
         model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, split)),
-        cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(step_s))
+        cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(predicted_step_s(facts, recipe, split)))
 
 
 def cycle_time_ms(step_s: float) -> float:

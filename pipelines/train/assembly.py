@@ -7,14 +7,13 @@ Gives:   an ``Agreement``, ready for the loop.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
 from pipelines.errors import ResourceError
-from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.models.build import fill_model
 from pipelines.models.layered import LayeredModel
@@ -28,9 +27,8 @@ from pipelines.parallel.ring import Ring
 from pipelines.parallel.same_start import check_same_start
 from pipelines.parallel.segments import SegmentGroup
 from pipelines.plan.run_plan import RunPlan
-from pipelines.plan.split_plan import SplitPlan
 from pipelines.tasks.task import Task
-from pipelines.train.costs import agreed_cut
+from pipelines.train.costs import measured_cut
 from pipelines.train.optimizer import build_optimizer
 
 
@@ -73,10 +71,11 @@ def _whole(config: Config, task: Task, model: LayeredModel, ring: Ring, device: 
 def _split(config: Config, plan: RunPlan, task: Task, model: LayeredModel, ring: Ring, group: SegmentGroup,
            device: torch.device, records: RecordWriter) -> SplitReplica:
     recipe, layout = config.recipe, config.platform.layout
-    size = min(layout.micro_batch_samples, recipe.train.global_batch_samples // layout.num_replicas)
-    example = task.example(size)
-    counts = agreed_cut(model, example, task, layout, recipe.train.precision, device, ring, group, Lake.at(plan.root))
-    split = SplitPlan.of(layout, counts, recipe.train.global_batch_samples)
+    split = plan.split
+    example = task.example(split.micro_batch_samples)
+    if plan.cut_is_measured:
+        counts = measured_cut(model, example, task, plan, recipe.train.precision, device, ring, group)
+        split = replace(split, counts=counts)
     names = list(model.layers)
     records.write("cut", schedule=layout.schedule, parts=[
         f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in split.ranges])

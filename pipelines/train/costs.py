@@ -16,32 +16,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.config.platform import Layout
 from pipelines.feed.batches import Batch
 from pipelines.lake.paths import Lake
 from pipelines.models.layered import LayeredModel, runnable
 from pipelines.parallel.ring import Ring
 from pipelines.parallel.segments import SegmentGroup
-from pipelines.plan.split_plan import cut_by_cost, num_parts
+from pipelines.plan.run_plan import RunPlan
+from pipelines.plan.split_plan import cut_by_cost
 from pipelines.tasks.task import Task
 
 REPEATS = 3
 
 
-def agreed_cut(model: LayeredModel, example: Batch, task: Task, layout: Layout, precision: str,
-               device: torch.device, ring: Ring, group: SegmentGroup, lake: Lake) -> tuple[int, ...]:
-    """Layers of each part, the same on all ranks. Costs are measured by rank 0 and kept in the lake for the next run."""
-    if isinstance(layout.cut, tuple):
-        return layout.cut
-    costs = torch.tensor([float(sum(p.numel() for p in layer.parameters())) for layer in model.layers.values()],
-                         dtype=torch.float64)
-    if layout.cut == "cost":
-        known = [0.0] * len(costs)
-        if ring.place.rank == 0:
-            known = _known_seconds(model, example, task, precision, device, lake)
-        costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
-        group.sum(costs)
-    return tuple(cut_by_cost(costs.tolist(), num_parts(layout)))
+def measured_cut(model: LayeredModel, example: Batch, task: Task, plan: RunPlan, precision: str, device: torch.device,
+                 ring: Ring, group: SegmentGroup) -> tuple[int, ...]:
+    """Layers of each part, the same on all ranks: as many parts as were planned, cut by what rank 0 finds a layer to cost.
+
+    Costs are kept in the lake for the next run.
+    """
+    known = [0.0] * len(model.layers)
+    if ring.place.rank == 0:
+        known = _known_seconds(model, example, task, precision, device, Lake.at(plan.root))
+    costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
+    group.sum(costs)
+    return tuple(cut_by_cost(costs.tolist(), len(plan.split.counts)))
 
 
 def _known_seconds(model: LayeredModel, example: Batch, task: Task, precision: str, device: torch.device,

@@ -29,6 +29,7 @@ from pathlib import Path
 from pipelines.config import Config
 from pipelines.console import TrainingProgress
 from pipelines.errors import SparkringError
+from pipelines.launch.planning import plan_train
 from pipelines.launch.train import train
 from pipelines.spark.session import spark_session
 from pipelines.lake.manifest import Manifest
@@ -36,8 +37,8 @@ from pipelines.lake.paths import Lake
 config, lake = Config.from_json(Path("config.json").read_text()), Lake.at("lake")
 try:
     with spark_session(config.platform, "lost") as spark:
-        manifest = Manifest.load(lake.store.below(lake.dataset("example", "v1")))
-        train(spark, config, lake, manifest, "r", "the command", TrainingProgress())
+        plan = plan_train(config, lake, Manifest.load(lake.store.below(lake.dataset("example", "v1"))), "r")
+        train(spark, plan, "the command", TrainingProgress())
 except SparkringError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)

@@ -23,8 +23,10 @@ from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.lake.store import FolderStore
-from pipelines.launch.identity import claim_run, default_run_id
-from pipelines.launch.train import driver_address, train
+from pipelines.launch.execution import driver_address
+from pipelines.launch.identity import claim_run
+from pipelines.launch.planning import plan_train
+from pipelines.launch.train import train
 from tests.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
@@ -54,9 +56,8 @@ class Seen:
 def run_stage(spark, folder, observer=None, run_id=None, manifest=None, **overrides):
     lake = Lake.at(folder)
     manifest = manifest or publish_example(lake)
-    config = example_config(**overrides)
-    run_id = run_id or default_run_id(config.recipe, manifest)
-    return train(spark, config, lake, manifest, run_id, "the command", observer or Seen()), lake, manifest
+    plan = plan_train(example_config(**overrides), lake, manifest, run_id)
+    return train(spark, plan, "the command", observer or Seen()), lake, manifest
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from pipelines.launch.local import prepare_run, run_attempt
 from pipelines.models.build import build_model
 from pipelines.models.facts import model_facts
 from pipelines.models.gpt.facts import gpt_facts
-from pipelines.plan.layout import check_split, choose_layout, planned_split
+from pipelines.plan.layout import Room, check_split, choose_layout, planned_split
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.run_plan import cycle_time_ms, plan_run
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost
@@ -39,8 +39,7 @@ def large(**overrides):
 def chosen(recipe, slots, memory_bytes, layout=AUTO, num_rows=10_000, max_replicas=100, **feed):
     facts = gpt_facts(recipe.model, language(8192, recipe.prepare.sequence_length))
     small = {"window_steps": 4, "row_bytes": 528, "largest_row_group_rows": 4, "read_ahead_bytes": 10_000}
-    return choose_layout(facts, FeedFacts(num_rows, **small | feed), recipe, layout, slots, memory_bytes,
-                         max_replicas=max_replicas)
+    return choose_layout(facts, FeedFacts(num_rows, **small | feed), recipe, layout, Room(slots, memory_bytes, max_replicas))
 
 
 def ranges_of(counts):

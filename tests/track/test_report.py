@@ -193,10 +193,18 @@ def test_restarts_are_marked(lake: Lake) -> None:
     assert html.count('class="mark"') == 3 and "2 attempts" in html
 
 
+def test_a_page_that_shows_all_already_is_not_written_again(lake: Lake, write_run: WriteRun) -> None:
+    write_run()
+    assert [write_report(lake, "run-1")[1] for _ in range(2)] == [True, False]
+    save_state(lake, "run-1", status="failed")
+    assert [write_report(lake, "run-1")[1] for _ in range(2)] == [True, False]
+
+
 def test_a_page_that_cannot_be_written_is_a_storage_error_and_the_old_one_stays(lake: Lake, write_run: WriteRun,
                                                                                monkeypatch: pytest.MonkeyPatch) -> None:
     write_run()
     old = report(lake)
+    save_state(lake, "run-1", status="failed")  # another page
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

@@ -27,16 +27,20 @@ MAX_RANKS, MAX_EVALUATIONS = 64, 16
 OPEN_RANKS = 8  # further ones are folded
 
 
-def write_report(lake: Lake, run_id: str | None = None) -> dict[str, Any]:
-    """Writes the page of a run (the newest where no id is given) and returns the summary that it shows.
+def write_report(lake: Lake, run_id: str | None = None) -> tuple[dict[str, Any], bool]:
+    """The summary of a run (of the newest where no id is given), and whether its page had to be written: not where it
+    shows just that already.
 
     Raises:
         DataError: no such run.
         StorageError: the page cannot be written.
     """
     measured = Measured.of(lake, run_id)
-    lake.store.put(lake.run(measured.summary["run_id"]).report, render(measured).encode("utf-8", "replace"))
-    return measured.summary
+    page, key = render(measured).encode("utf-8", "replace"), lake.run(measured.summary["run_id"]).report
+    fresh = lake.store.facts(key) is None or lake.store.read(key) != page
+    if fresh:
+        lake.store.put(key, page)
+    return measured.summary, fresh
 
 
 def render(measured: Measured) -> str:

@@ -1,0 +1,68 @@
+"""The ranks of one attempt, from their start to their end.
+
+Runs on: driver.
+Takes:   session, platform, a prepared attempt and its plan.
+Gives:   ``run_gang``: records, models, or the first cause of a failure.
+"""
+
+from __future__ import annotations
+
+import socket
+
+from pyspark.sql import SparkSession
+
+from pipelines.config import Platform
+from pipelines.errors import ResourceError, StalledError
+from pipelines.lake.paths import RunFolder
+from pipelines.launch.diagnosis import frozen
+from pipelines.launch.gang import Gang
+from pipelines.launch.news import News
+from pipelines.launch.observer import Observer
+from pipelines.launch.rank_process import GangOrder, read_exits
+from pipelines.launch.rendezvous import Rendezvous
+from pipelines.launch.watch import watch
+from pipelines.plan.run_plan import RunPlan
+
+
+def run_gang(spark: SparkSession, platform: Platform, run: RunFolder, attempt: int, plan: RunPlan, news: News,
+             observer: Observer) -> None:
+    """Returns when all ranks ended well.
+
+    Raises:
+        SparkringError: why they did not, see ``watch.py``; no rank is left behind.
+    """
+    layout, launch = plan.layout, platform.launch
+    address = driver_address(spark)
+    with Rendezvous(address, layout.num_replicas, layout.num_segments, launch.rendezvous_port) as rendezvous:
+        gang = Gang(spark, GangOrder(
+            root=str(run.lake.root), run_id=run.run_id, attempt=attempt, num_segments=layout.num_segments,
+            threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_ports=rendezvous.ports,
+            rendezvous_key=rendezvous.key, device=layout.device,
+            network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
+            cycle_time_ms=plan.cycle_time_ms), layout.num_ranks)
+        gang.start()
+        try:
+            watch(gang, rendezvous, run.live(attempt), news, launch, plan, observer)
+        except StalledError as error:
+            gang.stop(launch.stop_timeout_s)  # their Spark tasks tell in which state they found the ranks
+            found = frozen(read_exits(run.live(attempt), layout.num_ranks))
+            if not found:
+                raise
+            raise StalledError(error.place, f"{error.problem}; {', '.join(found)}", error.remedy) from error
+        finally:
+            if not gang.stop(launch.stop_timeout_s):
+                observer.say(f"the ranks were not seen to end within {launch.stop_timeout_s:g} s (launch.stop_timeout_s)")
+
+
+def driver_address(spark: SparkSession) -> str:
+    """The driver's numeric address, as executors reach it.
+
+    Raises:
+        ResourceError: its name has none.
+    """
+    name = str(spark.sparkContext.getConf().get("spark.driver.host", "127.0.0.1"))
+    try:
+        return socket.gethostbyname(name)
+    except OSError as error:
+        raise ResourceError("spark.driver_host", f"{name} has no address here ({error.strerror or error})",
+                            "set it to the driver's numeric address, or add the name to /etc/hosts") from error
