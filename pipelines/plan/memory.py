@@ -57,7 +57,7 @@ def rank_bytes(facts: ModelFacts, feed: FeedFacts, split: SplitPlan) -> list[int
 
 
 def _model_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:
-    layers = [facts.layers[i] for part in split.parts_of(segment) for i in split.ranges[part]]
+    layers = [facts.layers[i] for i in split.layers_of(segment)]
     parted = split.num_segments > 1
     held = sum(layer.parameters + (layer.tied_parameters if parted else 0) for layer in layers)
     constants = sum(layer.buffer_bytes for layer in layers)

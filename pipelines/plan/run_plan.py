@@ -43,6 +43,10 @@ class RunPlan:
     cycle_time_ms: float  # Horovod's
     model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
 
+    @property
+    def lake(self) -> Lake:
+        return Lake.at(self.root)
+
     def save(self, run: RunFolder, attempt: int) -> None:
         text = json.dumps(asdict(self), indent=2, default=lambda layout: layout.model_dump(mode="json"))
         run.store.put(run.plan(attempt), text)

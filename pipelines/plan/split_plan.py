@@ -53,6 +53,10 @@ class SplitPlan:
         """The parts that a segment holds."""
         return range(segment_index, len(self.counts), self.num_segments)
 
+    def layers_of(self, segment_index: int) -> list[int]:
+        """The layers that a segment holds, as indices."""
+        return [i for part in self.parts_of(segment_index) for i in self.ranges[part]]
+
     @property
     def bubble(self) -> float:
         """Share of a step that a rank waits for other segments, at least."""

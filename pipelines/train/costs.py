@@ -11,6 +11,7 @@ import hashlib
 import json
 import platform
 import time
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,31 +20,29 @@ from torch import Tensor
 from pipelines.feed.batches import Batch
 from pipelines.lake.paths import Lake
 from pipelines.models.layered import LayeredModel, runnable
-from pipelines.parallel.ring import Ring
-from pipelines.parallel.segments import SegmentGroup
+from pipelines.parallel.peers import Peers
 from pipelines.plan.run_plan import RunPlan
-from pipelines.plan.split_plan import cut_by_cost
+from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.tasks.task import Task
 
 REPEATS = 3
 
 
-def measured_cut(model: LayeredModel, example: Batch, task: Task, plan: RunPlan, precision: str, device: torch.device,
-                 ring: Ring, group: SegmentGroup) -> tuple[int, ...]:
-    """Layers of each part, the same on all ranks: as many parts as were planned, cut by what rank 0 finds a layer to cost.
+def measured_split(plan: RunPlan, task: Task, model: LayeredModel, precision: str, peers: Peers, device: torch.device
+                   ) -> SplitPlan:
+    """The planned split, cut by what rank 0 finds a layer to cost: into as many parts, and the same on all ranks.
 
     Costs are kept in the lake for the next run.
     """
     known = [0.0] * len(model.layers)
-    if ring.place.rank == 0:
-        known = _known_seconds(model, example, task, precision, device, Lake.at(plan.root))
-    costs = ring.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
-    group.sum(costs)
-    return tuple(cut_by_cost(costs.tolist(), len(plan.split.counts)))
+    if peers.place.rank == 0:
+        known = _known_seconds(plan.lake, model, task.example(plan.split.micro_batch_samples), task, precision, device)
+    costs = peers.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
+    return replace(plan.split, counts=tuple(cut_by_cost(costs.tolist(), len(plan.split.counts))))
 
 
-def _known_seconds(model: LayeredModel, example: Batch, task: Task, precision: str, device: torch.device,
-                   lake: Lake) -> list[float]:
+def _known_seconds(lake: Lake, model: LayeredModel, example: Batch, task: Task, precision: str, device: torch.device
+                   ) -> list[float]:
     """From an earlier run with the same layers, sizes, precision and machine; else measured now."""
     what = [str(model), [list(values.shape) for values in example.fields.values()], precision, device.type,
             torch.get_num_threads(), platform.node()]

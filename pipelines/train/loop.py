@@ -1,7 +1,7 @@
 """The training loop: steps, evaluations, the best and the last model, one record for everything that happens.
 
 Runs on: ranks, all in the same order.
-Takes:   its parts ready made (``worker.py`` wires them).
+Takes:   its parts ready made (``training.py`` wires them).
 Gives:   records in the rank's file; on rank 0 the models.
 """
 
@@ -22,7 +22,6 @@ from pipelines.errors import RankFailedError
 from pipelines.feed.batches import Batch
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.parallel.agreement.agreement import Agreement
-from pipelines.plan.places import Place
 from pipelines.train.evaluate import Evaluation
 from pipelines.train.optimizer import learning_rate_at
 
@@ -45,7 +44,6 @@ class TrainingLoop:
     recipe: Recipe
     total_steps: int
     agreement: Agreement
-    place: Place
     records: RecordWriter
     evaluate: Callable[[], Evaluation]
     save: Callable[[str, int, float], None]  # ("best" or "last", step, validation loss)
@@ -77,14 +75,14 @@ class TrainingLoop:
         began = time.perf_counter()
         step_input = next(stream, None)
         if step_input is None:
-            raise RankFailedError(f"step {step}, rank {self.place.rank}", "there are no more samples",
+            raise RankFailedError(f"step {step}, rank {self.agreement.place.rank}", "there are no more samples",
                                   "are the dataset's files the same on all hosts?")
         learning_rate = learning_rate_at(step, self.total_steps, self.recipe.optimizer.learning_rate,
                                          self.recipe.schedule)
         outcome = self.agreement.step(step_input.micro_batches, learning_rate)
         if not outcome.finite:
             rank, what = outcome.first_bad_rank, "gradient" if outcome.first_bad_rank is None else "loss"
-            self._refuse(step, self.place.rank if rank is None else rank, what)
+            self._refuse(step, self.agreement.place.rank if rank is None else rank, what)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # else the clock would stop before the work does
         seconds = time.perf_counter() - began
@@ -113,7 +111,7 @@ class TrainingLoop:
         evaluation = self.evaluate()
         if not math.isfinite(evaluation.loss):  # the step before it was, its update was too much
             self._refuse(step, None, "validation loss")
-        if self.place.rank == 0:
+        if self.agreement.place.rank == 0:
             self.records.write("evaluation", step=step, split="validation", loss=evaluation.loss,
                                samples=evaluation.samples, units=evaluation.units,
                                seconds=round(evaluation.seconds, 6))

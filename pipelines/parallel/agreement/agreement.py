@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from pipelines.feed.batches import Batch
 from pipelines.parallel.steps import StepOutcome, Totals
+from pipelines.plan.places import Place
 
 
 class Agreement(Protocol):
     """What the training loop calls."""
+
+    @property
+    def place(self) -> Place:
+        """Where this rank stands."""
 
     def step(self, micro_batches: list[Batch], learning_rate: float) -> StepOutcome:
         """One optimizer update from this replica's micro-batches and those of all others.
@@ -30,6 +36,10 @@ class Agreement(Protocol):
 
         ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.
         """
+
+    @property
+    def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of what ``whole_state`` gives, by name, in its order."""
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         """The agreed model, as ``Replica.whole_state`` gives it."""

@@ -39,6 +39,7 @@ class EveryStep:
             expected_units: of a full global batch; scales backward so that narrow gradients neither over- nor underflow.
             clip_norm: bound of the norm of the whole model's gradient; None: none.
         """
+        self.place = replica.place
         self._replica, self._ring, self._optimizer, self._clip_norm = replica, ring, optimizer, clip_norm
         self._scale = 1.0 / expected_units
         self._average = GradientAverage(replica.additions, ring, bucket_bytes=communication.bucket_bytes,
@@ -53,7 +54,7 @@ class EveryStep:
         self._average.begin(self._replica.num_micro_batches(micro_batches))
         computed = self._replica.compute(micro_batches, self._scale)
         waited_from = time.perf_counter()
-        facts = StepFacts(self._replica.place, computed.own, disagreement=computed.disagreement)
+        facts = StepFacts(self.place, computed.own, disagreement=computed.disagreement)
         finish_facts = self._ring.start_sum(facts.values, "step.facts")
         self._average.finish()
         self._replica.join_copies()
@@ -61,7 +62,7 @@ class EveryStep:
         facts.add_squared_norm(squared_norm(map(gradient_of, self._replica.counted)))
         self._replica.sum_over_segments(facts.values)
         facts.read()
-        averaging_s = time.perf_counter() - waited_from if self._replica.place.num_ranks > 1 else 0.0
+        averaging_s = time.perf_counter() - waited_from if self.place.num_ranks > 1 else 0.0
         if facts.disagreement:
             raise RankFailedError("segments", "the first and the last one of a replica read different samples",
                                   "are the dataset's files the same on all hosts?")
@@ -87,6 +88,10 @@ class EveryStep:
     def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
         return self._replica.evaluate(micro_batches, num_micro_batches).added_up(
             lambda values: self._ring.sum(values, "evaluation.totals"), self._replica.sum_over_segments)
+
+    @property
+    def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        return self._replica.specs
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         return self._replica.whole_state()

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from pipelines.feed.batches import Batch
@@ -52,6 +53,10 @@ class Replica(Protocol):
     def counted(self) -> list[nn.Parameter]:
         """Of the trained parameters held, those that count in the norm of the whole model: of copies, the first."""
 
+    @property
+    def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:
+        """Shape and type of what ``whole_state`` gives, by name, in its order."""
+
     def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         """How many micro-batches are run of a step that gave these to this rank."""
 
@@ -75,7 +80,7 @@ class Replica(Protocol):
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         """On rank 0, every parameter and persistent buffer of the model on the CPU, one at a time, in the order of
-        ``LayeredModel.specs``; elsewhere nothing.
+        ``specs``; elsewhere nothing.
 
         Every rank of the first replica has to run through it at the same time.
         """

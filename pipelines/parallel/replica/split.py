@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -34,8 +34,9 @@ from torch.distributed.pipelining import (
 from pipelines.feed.batches import Batch
 from pipelines.models.layered import LayeredModel, bits_of, evaluation_mode, names_of
 from pipelines.parallel.buckets import gradient_of
+from pipelines.parallel.replica.compiled import compiled_module
 from pipelines.parallel.replica.replica import Computed
-from pipelines.parallel.replica.torch_stages import Part, TimedStage, Timeline, as_boundary
+from pipelines.parallel.replica.torch_stages import Part, TimedStage, Timeline, as_boundary, shapes_between
 from pipelines.parallel.segments import SegmentGroup, peer_errors
 from pipelines.parallel.steps import Totals
 from pipelines.plan.split_plan import SplitPlan
@@ -48,20 +49,22 @@ SEVERAL_PARTS = {"interleaved_1f1b": ScheduleInterleaved1F1B, "zero_bubble": Sch
 class SplitReplica:
     """See ``Replica``; built once per run on every rank."""
 
-    def __init__(self, model: LayeredModel, task: Task, plan: SplitPlan, shapes: Sequence[list[Tensor]], group: SegmentGroup,
-                 *, device: torch.device, precision: str, compiled: bool = False) -> None:
+    def __init__(self, model: LayeredModel, task: Task, plan: SplitPlan, group: SegmentGroup, *, device: torch.device,
+                 precision: str, compiled: bool = False) -> None:
         """
         Args:
             model: the same on every rank; only this rank's parts, which are filled, go to the device and are kept.
-            shapes: see ``shapes_between``, of a micro-batch of ``plan.micro_batch_samples`` samples.
+        Raises:
+            ConfigError: a layer's shapes depend on the data.
         """
+        shapes = shapes_between(model, task.inputs_and_targets(task.example(plan.micro_batch_samples))[0], precision)
         place = self.place = group.place
         self._group, self._plan, self._task, self._device = group, plan, task, device
         self._scale = 1.0
         names, ranges, own_parts = list(model.layers), plan.ranges, plan.parts_of(place.segment_index)
         self._holds_inputs, self._holds_loss = 0 in own_parts, len(plan.counts) - 1 in own_parts
         self._owners = _owners(model, ranges, place.num_segments)
-        self._specs = model.specs()
+        self.specs = model.specs()
         holders = _holders_of_tied(model, ranges, place.num_segments)
         parts = {i: LayeredModel((name, model.layers[name]) for name in names[ranges[i].start : ranges[i].stop])
                  for i in own_parts}
@@ -84,7 +87,7 @@ class SplitReplica:
                compiled: bool) -> TimedStage:
         part: nn.Module = Part(layers, precision, self._device)
         if compiled:
-            part = torch.compile(part)  # type: ignore[assignment]
+            part = compiled_module(part, self._device)
         stage = TimedStage(part, index, len(self._plan.counts), self._device,
                             input_args=tuple(as_boundary(t, self._device, first=index == 0) for t in takes),
                             output_args=tuple(as_boundary(t, self._device, first=False) for t in gives))
@@ -137,7 +140,7 @@ class SplitReplica:
         place = self.place
         if place.replica_index:
             return
-        for name, (shape, dtype) in self._specs.items():
+        for name, (shape, dtype) in self.specs.items():
             owner = self._owners[name]
             if owner == place.segment_index:
                 value = self._own[name].detach()

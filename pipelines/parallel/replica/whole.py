@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pipelines.feed.batches import Batch
 from pipelines.models.layered import LayeredModel, evaluation_mode
+from pipelines.parallel.replica.compiled import compiled_module
 from pipelines.parallel.replica.replica import Computed
 from pipelines.parallel.steps import Totals
 from pipelines.plan.places import Place
@@ -28,10 +29,10 @@ class WholeReplica:
     def __init__(self, model: LayeredModel, task: Task, place: Place, *, device: torch.device, precision: str,
                  compiled: bool = False) -> None:
         """``model`` is filled, and goes to the device."""
-        self._names = list(model.specs())  # a device gives every name of a tied buffer one of its own
+        self.specs = model.specs()  # a device gives every name of a tied buffer one of its own
         self.place, self.held = place, model.to(device)
         self._model, self._task, self._device, self._precision = model, task, device, precision
-        self._forward: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+        self._forward: nn.Module = compiled_module(model, device) if compiled else model
         self.counted = [p for p in dict.fromkeys(model.parameters()) if p.requires_grad]
         self.additions = dict.fromkeys(self.counted[::-1], 1)
 
@@ -60,7 +61,7 @@ class WholeReplica:
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         if self.place.rank == 0:
             state = dict(self._model.named_state())
-            for name in self._names:
+            for name in self.specs:
                 yield name, state[name].detach().cpu()
 
     def _loss_of(self, micro_batch: Batch) -> tuple[Tensor, Totals]:

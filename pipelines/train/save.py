@@ -1,0 +1,36 @@
+"""The trained model, saved while training goes on.
+
+Runs on: ranks: rank 0 writes, the others of its replica send what they hold.
+Takes:   the agreement, the task, the plan.
+Gives:   ``saving_of``: what the loop calls to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pipelines.config.load import Config
+from pipelines.models.export import save_model
+from pipelines.parallel.agreement.agreement import Agreement
+from pipelines.plan.run_plan import RunPlan
+from pipelines.tasks.task import Task
+from pipelines.train.progress import Progress
+
+
+def saving_of(config: Config, plan: RunPlan, task: Task, agreement: Agreement, progress: Progress
+              ) -> Callable[[str, int, float], None]:
+    """The loop's ``save``: (``best`` or ``last``, step, validation loss); all ranks call it at the same time."""
+    lake = plan.lake
+    files = {name: lake.store.below(plan.dataset).read(name) for name in task.exported_files}
+
+    def save(which: str, step: int, loss: float) -> None:
+        state = progress.counted("saving", agreement.whole_state(), len(agreement.specs))
+        if agreement.place.rank == 0:
+            save_model(lake.store.below(lake.model(plan.run_id, which)), state, agreement.specs, config.recipe.model,
+                       config=task.exported_config, files=files,
+                       facts={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
+        else:
+            for _ in state:  # sends this rank's parameters to rank 0
+                pass
+
+    return save

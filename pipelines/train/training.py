@@ -1,0 +1,55 @@
+"""One rank's training: the only place where its parts are made and put together.
+
+Runs on: ranks, all at the same time.
+Takes:   config and plan of the attempt, the peers, the rank's records.
+Gives:   all steps done; on rank 0 the models.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+
+from pipelines.config.load import Config
+from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.rank_records import RecordWriter
+from pipelines.parallel.peers import Peers
+from pipelines.plan.run_plan import RunPlan
+from pipelines.tasks.table import task_of
+from pipelines.train.assembly import assemble
+from pipelines.train.evaluate import evaluation_of
+from pipelines.train.loop import StepInput, TrainingLoop
+from pipelines.train.progress import Progress
+from pipelines.train.save import saving_of
+
+
+def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device,
+               records: RecordWriter) -> tuple[int, dict[str, Any] | None]:
+    """Trains this rank's part of a run.
+
+    Returns:
+        The last step, and what the best model is to be asked for then (``Task.sample_order``).
+    """
+    recipe, platform, place = config.recipe, config.platform, peers.place
+    dataset = plan.lake.store.below(plan.dataset)
+    manifest = Manifest.load(dataset)
+    task = task_of(manifest.task)
+    share = Share(platform.layout.micro_batch_samples, place.replica_index, place.num_replicas)
+    agreement = assemble(config, plan, task, manifest.task.sizes, peers, device, records)
+    progress = Progress(records, platform.launch.stall_timeout_s)
+    loop = TrainingLoop(recipe, plan.steps, agreement, records, device=device,
+                        evaluate=evaluation_of(config, manifest, dataset, agreement, share, device, progress),
+                        save=saving_of(config, plan, task, agreement, progress))
+    with ExitStack() as stack:
+        if platform.layout.compile:
+            stack.enter_context(progress.compilations())
+        if not place.needs_samples:
+            inputs = (StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
+            return loop.run(inputs), task.sample_order(recipe)
+        order = SampleOrder(recipe.data, recipe.train.seed, recipe.train.global_batch_samples)
+        feed = stack.enter_context(TrainingFeed(dataset, manifest, platform.reader, order, share))
+        inputs = (StepInput(step.epoch, [batch.to(device) for batch in step.micro_batches], step.data_wait_s) for step in feed)
+        return loop.run(inputs), task.sample_order(recipe)
