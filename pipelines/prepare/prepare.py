@@ -22,8 +22,9 @@ from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is
 from pipelines.prepare.local_files import cut_into_pieces
 from pipelines.prepare.publish import publish_dataset_row, published, version_claimed
 from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
-from pipelines.prepare.text.build import Identity, build_dataset
+from pipelines.prepare.text.language_dataset import build_dataset
 from pipelines.prepare.text.learning import Inputs
+from pipelines.prepare.text.outcomes import Identity
 
 
 @dataclass(frozen=True)

@@ -447,7 +447,7 @@ def test_a_lake_that_cannot_be_written_is_a_storage_error(spark: SparkSession, t
 def test_a_disk_that_fills_up_inside_a_task_is_a_storage_error(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "in", 20)
-    monkeypatch.setattr("pipelines.prepare.text.build.pack_partition", _pack_onto_a_full_disk)
+    monkeypatch.setattr("pipelines.prepare.text.language_dataset.pack_partition", _pack_onto_a_full_disk)
     with pytest.raises(StorageError, match="No space left on device"):
         prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
     assert not list((lake.root / lake.datasets("test")).iterdir())

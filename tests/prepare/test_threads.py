@@ -14,7 +14,7 @@ from pipelines.config.recipe import InputSource
 from pipelines.prepare import local_files
 from pipelines.prepare.inputs import list_files
 from pipelines.prepare.local_files import cut_into_pieces
-from pipelines.prepare.text import build
+from pipelines.prepare.text import outcomes as partition_outcomes
 from pipelines.prepare.text.partition import PackSettings
 from pipelines.prepare.threads import WAITING_THREADS, in_threads
 
@@ -82,6 +82,6 @@ def test_the_token_counts_of_shards_are_read_side_by_side(tmp_path: Path, monkey
 
     monkeypatch.setattr(np, "load", load_together)
     settings = PackSettings(str(tmp_path), "", "", "bytes", "", "", 2, 0, 16, 8, "hash", 0.1, True)
-    shards, tokens_V = build._name_shards(outcomes, "train", settings)
+    shards, tokens_V = partition_outcomes._name_shards(outcomes, "train", settings)
     assert tokens_V.tolist() == [sum(range(WAITING_THREADS)), WAITING_THREADS]
     assert [(tmp_path / shard.path).read_bytes() for shard in shards] == [b"%d" % number for number in range(WAITING_THREADS)]

@@ -5,7 +5,7 @@ Takes:   rows of ``documents`` sorted by key, in Arrow batches.
 Gives:   Parquet files in a folder of this attempt's own, and one JSON outcome that lists them.
 
 Nothing here depends on the machine, so the same partition always gives the same bytes. A task that Spark repeats writes
-into another folder; the driver keeps those whose outcome it received (``build.py``).
+into another folder; the driver keeps those whose outcome it received (``language_dataset.py``).
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.prepare.text.build import num_partitions
+from pipelines.prepare.text.language_dataset import num_partitions
 from pipelines.prepare.text.packing import WindowPacker, Windows, predicted_tokens, unigram_loss
 
 END = 0

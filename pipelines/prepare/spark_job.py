@@ -1,0 +1,53 @@
+"""Around the Spark job of a prepare: bounded batches, and errors without Java's stack trace.
+
+Runs on: driver.
+Takes:   the session, the recipe's section ``prepare``.
+Gives:   blocks to run the job in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import SparkSession
+
+from pipelines.config.recipe import Prepare
+from pipelines.errors import SparkringError, StorageError
+from pipelines.prepare.inputs import is_url
+from pipelines.prepare.remote import java_cause, unreadable
+
+ARROW_BATCH = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
+               "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024**2)}
+
+
+@contextmanager
+def arrow_batches(spark: SparkSession) -> Iterator[None]:
+    """Bounds what a Python worker holds at once; the session's own settings come back afterwards."""
+    before = {key: spark.conf.get(key, None) for key in ARROW_BATCH}
+    try:
+        for key, value in ARROW_BATCH.items():
+            spark.conf.set(key, value)
+        yield
+    finally:
+        for key, old in before.items():
+            if old is None:
+                spark.conf.unset(key)
+            else:
+                spark.conf.set(key, old)
+
+
+@contextmanager
+def spark_errors(prepare: Prepare) -> Iterator[None]:
+    """A failed Spark job without its Java stack trace."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        if "No space left on device" in str(error):
+            raise StorageError("spark.local.dir", "is full", "free space, or set it to another folder") from None
+        urls = ", ".join(source.path for source in prepare.inputs if is_url(source.path))
+        if urls and "PythonException" not in str(error):
+            raise unreadable("prepare.inputs", urls, error) from None
+        raise SparkringError("prepare", f"the Spark job failed: {java_cause(error)}", "see Spark's own log") from error

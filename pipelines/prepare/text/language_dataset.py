@@ -1,0 +1,106 @@
+"""A language dataset, whole, in a staging folder: the flow of prepare for text, on one screen.
+
+Runs on: driver (plans, collects bounded facts), executors (read, shuffle, pack).
+Takes:   the listed inputs and a staging folder that every machine sees.
+Gives:   shards, tokenizer.json and manifest.json in it; the table ``rejected``.
+
+The flow is one Spark job with one shuffle: read -> by content hash into partitions -> sort -> drop duplicates, split,
+encode, pack, write. How many partitions there are follows from the bytes of the input alone, so that the same input
+gives the same files on any cluster.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.config.recipe import Recipe
+from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, file_sha256
+from pipelines.lake.paths import Lake
+from pipelines.lake.store import storage_errors
+from pipelines.prepare.remote import refuse_changed
+from pipelines.prepare.spark_job import arrow_batches, spark_errors
+from pipelines.prepare.text.encoders import EncoderKind
+from pipelines.prepare.text.learning import Inputs, make_tokenizer
+from pipelines.prepare.text.outcomes import Identity, Outcomes, assemble_dataset, raise_faults, read_bytes, rejected_warning
+from pipelines.prepare.text.partition import OUTCOME_DDL, PackSettings, pack_partition
+from pipelines.prepare.text.sources import documents_of, readable, refuse_lost_lines, reread
+from pipelines.prepare.text.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
+
+SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
+
+
+def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, inputs: Inputs, identity: Identity,
+                  staging: Path, report: Callable[[str], None]) -> Manifest:
+    """Writes everything into ``staging``; publishes only the table ``rejected``.
+
+    The tokenizer of local text is made before ``session`` is asked for: Spark may still be starting.
+
+    Raises:
+        DataError: unreadable input, no document left, a split without a row.
+        StorageError: disk full, read-only.
+    """
+    prepare, remote = recipe.prepare, inputs.remote
+    with spark_errors(prepare):
+        inputs = readable(session, prepare, inputs, staging)
+        outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
+        if again := reread(session, prepare, inputs, read_bytes(outcomes), staging, report):
+            inputs = again
+            outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
+        refuse_changed(session(), prepare, remote)
+        refuse_lost_lines(prepare, inputs, read_bytes(outcomes))
+    with storage_errors(staging):
+        manifest = assemble_dataset(outcomes, recipe, lake, settings, identity)
+    tokens = sum(manifest.units.values())
+    report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
+    if warning := rejected_warning(manifest.counts, outcomes, lake):
+        report(warning)
+    return manifest
+
+
+def _packed(session: Callable[[], SparkSession], recipe: Recipe, inputs: Inputs, identity: Identity, staging: Path,
+            report: Callable[[str], None]) -> tuple[Outcomes, PackSettings, float]:
+    """All partitions written: their outcomes, what they were packed by, and the seconds that packing took."""
+    prepare, started = recipe.prepare, time.monotonic()
+    with ExitStack() as spark_settings:
+        @cache
+        def documents() -> DataFrame:
+            spark_settings.enter_context(arrow_batches(session()))
+            return documents_of(session(), prepare, inputs, staging)
+
+        tokenizer_path = staging / TOKENIZER_NAME
+        encoder = make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
+        settings = _pack_settings(recipe, identity, staging, encoder)
+        report(f"prepare: tokenizer ready after {time.monotonic() - started:.1f} s "
+               f"({settings.vocabulary_size:,} tokens, encoded by {encoder})")
+        packing = time.monotonic()
+        partitions = num_partitions(inputs.bytes, prepare.shard_text_bytes)
+        packed = (documents().repartition(partitions, "key").sortWithinPartitions("key", "source", "position")
+                  .mapInArrow(lambda batches: pack_partition(iter(batches), settings), OUTCOME_DDL))
+        outcomes = [json.loads(row.outcome) for row in packed.collect()]
+    raise_faults(outcomes)
+    return outcomes, settings, time.monotonic() - packing
+
+
+def num_partitions(input_bytes: int, shard_text_bytes: int) -> int:
+    """Partitions, and so shards of a split at most; depends on the data only, never on the cluster."""
+    small = min(SMALL_PARTITIONS, input_bytes // SMALL_PARTITION_BYTES)
+    return max(1, small, math.ceil(input_bytes / shard_text_bytes))
+
+
+def _pack_settings(recipe: Recipe, identity: Identity, staging: Path, encoder: EncoderKind) -> PackSettings:
+    path, prepare = staging / TOKENIZER_NAME, recipe.prepare
+    tokenizer = given_tokenizer(str(path))
+    return PackSettings(
+        staging=str(staging), dataset_name=recipe.name, dataset_version=identity.version, encoder=encoder,
+        tokenizer_path=str(path), tokenizer_sha256=file_sha256(path), vocabulary_size=vocabulary_size(tokenizer),
+        end_of_text_id=end_of_text_id(tokenizer), sequence_length=prepare.sequence_length,
+        rows_per_row_group=prepare.rows_per_row_group, split_kind=prepare.split.kind,
+        validation_fraction=prepare.split.validation_fraction, deduplicate=prepare.deduplicate)

@@ -1,0 +1,142 @@
+"""What all partitions came to, as one dataset: faults raised, shards named, facts added up, the manifest written.
+
+Runs on: driver.
+Takes:   the outcome of each partition (``partition.py``), and the staging folder that they wrote to.
+Gives:   ``assemble``: the manifest; what was refused is published in table ``rejected``.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipelines.config.recipe import Recipe
+from pipelines.errors import DataError, StorageError
+from pipelines.lake.manifest import Baseline, Manifest, Shard, row_group_runs
+from pipelines.lake.paths import Lake
+from pipelines.prepare.input_records import REASONS
+from pipelines.prepare.local_copies import COPIES
+from pipelines.prepare.publish import publish_rejected
+from pipelines.prepare.text.bigram import bigram_baseline
+from pipelines.prepare.text.language_rows import language_facts
+from pipelines.prepare.text.packing import unigram_loss
+from pipelines.prepare.text.partition import SPLITS, PackSettings
+from pipelines.prepare.threads import in_threads
+
+MANY_REJECTED = 0.05  # of all records: worth a line of its own
+Outcomes = list[dict[str, Any]]
+
+
+class Identity(NamedTuple):
+    """What the dataset is called, and why."""
+
+    version: str
+    fingerprint: str
+    recipe_hash: str
+
+
+def raise_faults(outcomes: Outcomes) -> None:
+    """
+    Raises:
+        DataError, StorageError: what a task met, in place of an exception of its own.
+    """
+    for fault in (outcome["fault"] for outcome in outcomes if "fault" in outcome):
+        if fault["kind"] == "data":
+            raise DataError(fault["place"], fault["problem"], "restore it or move it out of the input")
+        raise StorageError(fault["place"], f"cannot be written: {fault['problem']}",
+                           "free space, fix permissions, or set storage.root to another folder")
+
+
+def read_bytes(outcomes: Outcomes) -> Counter[str]:
+    """The bytes that Spark's text source gave, by ``remote.read_key``."""
+    return sum((Counter(outcome["read_bytes"]) for outcome in outcomes), Counter())
+
+
+def assemble_dataset(outcomes: Outcomes, recipe: Recipe, lake: Lake, settings: PackSettings, identity: Identity) -> Manifest:
+    """
+    Raises:
+        DataError: no document is left, or a split has no row.
+    """
+    outcomes = sorted(outcomes, key=lambda outcome: outcome["partition"])
+    staging, counts = Path(settings.staging), Counter({f"rejected_{reason}": 0 for reason in REASONS})
+    for outcome in outcomes:
+        counts.update(outcome["counts"])
+    parts = [staging / outcome["attempt"] / "rejected.parquet" for outcome in outcomes]
+    publish_rejected([part for part in parts if part.exists()], lake, recipe.name, identity.version)
+    splits, tokens_V = {}, {}
+    for split in SPLITS:
+        splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
+    tokens = {split: int(tokens_V[split].sum()) for split in SPLITS}
+    _check_splits(tokens, counts, recipe, lake)
+    for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
+        shutil.rmtree(folder, ignore_errors=True)
+    train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
+    bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)
+    manifest = Manifest(
+        name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
+        task=language_facts(sequence_length=settings.sequence_length, vocabulary_size=settings.vocabulary_size,
+                            end_of_text_id=settings.end_of_text_id, tokenizer_sha256=settings.tokenizer_sha256),
+        splits=splits, units=tokens, counts=dict(sorted(counts.items())), baselines=(
+            Baseline("guessing", math.log(settings.vocabulary_size)),
+            Baseline("token frequencies", unigram_loss(tokens_V["train"], tokens_V["validation"])),
+            Baseline("a bigram model", bigram.loss, f"which token follows which; counted on {bigram.train_tokens:,} of "
+                     f"{tokens['train']:,} train tokens, asked for {bigram.validation_tokens:,} validation tokens")),
+        source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
+    manifest.save(staging)
+    return manifest
+
+
+def rejected_warning(counts: dict[str, int], outcomes: Outcomes, lake: Lake) -> str | None:
+    """One line where more than ``MANY_REJECTED`` of the records are refused: how many, mostly why, and an example."""
+    records = counts["input_records"]
+    rejected = records - counts["documents"]
+    if rejected <= MANY_REJECTED * records:
+        return None
+    by_reason = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
+    reason = max(by_reason, key=by_reason.__getitem__)
+    examples = (outcome["examples"].get(reason) for outcome in outcomes)
+    source, position, detail = next(example for example in examples if example is not None)
+    return (f"prepare: {rejected:,} of {records:,} records ({rejected / records:.0%}) were rejected, {by_reason[reason]:,} "
+            f"of them as {reason}, for example {source!r} at {position} ({detail!r}); "
+            f"see the table {lake.store.place(lake.table('rejected'))}")
+
+
+def _name_shards(outcomes: Outcomes, split: str,
+                 settings: PackSettings) -> tuple[tuple[Shard, ...], np.ndarray]:
+    """Moves a split's shards to their place; how often each token is predicted."""
+    staging = Path(settings.staging)
+    made = [(outcome["attempt"], facts) for outcome in outcomes if (facts := outcome["shards"][split]) is not None]
+    shards = tuple(Shard(f"{split}-{number:05d}.parquet", row_group_runs(facts["row_groups"]), facts["bytes"], facts["sha256"])
+                   for number, (_, facts) in enumerate(made))
+
+    def move(attempt_and_shard: tuple[str, Shard]) -> np.ndarray:
+        attempt, shard = attempt_and_shard
+        written = staging / attempt / f"{split}.parquet"
+        written.rename(staging / shard.path)
+        return np.load(written.with_suffix(".npy"), allow_pickle=False)
+
+    tokens_V = np.zeros(settings.vocabulary_size, dtype=np.int64)
+    for counts_V in in_threads(move, [(attempt, shard) for (attempt, _), shard in zip(made, shards, strict=True)]):
+        tokens_V += counts_V
+    return shards, tokens_V
+
+
+def _check_splits(tokens: dict[str, int], counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
+    """Both splits must hold a row."""
+    refused = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
+    if not counts["documents"]:
+        why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()) if count)
+        raise DataError("prepare.inputs", f"no document is left: of {counts['input_records']:,} records " +
+                        (f"all were rejected ({why})" if why else "there is none"),
+                        f"see the table {lake.store.place(lake.table('rejected'))}, and check format, column and delimiter")
+    for split in SPLITS:
+        if not tokens[split]:
+            raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents and "
+                            f"validation_fraction {recipe.prepare.split.validation_fraction}",
+                            "give more documents, change prepare.split.validation_fraction, or set "
+                            "prepare.split.kind: position")
