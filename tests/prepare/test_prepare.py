@@ -455,12 +455,11 @@ def test_a_disk_that_fills_up_inside_a_task_is_a_storage_error(
 
 def _pack_onto_a_full_disk(batches: Any, settings: Any) -> Any:
     """pack_partition in a worker whose shards lie on a full disk."""
-    import builtins
-
     from pipelines.prepare.text import partition
 
-    partition.open = lambda path, mode: builtins.open("/dev/full", mode)  # noqa: SIM115
+    synced_file = partition.synced_file
+    partition.synced_file = lambda path: open("/dev/full", "wb")  # noqa: SIM115
     try:
         yield from partition.pack_partition(batches, settings)
     finally:
-        del partition.open
+        partition.synced_file = synced_file
