@@ -84,7 +84,7 @@ class InterruptedRunError(SparkringError):
 
 
 class CheckpointError(SparkringError):
-    """A saved model or checkpoint does not fit this recipe."""
+    """A saved model does not fit, or is damaged."""
 
     exit_code = 10
 

@@ -44,7 +44,7 @@ from pipelines.lake.store import Store
 class Batch:
     """The samples of one micro-batch; a sample of weight 0 is padding, and counts in nothing."""
 
-    fields: dict[str, Tensor]  # by column: [B, *the column's shape]; the column's filling in padding
+    fields: dict[str, Tensor]  # by column: [B, *the column's shape]; values of padding count in nothing
     weights_B: Tensor  # float32: 1, or 0 for padding
     sample_ids_B: Tensor  # int64: the row's number in the split in file order, NO_SAMPLE for padding
 
@@ -79,8 +79,14 @@ class Batch:
                      torch.cat([batch.weights_B for batch in batches]), torch.cat([batch.sample_ids_B for batch in batches]))
 
     def padded(self, size: int) -> Batch:
-        """With its first sample again, of weight 0, up to ``size`` samples."""
+        """With its first sample again, of weight 0, up to ``size`` samples.
+
+        Raises:
+            ValueError: there are more.
+        """
         missing = size - len(self)
+        if missing < 0:
+            raise ValueError(f"{len(self)} samples are more than {size}")
         if not missing:
             return self
         again = Batch({name: values[:1].expand(missing, *values.shape[1:]) for name, values in self.fields.items()},

@@ -41,7 +41,7 @@ class Flow:
         if self.job.run_id is not None:
             self.job.lake.run(self.job.run_id)  # refuses what is no name, before the input is listed
         self.job.build_begins = self._begin if begin and "prepare" in self.wanted else None
-        for stage in STAGES:
+        for stage in self._involved():
             if all(need in self._results for need in stage.needs):
                 self._plan(stage)
 
@@ -83,6 +83,13 @@ class Flow:
             elif stage.name in self.wanted:
                 lines[stage.name] = f"follows from {' and '.join(stage.needs)}"
         return lines
+
+    def _involved(self) -> list[Stage]:
+        """The wanted stages and those whose results they need, in order."""
+        names = set(self.wanted)
+        for stage in reversed(STAGES):
+            names |= set(stage.needs) if stage.name in names else set()
+        return [stage for stage in STAGES if stage.name in names]
 
     def _plan(self, stage: Stage) -> Planned:
         planned = stage.plan(self.job, *(self._results[need] for need in stage.needs))

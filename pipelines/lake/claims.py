@@ -11,6 +11,7 @@ claim reaches as far as that file system's ``flock`` does (NFS: everywhere).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -79,3 +80,7 @@ def _locked(descriptor: int, how: int) -> bool:
         return True
     except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno == errno.ESTALE:  # NFS: its holder ended on another host, and removed the file that we had opened
+            return False
+        raise

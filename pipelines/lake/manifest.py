@@ -100,6 +100,16 @@ class Manifest:
     def rows(self, split: str) -> int:
         return sum(shard.rows for shard in self.splits[split])
 
+    def damage(self, dataset: Store) -> tuple[str, str] | None:
+        """The first shard that is missing or of another size: its place, and what was found. Contents are checked as the ranks
+        read them."""
+        for shard in (shard for shards in self.splits.values() for shard in shards):
+            facts = dataset.facts(shard.path)
+            if facts is None or facts.bytes != shard.bytes:
+                found = "is missing" if facts is None else f"has {facts.bytes} bytes, the manifest says {shard.bytes}"
+                return dataset.place(shard.path), found
+        return None
+
     def save(self, folder: Path) -> None:
         """Into a folder that is about to be published (``Store.new_folder``)."""
         write_file(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2))

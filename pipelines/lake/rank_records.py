@@ -12,11 +12,11 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
     step        step epoch loss* learning_rate* gradient_norm* global_units* global_samples*   (*the whole job's)
                 units samples seconds data_wait_s compute_s communication_s pipeline_wait_s averaging_s memory_bytes
                                                                                                 (this rank's)
-    cut         schedule parts[]                                                                (of a split model)
+    cut         schedule counts[] parts[]                                                          (of a split model)
     timeline    step began_s work[[kind part micro_batch begin_s end_s]]                        (of a split model)
     evaluation  step split loss samples units seconds                                           (rank 0 only)
     progress    phase done* total*      (of what makes no steps: evaluating, saving, compiling; *null where not known)
-    end         step status error                                 status: completed | failed | interrupted
+    end         step status error                                 status: completed | failed
     sample      step prompt text reason       (rank 0 only, behind its end; text is null where there is none, and reason says
                                                why; else reason is null)
 """

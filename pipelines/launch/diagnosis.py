@@ -81,8 +81,8 @@ def _recorded(rank: RankNews, error: dict[str, Any]) -> SparkringError:
 def _died(rank: RankNews, end: Exit) -> SparkringError:
     lines = end.tail.strip().splitlines()[-TAIL_LINES:]
     tail = "".join(f"\n  | {line}" for line in lines)
-    return RankFailedError(f"rank {end.rank} on {end.host}", f"{how_it_ended(end.exit_code)} {rank.reached}",
-                           f"its whole output: {end.log}{tail}")
+    return error_of(end.exit_code, f"rank {end.rank} on {end.host}", f"{how_it_ended(end.exit_code)} {rank.reached}",
+                    f"its whole output: {end.log}{tail}")
 
 
 def _java_gone(failure: GangFailure | None, ranks: Sequence[RankNews]) -> SparkringError | None:

@@ -59,15 +59,10 @@ def check_slots(spark: SparkSession, config: Config, say: Callable[[str], None])
 
 
 def check_shards_present(lake: Lake, manifest: Manifest) -> None:
-    """Raises DataError for a shard that is missing or of another size; contents are checked as the ranks read them."""
-    store, dataset = lake.store, lake.dataset(manifest.name, manifest.version)
-    for shards in manifest.splits.values():
-        for shard in shards:
-            facts = store.facts(f"{dataset}/{shard.path}")
-            if facts is None or facts.bytes != shard.bytes:
-                found = "is missing" if facts is None else f"has {facts.bytes} bytes, the manifest says {shard.bytes}"
-                raise DataError(store.place(f"{dataset}/{shard.path}"), found,
-                                f"restore the file, or remove {store.place(dataset)} and prepare again")
+    """Raises DataError for a shard that is missing or of another size."""
+    dataset = lake.dataset(manifest.name, manifest.version)
+    if damage := manifest.damage(lake.store.below(dataset)):
+        raise DataError(*damage, f"restore the file, or remove {lake.store.place(dataset)} and prepare again")
 
 
 def _check_room(layout: Layout, slots: int, master: str) -> None:

@@ -63,6 +63,11 @@ class SplitPlan:
         return bubble_share(self.num_segments, len(self.counts) // self.num_segments, self.micro_batches)
 
     @property
+    def weights_apart(self) -> bool:
+        """Whether the schedule adds weights' gradients apart from backward, without autograd's hooks."""
+        return self.schedule == "zero_bubble"
+
+    @property
     def accepted(self) -> bool:
         """What torch's schedules ask for: 1f1b as many micro-batches as segments; those of several parts whole rounds."""
         if self.num_segments == 1 or self.schedule == "gpipe":

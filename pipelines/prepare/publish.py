@@ -1,8 +1,8 @@
 """A version is prepared by one process at a time and published whole; its table rows appear exactly once.
 
 Runs on: driver.
-Takes:   a finished staging folder, a manifest.
-Gives:   the dataset folder; one file per version in the tables ``rejected`` and ``datasets``.
+Takes:   a dataset's name and version; its manifest, once it is made.
+Gives:   the version's claim, what is there of it, and one file per version in the tables ``rejected`` and ``datasets``.
 """
 
 from __future__ import annotations
@@ -61,11 +61,8 @@ def published(lake: Lake, name: str, version: str) -> Manifest | None:
     manifest = Manifest.load(store.below(folder))
     if missing := manifest.counts.get("rejected_unreadable"):  # which the first release counted and published
         raise DataError(store.place(folder), f"was made without {missing} files that could not be read", remedy)
-    for shard in (shard for shards in manifest.splits.values() for shard in shards):
-        facts = store.facts(f"{folder}/{shard.path}")
-        if facts is None or facts.bytes != shard.bytes:
-            found = "is missing" if facts is None else f"has {facts.bytes} bytes, not {shard.bytes}"
-            raise DataError(store.place(f"{folder}/{shard.path}"), found, remedy)
+    if damage := manifest.damage(store.below(folder)):
+        raise DataError(*damage, remedy)
     return manifest
 
 

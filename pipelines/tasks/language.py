@@ -53,7 +53,7 @@ class Language:
         return Batch({"tokens": (places_BT1 % self._vocabulary_size).int(), "length": lengths_B}, torch.ones(samples),
                      torch.arange(samples))
 
-    def sample_order(self, recipe: Recipe) -> dict[str, Any] | None:
+    def sample_request(self, recipe: Recipe) -> dict[str, Any] | None:
         """A text that goes on from the recipe's prompt."""
         if not recipe.train.sample_tokens:
             return None

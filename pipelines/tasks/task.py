@@ -51,5 +51,5 @@ class Task(Protocol):
     def example(self, samples: int) -> Batch:
         """Made-up samples of full size that differ, for what looks at a model or measures it."""
 
-    def sample_order(self, recipe: Recipe) -> dict[str, Any] | None:
+    def sample_request(self, recipe: Recipe) -> dict[str, Any] | None:
         """What the best model is asked for once training has ended (``train/sample.py``); None: nothing is wanted."""

@@ -38,7 +38,7 @@ def own_replica(config: Config, plan: RunPlan, task: Task, model: LayeredModel, 
     split = (measured_split(plan, task, model, recipe.train.precision, peers, device) if plan.cut_is_measured
              else plan.split)
     names = list(model.layers)
-    records.write("cut", schedule=split.schedule, parts=[
+    records.write("cut", schedule=split.schedule, counts=split.counts, parts=[
         f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in split.ranges])
     fill_model(model, recipe.model, recipe.train.seed, {names[i] for i in split.layers_of(peers.place.segment_index)})
     check_same_start(model, peers)

@@ -2,7 +2,7 @@
 
 Runs on: rank 0's host, in rank 0's place: the rank becomes this program once its end is recorded, so that all the memory it
          had is free before the exported model is loaded.
-Takes:   the lake's root, the run, attempt and last step; as JSON, what is asked for (``Task.sample_order``).
+Takes:   the lake's root, the run, attempt and last step; as JSON, what is asked for (``Task.sample_request``).
 Gives:   one ``sample`` record behind the rank's end: the text, or why there is none.
 
 A user's model may fail, run out of memory or hang where it was not trained to run, so a bounded process of its own runs it.

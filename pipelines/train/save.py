@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pipelines.config.load import Config
+from pipelines.errors import DataError
 from pipelines.models.export import save_model
 from pipelines.parallel.agreement.agreement import Agreement
 from pipelines.plan.run_plan import RunPlan
@@ -19,9 +20,19 @@ from pipelines.train.progress import Progress
 
 def saving_of(config: Config, plan: RunPlan, task: Task, agreement: Agreement, progress: Progress
               ) -> Callable[[str, int, float], None]:
-    """The loop's ``save``: (``best`` or ``last``, step, validation loss); all ranks call it at the same time."""
-    lake = plan.lake
-    files = {name: lake.store.below(plan.dataset).read(name) for name in task.exported_files}
+    """The loop's ``save``: (``best`` or ``last``, step, validation loss); all ranks call it at the same time.
+
+    Raises:
+        DataError: a file of the dataset that a model needs cannot be read.
+    """
+    lake, dataset = plan.lake, plan.lake.store.below(plan.dataset)
+    files: dict[str, bytes] = {}
+    for name in task.exported_files if agreement.place.rank == 0 else ():
+        try:
+            files[name] = dataset.read(name)
+        except OSError as error:
+            raise DataError(dataset.place(name), f"cannot be read: {error.strerror or error}",
+                            "restore the file, or remove the dataset's version and prepare again") from error
 
     def save(which: str, step: int, loss: float) -> None:
         state = progress.counted("saving", agreement.whole_state(), len(agreement.specs))

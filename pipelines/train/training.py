@@ -31,13 +31,13 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
     """Trains this rank's part of a run.
 
     Returns:
-        The last step, and what the best model is to be asked for then (``Task.sample_order``).
+        The last step, and what the best model is to be asked for then (``Task.sample_request``).
     """
     recipe, platform, place = config.recipe, config.platform, peers.place
     dataset = plan.lake.store.below(plan.dataset)
     manifest = Manifest.load(dataset)
     task = task_of(manifest.task)
-    share = Share(platform.layout.micro_batch_samples, place.replica_index, place.num_replicas)
+    share = Share(plan.split.micro_batch_samples, place.replica_index, place.num_replicas)
     agreement = assemble(config, plan, task, manifest.task.sizes, peers, device, records)
     progress = Progress(records, platform.launch.stall_timeout_s)
     loop = TrainingLoop(recipe, plan.steps, agreement, records, device=device,
@@ -48,8 +48,8 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
             stack.enter_context(progress.compilations())
         if not place.needs_samples:
             inputs = (StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
-            return loop.run(inputs), task.sample_order(recipe)
+            return loop.run(inputs), task.sample_request(recipe)
         order = SampleOrder(recipe.data, recipe.train.seed, recipe.train.global_batch_samples)
         feed = stack.enter_context(TrainingFeed(dataset, manifest, platform.reader, order, share))
         inputs = (StepInput(step.epoch, [batch.to(device) for batch in step.micro_batches], step.data_wait_s) for step in feed)
-        return loop.run(inputs), task.sample_order(recipe)
+        return loop.run(inputs), task.sample_request(recipe)

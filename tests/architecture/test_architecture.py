@@ -61,7 +61,7 @@ TABLE = {
     "cli": row(10, "config interrupts printable spark flow console", "typer"),
     "entry": row(11, "interrupts cli"),
 }
-JOBS = row(12, "entry config spark flow")
+JOBS = row(12, "entry")
 
 LIBRARY = sorted((ROOT / "pipelines").rglob("*.py"))
 JOB_FILES = sorted((ROOT / "jobs").glob("*.py"))

@@ -64,6 +64,13 @@ def test_the_earliest_of_several_causes_counts_whichever_way_it_was_told():
     assert "is bad" in str(cause([rank(0, 7, said), rank(1, 7)], ended(1, -11, time_s=6.0)))
 
 
+@pytest.mark.parametrize(("exit_code", "kind"), [(5, ResourceError), (1, RankFailedError), (-9, RankFailedError)])
+def test_a_rank_that_refused_before_its_first_record_keeps_its_exit_code(exit_code, kind):
+    error = cause([rank(0, 0, ECHO), rank(1, 0)], ended(1, exit_code, tail="error: layout.device: cuda: no usable GPU"))
+    assert type(error) is kind
+    assert "rank 1 on host-1" in str(error) and "no usable GPU" in str(error)
+
+
 def test_a_rank_that_died_without_a_word_is_named_with_its_signal_step_and_output():
     error = cause([rank(0, 12, ECHO), rank(1, 12)], ended(1, -9, tail="first line\nlast line\n"))
     assert isinstance(error, RankFailedError)

@@ -22,7 +22,8 @@ MODELS = {"gpt": {**GPT, "tied_embeddings": False}, "tied gpt": {**GPT, "tied_em
 LAYOUTS = [  # replicas, segments, schedule, samples of a micro-batch
     (1, 2, "gpipe", 3), (1, 2, "1f1b", 2), (1, 2, "interleaved_1f1b", 2), (1, 2, "zero_bubble", 2),
     (1, 4, "gpipe", 8), (1, 4, "1f1b", 2), (1, 4, "interleaved_1f1b", 2),
-    (2, 2, "gpipe", 3), (2, 2, "1f1b", 2), (2, 2, "interleaved_1f1b", 2), (2, 1, "1f1b", 3), (4, 1, "1f1b", 2)]
+    (2, 2, "gpipe", 3), (2, 2, "gpipe", 8), (2, 2, "1f1b", 2), (2, 2, "interleaved_1f1b", 2),  # 8: more than a replica's share
+    (2, 1, "1f1b", 3), (4, 1, "1f1b", 2)]
 
 
 def trained(folder, model, num_replicas, num_segments, *, rows=(37, 9), **overrides):

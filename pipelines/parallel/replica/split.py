@@ -42,8 +42,8 @@ from pipelines.parallel.steps import Totals
 from pipelines.plan.split_plan import SplitPlan
 from pipelines.tasks.task import Task
 
-SINGLE_PART = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
-SEVERAL_PARTS = {"interleaved_1f1b": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterleavedZeroBubble}
+ONE_PART_CLASSES = {"gpipe": ScheduleGPipe, "1f1b": Schedule1F1B}
+SEVERAL_PARTS_CLASSES = {"interleaved_1f1b": ScheduleInterleaved1F1B, "zero_bubble": ScheduleInterleavedZeroBubble}
 
 
 class SplitReplica:
@@ -77,7 +77,7 @@ class SplitReplica:
         # of several parts of this rank that share a parameter, each one's backward adds to its gradient
         uses = Counter(p for part in parts.values() for p in part.parameters() if p.requires_grad)
         self.additions = dict(reversed(uses.items()))
-        self.hooks_tell = plan.schedule != "zero_bubble"  # which adds weights' gradients by itself
+        self.hooks_tell = not plan.weights_apart
         self._tied = {p: holders[name] for part in parts.values() for name, p in part.named_parameters()
                       if name in holders and p.requires_grad}
         copies = {p for p, segments in self._tied.items() if place.segment_index != segments[0]}
@@ -96,9 +96,9 @@ class SplitReplica:
 
     def _make_schedule(self, stages: list[TimedStage]) -> Any:
         options: dict[str, Any] = {"n_microbatches": self._plan.micro_batches, "loss_fn": self._timed_loss, "scale_grads": False}
-        if self._plan.schedule in SINGLE_PART:
-            return SINGLE_PART[self._plan.schedule](stages[0], **options)
-        return SEVERAL_PARTS[self._plan.schedule](list(stages), **options)
+        if self._plan.schedule in ONE_PART_CLASSES:
+            return ONE_PART_CLASSES[self._plan.schedule](stages[0], **options)
+        return SEVERAL_PARTS_CLASSES[self._plan.schedule](list(stages), **options)
 
     def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         return self._plan.micro_batches

@@ -2,7 +2,7 @@
 
 Runs on: driver.
 Takes:   the outcome of each partition (``partition.py``), and the staging folder that they wrote to.
-Gives:   ``assemble``: the manifest; what was refused is published in table ``rejected``.
+Gives:   ``assemble_dataset``: the manifest; what was refused is published in table ``rejected``.
 """
 
 from __future__ import annotations
