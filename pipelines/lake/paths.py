@@ -51,6 +51,10 @@ class Lake:
     def dataset(self, name: str, version: str) -> str:
         return f"{self.datasets(name)}/{version}"
 
+    def version_claim(self, name: str, version: str) -> Path:
+        """Held by the process that prepares the version (``claims.py``)."""
+        return self.root / self.datasets(name) / f".lock-{version}"
+
     def run(self, run_id: str) -> RunFolder:
         """Raises ConfigError for an id that could lead out of the lake or break a file's or table's name."""
         if not is_run_id(run_id):

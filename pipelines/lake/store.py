@@ -127,6 +127,13 @@ class FolderStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    def link(self, key: str, folder: Path) -> None:
+        """Makes the objects of a folder elsewhere appear below ``key``, to be read only."""
+        target = self._path(key)
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(folder.absolute())
+
     def read(self, key: str) -> bytes:
         return self._path(key).read_bytes()
 

@@ -36,9 +36,7 @@ def train_by_hand(dataset: Path, recipe: str, platform: str, overrides: list[str
                                          "give numbers"))
     manifest = Manifest.load(FolderStore(dataset.absolute()))
     lake = Lake.at(tempfile.mkdtemp(prefix="sparkring-by-hand-"))
-    place = lake.root / lake.dataset(manifest.name, manifest.version)
-    place.parent.mkdir(parents=True)
-    place.symlink_to(dataset.absolute())
+    FolderStore(lake.root).link(lake.dataset(manifest.name, manifest.version), dataset)
     run = prepare_run(lake, config, manifest)
     print(f"logs and records: {run.live(0).path}\nmodels: {lake.store.place(lake.models(run.run_id))}\n"
           f"one rank in a debugger: {sys.executable} -m pdb -m {WORKER} {' '.join(rank_arguments(run, 0))}", flush=True)

@@ -91,10 +91,6 @@ class LayeredModel(nn.Module):
                     value, given = value.narrow(dim, 0, 1), given.narrow(dim, 0, 1)
             value.copy_(given)
 
-    def num_parameters(self) -> int:
-        """Number of trained values, tied ones counted once."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
 
 def names_of(named: Iterable[tuple[str, Tensor]]) -> dict[Tensor, list[str]]:
     """All names of each tensor, in order; a tied one has several."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -22,12 +22,26 @@ from pipelines.errors import DataError, StorageError
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
 from pipelines.prepare.inputs import InputFile
-from pipelines.prepare.local_files import cut_into_pieces
-from pipelines.prepare.remote import LongFile, unreadable
-from pipelines.prepare.text.learning import Inputs
+from pipelines.prepare.local_files import Piece, cut_into_pieces
+from pipelines.prepare.remote import NO_REMOTE, LongFile, RemoteSummary, unreadable
 from pipelines.prepare.threads import in_threads
 
 COPIES = "copies"  # a folder in staging
+
+
+class Inputs(NamedTuple):
+    """What is to be prepared."""
+
+    pieces: list[Piece]  # of local files
+    remote: RemoteSummary = NO_REMOTE
+
+    @property
+    def remote_bytes(self) -> int:
+        return self.remote.bytes
+
+    @property
+    def bytes(self) -> int:
+        return sum(piece.bytes for piece in self.pieces) + self.remote_bytes
 
 
 def compressed(spark: SparkSession, files: tuple[LongFile, ...]) -> list[LongFile]:
@@ -76,6 +90,8 @@ def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prep
             path, target = _path(spark, file.url), _path(spark, copy.as_uri())
             _file_system(spark, path).copyToLocalFile(False, path, target, True)  # True: no checksum file beside it
         except Py4JJavaError as error:
+            if "No space left on device" in str(error):
+                raise StorageError(str(folder), "is full", "free space, or set storage.root to another folder") from None
             raise unreadable(file.place, file.url, error) from None
         status = copy.stat()
         if status.st_size != file.bytes:

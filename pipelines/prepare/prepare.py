@@ -19,11 +19,11 @@ from pipelines.errors import ConfigError, SparkringError, StorageError
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
+from pipelines.prepare.local_copies import Inputs
 from pipelines.prepare.local_files import cut_into_pieces
 from pipelines.prepare.publish import publish_dataset_row, published, version_claimed
 from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
 from pipelines.prepare.text.language_dataset import build_dataset
-from pipelines.prepare.text.learning import Inputs
 from pipelines.prepare.text.outcomes import Identity
 
 

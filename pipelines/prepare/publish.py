@@ -21,8 +21,6 @@ from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import arrow_schema
 
-CLAIM_PREFIX = ".lock-"
-
 
 @contextmanager
 def version_claimed(lake: Lake, name: str, version: str) -> Iterator[None]:
@@ -34,7 +32,7 @@ def version_claimed(lake: Lake, name: str, version: str) -> Iterator[None]:
     """
     refusal = AlreadyRunningError(f"dataset {name} {version}", "is being prepared by another process",
                                   "wait until it ends, then give the same command again")
-    with claimed(lake.root / lake.datasets(name) / f"{CLAIM_PREFIX}{version}", refusal):
+    with claimed(lake.version_claim(name, version), refusal):
         remove_stale(lake, name, version)
         yield
 

@@ -295,7 +295,7 @@ def test_only_the_lake_knows_how_to_publish():
     """Temporary names, the disk's sync and the rename that makes a thing visible are ``lake/store``'s alone."""
     def knowing(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
-        words = ("os.replace", "os.rename", "fsync", "fdatasync", "TEMPORARY_PREFIX", ".tmp-", "write_file")
+        words = ("os.replace", "os.rename", "symlink_to", "fsync", "fdatasync", "TEMPORARY_PREFIX", ".tmp-", "write_file")
         return [word for word in words if word in text]
 
     assert faults_of([path for path in LIBRARY if package_of(path) != "lake"], knowing) == {}

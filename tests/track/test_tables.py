@@ -292,6 +292,7 @@ def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monk
     load_run(lake, "run-1")
 
 
+@pytest.mark.processes
 def test_a_table_begun_by_an_older_version_has_todays_columns_after_a_load(spark: SparkSession, lake: Lake,
                                                                            write_run: WriteRun) -> None:
     folder = Path(lake.store.place(lake.table("steps")))

@@ -25,13 +25,13 @@ from pipelines.config.recipe import Recipe
 from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, file_sha256
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import storage_errors
-from pipelines.prepare.remote import refuse_changed
+from pipelines.prepare.local_copies import Inputs
 from pipelines.prepare.spark_job import arrow_batches, spark_errors
 from pipelines.prepare.text.encoders import EncoderKind
-from pipelines.prepare.text.learning import Inputs, make_tokenizer
+from pipelines.prepare.text.learning import make_tokenizer
 from pipelines.prepare.text.outcomes import Identity, Outcomes, assemble_dataset, raise_faults, read_bytes, rejected_warning
 from pipelines.prepare.text.partition import OUTCOME_DDL, PackSettings, pack_partition
-from pipelines.prepare.text.sources import documents_of, readable, refuse_lost_lines, reread
+from pipelines.prepare.text.sources import documents_of, readable, refuse_misread, reread
 from pipelines.prepare.text.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
 
 SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
@@ -47,15 +47,14 @@ def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lak
         DataError: unreadable input, no document left, a split without a row.
         StorageError: disk full, read-only.
     """
-    prepare, remote = recipe.prepare, inputs.remote
+    prepare, listed = recipe.prepare, inputs.remote
     with spark_errors(prepare):
         inputs = readable(session, prepare, inputs, staging)
         outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
         if again := reread(session, prepare, inputs, read_bytes(outcomes), staging, report):
             inputs = again
             outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
-        refuse_changed(session(), prepare, remote)
-        refuse_lost_lines(prepare, inputs, read_bytes(outcomes))
+        refuse_misread(session, prepare, listed, inputs, read_bytes(outcomes))
     with storage_errors(staging):
         manifest = assemble_dataset(outcomes, recipe, lake, settings, identity)
     tokens = sum(manifest.units.values())

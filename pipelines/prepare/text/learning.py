@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -19,27 +18,12 @@ from pyspark.sql.functions import lit
 
 from pipelines.config.recipe import Prepare
 from pipelines.lake.store import storage_errors, synced_file
-from pipelines.prepare.local_files import Piece, read_piece
-from pipelines.prepare.remote import NO_REMOTE, RemoteSummary
+from pipelines.prepare.local_copies import Inputs
+from pipelines.prepare.local_files import read_piece
 from pipelines.prepare.text.encoders import EncoderKind, choose_encoder
 from pipelines.prepare.text.tokenizer import bytes_tokenizer, characters_tokenizer, given_tokenizer, train_bpe
 
 CHECK_BYTES = 1024**2  # text on which the fast encoder is compared with Hugging Face tokenizers
-
-
-class Inputs(NamedTuple):
-    """What is to be prepared."""
-
-    pieces: list[Piece]  # of local files
-    remote: RemoteSummary = NO_REMOTE
-
-    @property
-    def remote_bytes(self) -> int:
-        return self.remote.bytes
-
-    @property
-    def bytes(self) -> int:
-        return sum(piece.bytes for piece in self.pieces) + self.remote_bytes
 
 
 def make_tokenizer(documents: Callable[[], DataFrame], prepare: Prepare, inputs: Inputs, path: Path,

@@ -2,7 +2,8 @@
 
 Runs on: driver.
 Takes:   the inputs, and a staging folder that every machine sees.
-Gives:   ``documents_of``; ``readable``, ``reread``: the inputs with copies of the files at URLs that need it.
+Gives:   ``documents_of``; ``readable``, ``reread``: the inputs with copies of the files at URLs that need it;
+         ``refuse_misread``.
 """
 
 from __future__ import annotations
@@ -15,10 +16,9 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.recipe import Prepare
 from pipelines.errors import DataError
-from pipelines.prepare.local_copies import compressed, with_copies
+from pipelines.prepare.local_copies import Inputs, compressed, with_copies
 from pipelines.prepare.local_files import local_documents
-from pipelines.prepare.remote import remote_documents, with_lost_lines
-from pipelines.prepare.text.learning import Inputs
+from pipelines.prepare.remote import RemoteSummary, refuse_changed, remote_documents, with_lost_lines
 
 
 def documents_of(spark: SparkSession, prepare: Prepare, inputs: Inputs, staging: Path) -> DataFrame:
@@ -60,11 +60,15 @@ def reread(session: Callable[[], SparkSession], prepare: Prepare, inputs: Inputs
     return with_copies(session(), inputs, files, prepare, staging)
 
 
-def refuse_lost_lines(prepare: Prepare, inputs: Inputs, read_bytes: Counter[str]) -> None:
+def refuse_misread(session: Callable[[], SparkSession], prepare: Prepare, listed: RemoteSummary, inputs: Inputs,
+                   read_bytes: Counter[str]) -> None:
     """
+    Args:
+        listed: the URL inputs before any of them was copied.
     Raises:
-        DataError: lines are missing although every file that lost some is read as a copy.
+        DataError: they have changed since; lines are missing although every file that lost some is read as a copy.
     """
+    refuse_changed(session(), prepare, listed)
     for file in with_lost_lines(prepare, inputs.remote, read_bytes):
         raise DataError(file.place, f"{file.url}: Spark read fewer bytes than it holds",
                         "prepare again; where that does not help, give the file as a path")
