@@ -1,6 +1,7 @@
 """Ranks without Spark, as tests, benchmarks and people start them: they end well or say why not, and never outlive the call."""
 
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -47,6 +48,14 @@ def kill_rank_1_after_a_step(run):
         time.sleep(0.05)
         records += tail.new_records()
     psutil.Process(records[0]["pid"]).kill()
+
+
+@pytest.mark.processes
+def test_ranks_share_their_callers_session_and_so_its_share_of_the_cpus_but_not_its_ctrl_c(tmp_path):
+    run = prepared(tmp_path, train__steps=1_000_000)
+    with started(run) as processes:
+        assert {os.getsid(process.pid) for process in processes} == {os.getsid(0)}
+        assert [os.getpgid(process.pid) for process in processes] == [process.pid for process in processes]
 
 
 @pytest.mark.processes
