@@ -25,7 +25,7 @@ from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
 from pipelines.config import Platform, Recipe, load_config
-from pipelines.config.recipe import InputSource
+from pipelines.config.datasets import InputSource
 from pipelines.lake.paths import Lake
 from pipelines.prepare.inputs import list_files
 from pipelines.prepare.prepare import prepare

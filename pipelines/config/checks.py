@@ -7,9 +7,7 @@ Gives:   the list of contradictions, empty when there are none.
 
 from __future__ import annotations
 
-import math
-
-from pipelines.config.models import GptModel
+from pipelines.config.numbers import divisors, nearest_multiples, one_of
 from pipelines.config.platform import AUTO, Platform
 from pipelines.config.recipe import Recipe
 from pipelines.errors import SparkringError
@@ -27,20 +25,13 @@ def contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
 
 
 def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
-    faults = []
-    model, train, lanes = recipe.model, recipe.train, recipe.data.num_lanes
-    for i, source in enumerate(recipe.prepare.inputs):
-        if source.exclude and "://" in source.path:
-            faults.append(SparkringError(f"prepare.inputs.{i}.exclude", "leaves files out of local folders, not of a URL",
-                                         "choose with pattern, or with a glob in the URL"))
-    if isinstance(model, GptModel) and model.width % model.num_heads:
-        faults.append(SparkringError("model.num_heads", f"{model.num_heads} does not divide model.width ({model.width})",
-                                     f"use {_or(_divisors(model.width))}"))
+    train, lanes = recipe.train, recipe.data.num_lanes
+    faults = [*recipe.prepare.contradictions(), *recipe.model.contradictions()]
     if train.global_batch_samples % lanes:
         faults.append(SparkringError(
             "train.global_batch_samples", f"{train.global_batch_samples} is not a multiple of data.num_lanes ({lanes})",
-            f"use {_nearest_multiples(train.global_batch_samples, lanes)}, "
-            f"or data.num_lanes {_or(_divisors(train.global_batch_samples))}"))
+            f"use {nearest_multiples(train.global_batch_samples, lanes)}, "
+            f"or data.num_lanes {one_of(divisors(train.global_batch_samples))}"))
     if (train.steps is None) == (train.epochs is None):
         given = "neither is given" if train.steps is None else "both are given"
         faults.append(SparkringError("train.steps, train.epochs", given, "give exactly one"))
@@ -55,24 +46,7 @@ def _platform_contradictions(recipe: Recipe, platform: Platform) -> list[Sparkri
     layout, lanes = platform.layout, recipe.data.num_lanes
     if layout.num_replicas != AUTO and lanes % layout.num_replicas:
         faults.append(SparkringError("layout.num_replicas", f"{layout.num_replicas} does not divide data.num_lanes ({lanes})",
-                                     f"use {_or(_divisors(lanes))}"))
+                                     f"use {one_of(divisors(lanes))}"))
     faults += [SparkringError(f"spark.conf.{key}", f"true: {why}", "set it to false") for key, why in UNFIT_SETTINGS.items()
                if str(platform.spark.conf.get(key, "false")).lower() == "true"]
     return faults
-
-
-def _divisors(number: int) -> list[int]:
-    small = [n for n in range(1, math.isqrt(number) + 1) if number % n == 0]
-    return sorted({*small, *(number // n for n in small)})
-
-
-def _nearest_multiples(number: int, of: int) -> str:
-    below = number // of * of
-    return _or([n for n in (below, below + of) if n > 0])
-
-
-def _or(numbers: list[int]) -> str:
-    if len(numbers) > 8:  # long lists help nobody: the small ones and the largest
-        numbers = [*numbers[:7], numbers[-1]]
-    *head, last = [str(n) for n in numbers]
-    return f"{', '.join(head)} or {last}" if head else last

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import sysconfig
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -46,9 +47,9 @@ class Config:
         return Config(Recipe.model_validate(saved["recipe"]), Platform.model_validate(saved["platform"]))
 
 
-def content_hash(section: BaseModel) -> str:
-    """16 hex digits that change when any setting of the section does."""
-    canonical = json.dumps(section.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+def content_hash(settings: Mapping[str, Any]) -> str:
+    """16 hex digits that change when any of the settings does."""
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Discriminator, Field, Tag
 
-from pipelines.config.section import Count, Section, Whole
+from pipelines.config.numbers import divisors, one_of
+from pipelines.config.section import Count, KindedSection, Whole, kind_of
+from pipelines.errors import SparkringError
 
 
-class ModelSection(Section):
+class ModelSection(KindedSection):
     """What the sections of all kinds have."""
 
     @property
@@ -34,6 +36,12 @@ class GptModel(ModelSection):
     width: Annotated[Whole, Field(ge=1, le=2**20)] = 128
     tied_embeddings: bool = True
     bias: bool = True
+
+    def contradictions(self) -> list[SparkringError]:
+        if self.width % self.num_heads == 0:
+            return []
+        return [SparkringError("model.num_heads", f"{self.num_heads} does not divide model.width ({self.width})",
+                               f"use {one_of(divisors(self.width))}")]
 
 
 class FactoryModel(ModelSection):
@@ -60,12 +68,5 @@ class FactoryModel(ModelSection):
 
 MODEL_SECTIONS: dict[str, type[ModelSection]] = {"gpt": GptModel, "factory": FactoryModel}
 
-
-def _kind(value: Any) -> str:
-    given = value if isinstance(value, dict) else getattr(value, "__dict__", {})
-    if "factory" in given:
-        return "factory"
-    return given["kind"] if given.get("kind") in MODEL_SECTIONS else "gpt"
-
-
-Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[FactoryModel, Tag("factory")], Discriminator(_kind)]
+Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[FactoryModel, Tag("factory")],
+                  Discriminator(kind_of("gpt", MODEL_SECTIONS))]

@@ -9,71 +9,14 @@ A recipe never says where or how fast: that is the platform (``platform.py``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from pipelines.config.models import GptModel, Model
-from pipelines.config.secrets import has_credentials
-from pipelines.config.section import Bytes, Count, Fraction, Section, Whole
-
-
-class InputSource(Section):
-    """One input of prepare.
-
-    ``path`` is a file, a folder (read recursively), a glob, or any URL that the Spark session can read. Text and JSON
-    lines may be compressed with gzip, bzip2 or Zstandard; the files' content says so. Names that start with ``.`` or
-    ``_`` are hidden: neither folders nor globs read them (as in Spark). A local file that is named itself is read.
-    ``${PYTHON_STDLIB}`` stands for the folder of the running Python's standard library.
-    """
-
-    path: str = Field(min_length=1)
-    format: Literal["text", "jsonl", "parquet"] = "text"
-    column: str = "text"  # jsonl, parquet: the field that holds the document
-    pattern: str | None = None  # folders: take only file names that match, e.g. "*.py"
-    exclude: tuple[str, ...] = ()  # folders: leave out files and folders with such names, e.g. ["site-packages", "test_*"]
-    delimiter: str | None = Field(default=None, min_length=1)  # text: cut files into documents here
-
-    @field_validator("path")
-    @classmethod
-    def _no_password(cls, path: str) -> str:
-        if has_credentials(path):
-            raise ValueError("a URL with a password would be written into the dataset's manifest; give the password to the "
-                             "file system by spark.conf or the environment")
-        return path
-
-
-class Split(Section):
-    """How rows are divided into train and validation.
-
-    ``hash``: by a stable hash of each document's content, so adding documents moves none.
-    ``position``: each document's first part is train, its last part validation (for one long document).
-    """
-
-    kind: Literal["hash", "position"] = "hash"
-    validation_fraction: Fraction = 0.05
-
-
-class Tokenizer(Section):
-    """``bpe`` is trained on a sample of the input unless ``path`` gives a ``tokenizer.json``."""
-
-    kind: Literal["bpe", "characters", "bytes"] = "bpe"
-    vocabulary_size: Annotated[Whole, Field(ge=257, le=2**24)] = 4096  # bpe only, end-of-text included
-    sample_bytes: Bytes = 16 * 1024**2  # bpe and characters: how much text is looked at
-    path: str | None = None  # a tokenizer.json in Hugging Face format
-
-
-class Prepare(Section):
-    """From raw input to the immutable dataset; these settings and the input make the dataset's version."""
-
-    inputs: tuple[InputSource, ...] = Field(min_length=1)
-    max_document_bytes: Count = 16 * 1024**2  # longer ones are rejected as "oversized"
-    deduplicate: bool = True
-    split: Split = Split()
-    tokenizer: Tokenizer = Tokenizer()
-    sequence_length: Annotated[Whole, Field(ge=2, le=2**20)] = 256  # tokens that a sample predicts; a row holds one more
-    rows_per_row_group: Annotated[Whole, Field(ge=1, le=2**20)] = 512
-    shard_text_bytes: Bytes = 64 * 1024**2  # text per shard, before encoding; small inputs make smaller ones
+from pipelines.config.datasets import PREPARE_SECTIONS, Prepare
+from pipelines.config.models import MODEL_SECTIONS, GptModel, Model
+from pipelines.config.section import Count, KindedSection, Section, Whole
 
 
 class Data(Section):
@@ -133,3 +76,7 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()
+
+
+# the classes of each section that comes in several kinds
+SECTION_KINDS: dict[str, Mapping[str, type[KindedSection]]] = {"prepare": PREPARE_SECTIONS, "model": MODEL_SECTIONS}

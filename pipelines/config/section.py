@@ -2,14 +2,18 @@
 
 Runs on: driver and ranks.
 Takes:   nothing.
-Gives:   ``Section``, and kinds of numbers with their bounds.
+Gives:   ``Section``, kinds of numbers with their bounds; ``KindedSection`` and ``kind_of`` for sections of which there are
+         several kinds, such as ``model``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from pipelines.errors import SparkringError
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -30,3 +34,27 @@ class Section(BaseModel):
     """A group of settings: immutable, no unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class KindedSection(Section):
+    """One of several classes of a section, told apart by its key ``kind``."""
+
+    kind: str
+
+    def contradictions(self) -> list[SparkringError]:
+        """What several of its settings together break."""
+        return []
+
+
+def kind_of(default: str, marks: Collection[str] = ()) -> Callable[[Any], str]:
+    """For a ``Discriminator``: which kind of a section a mapping, or a section itself, is.
+
+    Args:
+        default: the kind of a mapping that does not say. marks: keys that stand for the kind of their name.
+    """
+    def kind(value: Any) -> str:
+        given = value if isinstance(value, dict) else getattr(value, "__dict__", {})
+        marked = next((mark for mark in marks if mark in given), default)
+        return str(given.get("kind", marked))
+
+    return kind

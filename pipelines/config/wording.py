@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from pipelines.config.models import MODEL_SECTIONS
+from pipelines.config.recipe import SECTION_KINDS
 from pipelines.config.secrets import MASK, is_secret, masked_settings, masked_text
 from pipelines.errors import SparkringError
 
@@ -41,7 +41,7 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: Callable[[t
             continue  # it only says that a fault inside it is one
         # a part in brackets says which of several types was tried
         location = [part for part in map(str, fault["loc"]) if "[" not in part]
-        if location[0] == "model" and location[1:2] and location[1] in MODEL_SECTIONS:
+        if location[1:2] and location[1] in SECTION_KINDS.get(location[0], ()):
             del location[1]  # which of the kinds was checked, not a key
         if location[:2] == ["spark", "conf"]:
             del location[3:]  # which of the types was tried
@@ -61,6 +61,9 @@ def _said(model: type[BaseModel], location: list[str], fault: Any, where: str) -
     place = ".".join(location) or model.__name__.lower()
     if fault["type"] == "extra_forbidden":
         return SparkringError(place, f"unknown key ({where})", suggestion(location[-1], _known_keys(model, location[:-1])))
+    if fault["type"] == "union_tag_invalid":  # of a section that comes in several kinds
+        return SparkringError(f"{place}.kind", f"{fault['ctx']['tag']!r} is not accepted ({where})",
+                              suggestion(fault["ctx"]["tag"], SECTION_KINDS[place]))
     if fault["type"] == "missing":
         return SparkringError(place, f"is required and not given ({where})")
     return SparkringError(place, f"{_shown(place, fault['input'])} is not accepted: {_wanted(fault)} ({where})")

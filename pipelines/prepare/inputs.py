@@ -19,7 +19,7 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,12 +28,10 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from pipelines.config import content_hash
-from pipelines.config.recipe import InputSource, Prepare
+from pipelines.config.datasets import USUAL_KIND, InputPath, PrepareSection
+from pipelines.config.load import content_hash
 from pipelines.errors import DataError
 from pipelines.lake.manifest import ROWS_FORMAT, file_sha256
-from pipelines.prepare.compressed import HEAD_BYTES, codec_of
-from pipelines.prepare.input_records import BYTE_ORDER_MARK
 from pipelines.prepare.threads import in_threads
 
 CONTENT_FINGERPRINT_BYTES = 2 * 1024**3  # above it, size and modification time stand for the content
@@ -47,7 +45,6 @@ class InputFile(NamedTuple):
     name: str  # relative to the input's folder: the same wherever the folder lies
     bytes: int
     modified_ns: int
-    format: str  # of the input
 
 
 @contextmanager
@@ -115,7 +112,7 @@ def local_path(path: str) -> str:
     return plain if os.path.lexists(plain) else unquote(plain)
 
 
-def list_files(inputs: tuple[InputSource, ...], lake_root: Path) -> list[InputFile]:
+def list_files(inputs: tuple[InputPath, ...], lake_root: Path) -> list[InputFile]:
     """All files of the local inputs, in the order of the recipe, then of their names.
 
     Raises:
@@ -125,7 +122,7 @@ def list_files(inputs: tuple[InputSource, ...], lake_root: Path) -> list[InputFi
             for file in _list_input(index, source, lake_root)]
 
 
-def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputFile]:
+def _list_input(index: int, source: InputPath, lake_root: Path) -> list[InputFile]:
     place, path = f"prepare.inputs.{index}.path", local_path(source.path)
     if os.path.lexists(path):  # a real name wins over a glob that it looks like
         roots = [path]
@@ -142,7 +139,7 @@ def _list_input(index: int, source: InputSource, lake_root: Path) -> list[InputF
             for found in _walk(root, source, lake_root):
                 status, full = os.stat(found), os.path.abspath(found)
                 name = os.path.relpath(found, base) if found != base else os.path.basename(found)
-                files[full] = InputFile(index, full, name, status.st_size, status.st_mtime_ns, source.format)
+                files[full] = InputFile(index, full, name, status.st_size, status.st_mtime_ns)
     except OSError as error:
         problem = error.strerror if error.errno == errno.EINVAL else f"cannot be read: {error.strerror}"
         raise DataError(place, f"{error.filename!r} {problem}", "restore it, fix its permissions, or leave it out") from error
@@ -160,7 +157,7 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or (name.startswith("_") and "=" not in name) or name.endswith("._COPYING_")
 
 
-def _walk(root: str, source: InputSource, lake_root: Path) -> Iterator[str]:
+def _walk(root: str, source: InputPath, lake_root: Path) -> Iterator[str]:
     """The root itself where it is a file; else the files below it, without the lake that we write to."""
     if not os.path.isdir(root):
         if not stat.S_ISREG(os.stat(root).st_mode):  # a pipe or a device has no end
@@ -183,18 +180,25 @@ def _walk(root: str, source: InputSource, lake_root: Path) -> Iterator[str]:
                 yield path
 
 
-def fingerprint(files: list[InputFile]) -> str:
+def no_mark(file: InputFile) -> str:
+    """Of a file that has always been read as it is read now."""
+    return ""
+
+
+def fingerprint(files: Sequence[InputFile], mark: Callable[[InputFile], str] = no_mark) -> str:
     """Changes when a file's name or content does; not when the folder is moved or a file is touched.
 
     Above ``CONTENT_FINGERPRINT_BYTES`` in total, size and modification time stand for the content.
 
+    Args:
+        mark: what else a file's identity depends on.
     Raises:
         DataError: a file cannot be read, or has changed since it was listed.
     """
     by_content = sum(file.bytes for file in files) <= CONTENT_FINGERPRINT_BYTES
 
     def identity(file: InputFile) -> str:
-        return (_content_identity(file) if by_content else str(file.modified_ns)) + _reading(file)
+        return (_content_identity(file) if by_content else str(file.modified_ns)) + mark(file)
 
     whole = hashlib.sha256()
     for file, what in zip(files, in_threads(identity, files, os.cpu_count() or 1), strict=True):
@@ -207,30 +211,27 @@ def _content_identity(file: InputFile) -> str:
         return file_sha256(Path(file.path))
 
 
-def _reading(file: InputFile) -> str:
-    """Not empty for files that the first release read in another way: archives and byte-order marks were text to it.
+def recipe_hash(prepare: PrepareSection) -> str:
+    """16 hex digits of the prepare section, in which files stand for their content and not for their place.
 
-    So a dataset that it made of them is not taken for what they give now, and all others stay valid.
+    Raises:
+        DataError: a file that a setting names cannot be read.
     """
-    if file.format == "parquet":
-        return ""
-    with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened:
-        head = opened.read(HEAD_BYTES)
-    marked = file.format == "text" and head.startswith(BYTE_ORDER_MARK)
-    return " decompressed" if codec_of(head) else " without mark" if marked else ""
-
-
-def recipe_hash(prepare: Prepare) -> str:
-    """16 hex digits of the prepare section, in which files stand for their content and not for their place."""
-    inputs = tuple(source.model_copy(update={"path": "", "pattern": None, "exclude": ()}) for source in prepare.inputs)
-    tokenizer = prepare.tokenizer
-    if tokenizer.path is not None:
+    anywhere = {"path": "", "pattern": None, "exclude": ()}
+    settings = prepare.model_copy(update={"inputs": tuple(source.model_copy(update=anywhere) for source in prepare.inputs)})
+    content = settings.model_dump(mode="json")
+    if content["kind"] == USUAL_KIND:  # the versions from before there were others stay
+        del content["kind"]
+    for key, path in prepare.files.items():
+        *sections, name = key.split(".")
+        at = content
+        for section in sections:
+            at = at[section]
         try:
-            tokenizer = tokenizer.model_copy(update={"path": file_sha256(Path(tokenizer.path))})
+            at[name] = file_sha256(Path(path))
         except OSError as error:
-            raise DataError("prepare.tokenizer.path", f"{tokenizer.path!r} cannot be read: {error.strerror}",
-                            "give a tokenizer.json in Hugging Face format") from error
-    return content_hash(prepare.model_copy(update={"inputs": inputs, "tokenizer": tokenizer}))
+            raise DataError(f"prepare.{key}", f"{path!r} cannot be read: {error.strerror}", "give a file that can") from error
+    return content_hash(content)
 
 
 def dataset_version(prepare_hash: str, input_fingerprint: str) -> str:

@@ -15,16 +15,14 @@ from dataclasses import dataclass, field, replace
 from pyspark.sql import SparkSession
 
 from pipelines.config import Recipe
-from pipelines.errors import ConfigError, SparkringError, StorageError
+from pipelines.errors import SparkringError, StorageError
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
-from pipelines.prepare.inputs import InputFile, dataset_version, fingerprint, is_url, list_files, recipe_hash
-from pipelines.prepare.local_copies import Inputs
-from pipelines.prepare.local_files import cut_into_pieces
+from pipelines.prepare.build_order import BuildOrder, Identity
+from pipelines.prepare.inputs import dataset_version, fingerprint, is_url, list_files, recipe_hash
+from pipelines.prepare.preparations import preparation_of
 from pipelines.prepare.publish import publish_dataset_row, published, version_claimed
-from pipelines.prepare.remote import NO_REMOTE, RemoteSummary, summarize_remote
-from pipelines.prepare.text.language_dataset import build_dataset
-from pipelines.prepare.text.outcomes import Identity
+from pipelines.prepare.remote import Listing, summarize_remote
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,7 @@ class PreparePlan:
     version: str | None
     folder: str | None  # as people name it
     exists: bool
-    files: tuple[InputFile, ...] = field(repr=False)
-    remote: RemoteSummary = field(default=NO_REMOTE, repr=False)
+    listing: Listing = field(repr=False)
 
 
 def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan], None] | None = None) -> PreparePlan:
@@ -50,23 +47,16 @@ def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan]
     needs can start meanwhile.
 
     Raises:
-        ConfigError: tokenizer settings that contradict each other.
         DataError: an input that is not there or holds no file.
     """
-    prepare_section = recipe.prepare
-    tokenizer = prepare_section.tokenizer
-    if tokenizer.path is not None and tokenizer.kind != "bpe":
-        raise ConfigError(SparkringError(
-            "prepare.tokenizer.path", f"is given, but prepare.tokenizer.kind is {tokenizer.kind!r}",
-            "remove one of them"))
-    files = list_files(prepare_section.inputs, lake.root)
-    plan = PreparePlan(recipe.name, recipe_hash(prepare_section), len(files), sum(file.bytes for file in files),
-                       None, None, None, False, tuple(files))
+    files = list_files(recipe.prepare.inputs, lake.root)
+    plan = PreparePlan(recipe.name, recipe_hash(recipe.prepare), len(files), sum(file.bytes for file in files),
+                       None, None, None, False, Listing(tuple(files)))
     if begin_build is not None and not _was_prepared(plan, lake):
         begin_build(plan)
-    if any(is_url(source.path) for source in prepare_section.inputs):
+    if any(is_url(source.path) for source in recipe.prepare.inputs):
         return plan
-    return _with_version(plan, lake, fingerprint(files))
+    return _with_version(plan, lake, _local_fingerprint(plan, recipe))
 
 
 def _was_prepared(plan: PreparePlan, lake: Lake) -> bool:
@@ -112,11 +102,16 @@ def _completed(plan: PreparePlan, session: Callable[[], SparkSession], recipe: R
     """The plan with what Spark knows of inputs given as URLs."""
     if plan.version is not None:
         return plan
-    remote = summarize_remote(session(), recipe.prepare.inputs)
+    remote = summarize_remote(session(), recipe.prepare.inputs, preparation_of(recipe.prepare).remote_marks(recipe.prepare))
     plan = replace(plan, num_files=plan.num_files + remote.files, input_bytes=plan.input_bytes + remote.bytes,
-                   remote=remote)
-    both = hashlib.sha256(f"{fingerprint(list(plan.files))} {remote.identity}".encode()).hexdigest()
+                   listing=plan.listing._replace(remote=remote))
+    both = hashlib.sha256(f"{_local_fingerprint(plan, recipe)} {remote.identity}".encode()).hexdigest()
     return _with_version(plan, lake, both)
+
+
+def _local_fingerprint(plan: PreparePlan, recipe: Recipe) -> str:
+    mark = preparation_of(recipe.prepare).local_mark
+    return fingerprint(plan.listing.files, lambda file: mark(recipe.prepare, file))
 
 
 def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> PreparePlan:
@@ -129,10 +124,10 @@ def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> Prep
 def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
            report: Callable[[str], None]) -> Manifest:
     report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
-    inputs = Inputs(cut_into_pieces(list(plan.files), recipe.prepare.inputs), plan.remote)
+    build = preparation_of(recipe.prepare).build
     try:
         with lake.store.new_folder(lake.dataset(plan.name, identity.version)) as staging:
-            return build_dataset(session, recipe, lake, inputs, identity, staging, report)
+            return build(BuildOrder(session, recipe, lake, plan.listing, identity, staging, report))
     except StorageError:
         # Where another machine's claim is not seen here, that machine may have been first.
         manifest = published(lake, plan.name, identity.version)

@@ -14,7 +14,7 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
-from pipelines.config.recipe import Prepare
+from pipelines.config.datasets import PrepareSection
 from pipelines.errors import SparkringError, StorageError
 from pipelines.prepare.inputs import is_url
 from pipelines.prepare.remote import java_cause, unreadable
@@ -40,7 +40,7 @@ def arrow_batches(spark: SparkSession) -> Iterator[None]:
 
 
 @contextmanager
-def spark_errors(prepare: Prepare) -> Iterator[None]:
+def spark_errors(prepare: PrepareSection) -> Iterator[None]:
     """A failed Spark job without its Java stack trace."""
     try:
         yield

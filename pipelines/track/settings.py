@@ -11,9 +11,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from pipelines.config.models import MODEL_SECTIONS
 from pipelines.config.platform import Platform
-from pipelines.config.recipe import Recipe
+from pipelines.config.recipe import SECTION_KINDS, Recipe
 from pipelines.config.section import Section
 from pipelines.lake.store import Store
 
@@ -33,9 +32,12 @@ def run_settings(store: Store, config: str) -> dict[str, Any] | None:
     except (OSError, KeyError, TypeError, ValueError):
         return None
     defaults = dict(_defaults(Recipe)) | dict(_defaults(Platform))
-    if (kind := values.get("model.kind")) in MODEL_SECTIONS and kind != defaults["model.kind"]:  # its own defaults, not a GPT's
-        others = {key: value for key, value in defaults.items() if not key.startswith("model.") or key == "model.kind"}
-        defaults = dict(_defaults(MODEL_SECTIONS[kind], "model.")) | others
+    for section, kinds in SECTION_KINDS.items():  # each kind's own defaults, not those of the usual one
+        usual = defaults.get(f"{section}.kind")
+        kind = str(values.get(f"{section}.kind", usual))
+        if kind in kinds and kind != usual:
+            others = {key: value for key, value in defaults.items() if not key.startswith(f"{section}.")}
+            defaults = others | dict(_defaults(kinds[kind], f"{section}.")) | {f"{section}.kind": usual}
     changed = {key: {"value": value, "default": defaults.get(key)} for key, value in values.items()
                if key not in defaults or value != defaults[key]}
     return {"headline": {key: values[key] for key in HEADLINE if key in values}, "changed": changed,

@@ -13,11 +13,12 @@ import pyarrow as pa
 import pytest
 
 from pipelines.errors import DataError
-from pipelines.prepare import compressed, local_files
+from pipelines.prepare import compressed
 from pipelines.prepare.compressed import codec_of
-from pipelines.prepare.input_records import Record
 from pipelines.prepare.inputs import list_files
-from pipelines.prepare.local_files import cut_into_pieces, read_piece
+from pipelines.prepare.text import local_documents
+from pipelines.prepare.text.input_records import Record
+from pipelines.prepare.text.local_documents import cut_into_pieces, read_piece
 from tests.prepare.conftest import make_recipe, make_text
 
 
@@ -41,7 +42,7 @@ def read(path: Path, **source: object) -> Iterator[Record]:
 def test_each_format_is_read_from_compressed_files_whatever_they_are_called(
         tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch) -> None:
     compress = COMPRESS[ending]
-    monkeypatch.setattr(local_files, "PIECE_BYTES", 100)  # plain files would be read in many pieces
+    monkeypatch.setattr(local_documents, "PIECE_BYTES", 100)  # plain files would be read in many pieces
     (tmp_path / f"rows.jsonl.{ending}").write_bytes(compress(LINES))
     (tmp_path / "rows.jsonl").write_bytes(compress(LINES))
     (tmp_path / "cut.txt").write_bytes(compress("\n--\n".join(TEXTS).encode()))

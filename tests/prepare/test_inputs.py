@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config.recipe import InputSource
-from pipelines.errors import ConfigError, DataError
+from pipelines.config.datasets import InputSource
+from pipelines.errors import DataError
 from pipelines.lake.paths import Lake
 from pipelines.prepare import inputs as inputs_module
 from pipelines.prepare.inputs import fingerprint, list_files, recipe_hash
-from pipelines.prepare.local_files import cut_into_pieces, group_pieces, read_piece
 from pipelines.prepare.prepare import plan_prepare
+from pipelines.prepare.text.local_documents import cut_into_pieces, group_pieces, read_piece
+from pipelines.prepare.text.sources import local_mark
 from tests.prepare.conftest import make_recipe, write_texts
 
 
@@ -126,8 +127,9 @@ def version_before(files: list[inputs_module.InputFile]) -> str:
 def test_only_what_is_read_in_another_way_than_before_makes_another_version(
         tmp_path: Path, format: str, raw: bytes, same: bool) -> None:
     (tmp_path / "x").write_bytes(raw)
-    files = list_files((InputSource.model_validate({"path": str(tmp_path), "format": format}),), Path("/nowhere"))
-    assert (fingerprint(files) == version_before(files)) is same
+    prepare = make_recipe({"path": str(tmp_path), "format": format}).prepare
+    files = list_files(prepare.inputs, Path("/nowhere"))
+    assert (fingerprint(files, lambda file: local_mark(prepare, file)) == version_before(files)) is same
 
 
 def test_above_the_bound_modification_time_stands_for_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,9 +168,9 @@ def test_a_given_tokenizer_counts_by_its_content(tmp_path: Path) -> None:
     assert one == two != hash_with("two")
 
 
-def test_a_tokenizer_path_contradicts_another_kind(lake: Lake) -> None:
-    with pytest.raises(ConfigError, match="prepare.tokenizer.path"):
-        plan_prepare(make_recipe("x", tokenizer={"kind": "bytes", "path": "y"}), lake)
+def test_a_tokenizer_path_contradicts_another_kind() -> None:
+    (fault,) = make_recipe("x", tokenizer={"kind": "bytes", "path": "y"}).prepare.contradictions()
+    assert str(fault).startswith("prepare.tokenizer.path: is given, but prepare.tokenizer.kind is 'bytes'")
 
 
 def test_a_large_file_is_read_by_many_tasks(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_what_a_build_needs_begins_before_the_inputs_are_hashed(
         tmp_path: Path, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "in", 3)
     order = []
-    monkeypatch.setattr(prepare, "fingerprint", lambda files: order.append("hash") or inputs.fingerprint(files))
+    monkeypatch.setattr(prepare, "fingerprint", lambda *asked: order.append("hash") or inputs.fingerprint(*asked))
     plan_prepare(make_recipe(tmp_path / "in"), lake, lambda plan: order.append("begin"))
     assert order == ["begin", "hash"]
 

@@ -24,9 +24,10 @@ from pipelines.errors import DataError, StorageError
 from pipelines.lake.manifest import Manifest, file_sha256, row_group_runs
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import TABLE_DDL
-from pipelines.prepare.input_records import BYTE_ORDER_MARK
 from pipelines.prepare.prepare import plan_prepare, prepare
 from pipelines.prepare.remote import summarize_remote
+from pipelines.prepare.text.input_records import BYTE_ORDER_MARK
+from pipelines.prepare.text.sources import remote_marks
 from pipelines.prepare.text.tokenizer import train_bpe
 from tests.prepare.conftest import documents, make_recipe, make_text, remote_url, streams, write_texts
 
@@ -200,8 +201,8 @@ def test_a_huge_file_is_cut_in_parallel_into_even_shards(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [make_text(seed, words=20) for seed in range(3000)]
     (tmp_path / "huge.txt").write_bytes("\n\n".join(texts).encode())
-    monkeypatch.setattr("pipelines.prepare.local_files.PIECE_BYTES", 10_000)
-    monkeypatch.setattr("pipelines.prepare.local_files.MIN_TASK_BYTES", 10_000)
+    monkeypatch.setattr("pipelines.prepare.text.local_documents.PIECE_BYTES", 10_000)
+    monkeypatch.setattr("pipelines.prepare.text.local_documents.MIN_TASK_BYTES", 10_000)
     source = {"path": str(tmp_path / "huge.txt"), "delimiter": "\n\n"}
     manifest = prepare(spark, make_recipe(source, shard_text_bytes=60_000), lake, silent)
     rows = [shard.rows for shard in manifest.shards("train")]
@@ -229,7 +230,7 @@ def test_the_files_are_the_same_bytes_whatever_the_cluster(
     write_texts(tmp_path / "in", 60)
     recipe = make_recipe(tmp_path / "in", tokenizer={"kind": "bpe", "vocabulary_size": 300}, shard_text_bytes=8000)
     first = prepare(spark, recipe, Lake.at(tmp_path / "a"), silent)
-    monkeypatch.setattr("pipelines.prepare.local_files.MIN_TASK_BYTES", 1000)  # read by other tasks, in another order
+    monkeypatch.setattr("pipelines.prepare.text.local_documents.MIN_TASK_BYTES", 1000)  # read by other tasks, in another order
     spark.conf.set("spark.sql.shuffle.partitions", 5)
     spark.conf.set("spark.sql.adaptive.enabled", "false")
     try:
@@ -329,14 +330,15 @@ def test_only_what_is_read_in_another_way_than_before_from_a_url_makes_another_v
         spark: SparkSession, tmp_path: Path, name: str, delimiter: str | None, same: bool) -> None:
     (tmp_path / name).write_text("x")
     url = remote_url(tmp_path / name)
-    identity = summarize_remote(spark, make_recipe({"path": url, "delimiter": delimiter}).prepare.inputs).identity
+    prepare = make_recipe({"path": url, "delimiter": delimiter}).prepare
+    identity = summarize_remote(spark, prepare.inputs, remote_marks(prepare)).identity
     assert (hashlib.sha256(url.encode()).hexdigest() in identity) is same  # the names as the first release hashed them
 
 
 @pytest.fixture
 def long_files(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Files at URLs are long from 1,000 bytes on, and Spark cuts them into parts of 5,000."""
-    monkeypatch.setattr("pipelines.prepare.remote.WHOLE_BYTES", 1000)
+    monkeypatch.setattr("pipelines.prepare.text.remote_documents.WHOLE_BYTES", 1000)
     spark.conf.set("spark.sql.files.maxPartitionBytes", 5000)
     yield
     spark.conf.unset("spark.sql.files.maxPartitionBytes")
@@ -384,7 +386,7 @@ def test_a_line_that_is_too_long_is_counted_in_a_long_file_at_a_url_as_in_a_loca
 @pytest.mark.usefixtures("long_files")
 def test_a_document_that_is_too_long_for_sparks_reader_only_is_a_document(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.prepare.remote.LINE_BYTES", 2000)
+    monkeypatch.setattr("pipelines.prepare.text.remote_documents.LINE_BYTES", 2000)
     (tmp_path / "rows").write_text("\n".join(["first", "x" * 2500, "last", "y" * 3500]))
     counts = prepare(spark, make_recipe({"path": remote_url(tmp_path / "rows"), "delimiter": "\n"}, max_document_bytes=3000),
                      lake, silent).counts
@@ -407,7 +409,7 @@ def test_a_long_compressed_file_at_a_url_is_read_as_a_local_one(
 def test_a_copy_that_has_no_room_is_a_storage_error_before_it_is_made(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rows.gz").write_bytes(np.random.default_rng(1).bytes(2000))
-    monkeypatch.setattr("pipelines.prepare.local_copies.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
+    monkeypatch.setattr("pipelines.prepare.text.local_copies.shutil.disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(StorageError, match=r"0 bytes free, too few for a copy of viewfs://tests/.*rows\.gz"):
         prepare(spark, make_recipe({"path": remote_url(tmp_path / "rows.gz"), "delimiter": "\n"}), lake, silent)
     assert not list((lake.root / lake.datasets("test")).iterdir())

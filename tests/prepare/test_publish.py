@@ -18,7 +18,7 @@ from pipelines.errors import AlreadyRunningError, DataError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.prepare.prepare import plan_prepare, prepare
 from pipelines.prepare.publish import publish_dataset_row, version_claimed
-from pipelines.prepare.text import outcomes
+from pipelines.prepare.text import language_manifest
 from tests.prepare.conftest import make_recipe, write_texts
 from tests.prepare.test_inputs import grow
 
@@ -69,7 +69,7 @@ def test_a_failed_prepare_leaves_no_folder_and_keeps_the_versions_before(
     def fail(*arguments: object) -> None:
         raise SparkringError("here", "on purpose")
 
-    monkeypatch.setattr(outcomes, "_name_shards", fail)
+    monkeypatch.setattr(language_manifest, "_name_shards", fail)
     with pytest.raises(SparkringError, match="on purpose"):
         prepare(spark, make_recipe(tmp_path / "in", sequence_length=20), lake, silent)
     assert [path.name for path in (lake.root / lake.datasets("test")).iterdir()] == [before.version]

@@ -10,11 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.config.recipe import InputSource
-from pipelines.prepare import local_files
+from pipelines.config.datasets import InputSource
 from pipelines.prepare.inputs import list_files
-from pipelines.prepare.local_files import cut_into_pieces
-from pipelines.prepare.text import outcomes as partition_outcomes
+from pipelines.prepare.text import language_manifest, local_documents
+from pipelines.prepare.text.local_documents import cut_into_pieces
 from pipelines.prepare.text.partition import PackSettings
 from pipelines.prepare.threads import WAITING_THREADS, in_threads
 
@@ -61,7 +60,7 @@ def test_the_footers_of_parquet_inputs_are_read_side_by_side(tmp_path: Path, mon
 
     source = InputSource(path=str(tmp_path), format="parquet")
     files = list_files((source,), tmp_path / "lake")
-    monkeypatch.setattr(local_files.pq, "ParquetFile", open_together)
+    monkeypatch.setattr(local_documents.pq, "ParquetFile", open_together)
     assert [piece.name for piece in cut_into_pieces(files, (source,))] == [f"{i:02d}.parquet" for i in range(WAITING_THREADS)]
 
 
@@ -82,6 +81,6 @@ def test_the_token_counts_of_shards_are_read_side_by_side(tmp_path: Path, monkey
 
     monkeypatch.setattr(np, "load", load_together)
     settings = PackSettings(str(tmp_path), "", "", "bytes", "", "", 2, 0, 16, 8, "hash", 0.1, True)
-    shards, tokens_V = partition_outcomes._name_shards(outcomes, "train", settings)
+    shards, tokens_V = language_manifest._name_shards(outcomes, "train", settings)
     assert tokens_V.tolist() == [sum(range(WAITING_THREADS)), WAITING_THREADS]
     assert [(tmp_path / shard.path).read_bytes() for shard in shards] == [b"%d" % number for number in range(WAITING_THREADS)]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from pipelines.config.recipe import InputSource
+from pipelines.config.datasets import InputSource
 
 pytestmark = pytest.mark.processes
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from pipelines.prepare.input_records import Record
+from pipelines.prepare.text.input_records import Record
 
 BATCH_BYTES, BATCH_ROWS = 8 * 1024**2, 4096
 FAULT = "fault"  # a row that stops the job: its detail is "place\tproblem"

@@ -14,22 +14,20 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 
-from pipelines.config.recipe import Recipe
 from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, file_sha256
-from pipelines.lake.paths import Lake
 from pipelines.lake.store import storage_errors
-from pipelines.prepare.local_copies import Inputs
+from pipelines.prepare.build_order import BuildOrder
+from pipelines.prepare.outcomes import Outcomes, raise_faults, rejected_warning
 from pipelines.prepare.spark_job import arrow_batches, spark_errors
 from pipelines.prepare.text.encoders import EncoderKind
+from pipelines.prepare.text.language_manifest import assemble_dataset, read_bytes
 from pipelines.prepare.text.learning import make_tokenizer
-from pipelines.prepare.text.outcomes import Identity, Outcomes, assemble_dataset, raise_faults, read_bytes, rejected_warning
+from pipelines.prepare.text.local_copies import Inputs
 from pipelines.prepare.text.partition import OUTCOME_DDL, PackSettings, pack_partition
 from pipelines.prepare.text.sources import documents_of, readable, refuse_misread, reread
 from pipelines.prepare.text.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
@@ -37,46 +35,44 @@ from pipelines.prepare.text.tokenizer import end_of_text_id, given_tokenizer, vo
 SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
 
 
-def build_dataset(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, inputs: Inputs, identity: Identity,
-                  staging: Path, report: Callable[[str], None]) -> Manifest:
-    """Writes everything into ``staging``; publishes only the table ``rejected``.
+def build_language_dataset(order: BuildOrder) -> Manifest:
+    """Writes everything into the staging folder; publishes only the table ``rejected``.
 
-    The tokenizer of local text is made before ``session`` is asked for: Spark may still be starting.
+    The tokenizer of local text is made before the session is asked for: Spark may still be starting.
 
     Raises:
         DataError: unreadable input, no document left, a split without a row.
         StorageError: disk full, read-only.
     """
-    prepare, listed = recipe.prepare, inputs.remote
+    session, prepare, staging, report = order.session, order.recipe.prepare, order.staging, order.report
     with spark_errors(prepare):
-        inputs = readable(session, prepare, inputs, staging)
-        outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
+        inputs = readable(session, prepare, order.listing, staging)
+        outcomes, settings, seconds = _packed(order, inputs)
         if again := reread(session, prepare, inputs, read_bytes(outcomes), staging, report):
             inputs = again
-            outcomes, settings, seconds = _packed(session, recipe, inputs, identity, staging, report)
-        refuse_misread(session, prepare, listed, inputs, read_bytes(outcomes))
+            outcomes, settings, seconds = _packed(order, inputs)
+        refuse_misread(session, prepare, order.listing.remote, inputs, read_bytes(outcomes))
     with storage_errors(staging):
-        manifest = assemble_dataset(outcomes, recipe, lake, settings, identity)
+        manifest = assemble_dataset(outcomes, order, settings)
     tokens = sum(manifest.units.values())
     report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
-    if warning := rejected_warning(manifest.counts, outcomes, lake):
+    if warning := rejected_warning(manifest.counts, outcomes, order.lake):
         report(warning)
     return manifest
 
 
-def _packed(session: Callable[[], SparkSession], recipe: Recipe, inputs: Inputs, identity: Identity, staging: Path,
-            report: Callable[[str], None]) -> tuple[Outcomes, PackSettings, float]:
+def _packed(order: BuildOrder, inputs: Inputs) -> tuple[Outcomes, PackSettings, float]:
     """All partitions written: their outcomes, what they were packed by, and the seconds that packing took."""
-    prepare, started = recipe.prepare, time.monotonic()
+    session, prepare, staging, report = order.session, order.recipe.prepare, order.staging, order.report
+    started = time.monotonic()
     with ExitStack() as spark_settings:
         @cache
         def documents() -> DataFrame:
             spark_settings.enter_context(arrow_batches(session()))
             return documents_of(session(), prepare, inputs, staging)
 
-        tokenizer_path = staging / TOKENIZER_NAME
-        encoder = make_tokenizer(documents, prepare, inputs, tokenizer_path, report)
-        settings = _pack_settings(recipe, identity, staging, encoder)
+        encoder = make_tokenizer(documents, prepare, inputs, staging / TOKENIZER_NAME, report)
+        settings = _pack_settings(order, encoder)
         report(f"prepare: tokenizer ready after {time.monotonic() - started:.1f} s "
                f"({settings.vocabulary_size:,} tokens, encoded by {encoder})")
         packing = time.monotonic()
@@ -94,11 +90,11 @@ def num_partitions(input_bytes: int, shard_text_bytes: int) -> int:
     return max(1, small, math.ceil(input_bytes / shard_text_bytes))
 
 
-def _pack_settings(recipe: Recipe, identity: Identity, staging: Path, encoder: EncoderKind) -> PackSettings:
-    path, prepare = staging / TOKENIZER_NAME, recipe.prepare
+def _pack_settings(order: BuildOrder, encoder: EncoderKind) -> PackSettings:
+    path, prepare = order.staging / TOKENIZER_NAME, order.recipe.prepare
     tokenizer = given_tokenizer(str(path))
     return PackSettings(
-        staging=str(staging), dataset_name=recipe.name, dataset_version=identity.version, encoder=encoder,
+        staging=str(order.staging), dataset_name=order.recipe.name, dataset_version=order.identity.version, encoder=encoder,
         tokenizer_path=str(path), tokenizer_sha256=file_sha256(path), vocabulary_size=vocabulary_size(tokenizer),
         end_of_text_id=end_of_text_id(tokenizer), sequence_length=prepare.sequence_length,
         rows_per_row_group=prepare.rows_per_row_group, split_kind=prepare.split.kind,

@@ -16,17 +16,17 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.functions import lit
 
-from pipelines.config.recipe import Prepare
+from pipelines.config.datasets import TextPrepare
 from pipelines.lake.store import storage_errors, synced_file
-from pipelines.prepare.local_copies import Inputs
-from pipelines.prepare.local_files import read_piece
 from pipelines.prepare.text.encoders import EncoderKind, choose_encoder
+from pipelines.prepare.text.local_copies import Inputs
+from pipelines.prepare.text.local_documents import read_piece
 from pipelines.prepare.text.tokenizer import bytes_tokenizer, characters_tokenizer, given_tokenizer, train_bpe
 
 CHECK_BYTES = 1024**2  # text on which the fast encoder is compared with Hugging Face tokenizers
 
 
-def make_tokenizer(documents: Callable[[], DataFrame], prepare: Prepare, inputs: Inputs, path: Path,
+def make_tokenizer(documents: Callable[[], DataFrame], prepare: TextPrepare, inputs: Inputs, path: Path,
                     report: Callable[[str], None]) -> EncoderKind:
     """Saves ``tokenizer.json`` and chooses what encodes with it."""
     setting = prepare.tokenizer
@@ -49,7 +49,7 @@ def make_tokenizer(documents: Callable[[], DataFrame], prepare: Prepare, inputs:
     return encoder
 
 
-def _sample(documents: Callable[[], DataFrame], prepare: Prepare, inputs: Inputs, limit: int) -> list[bytes]:
+def _sample(documents: Callable[[], DataFrame], prepare: TextPrepare, inputs: Inputs, limit: int) -> list[bytes]:
     """Documents of about ``limit`` bytes together, the same ones for the same input, from all over it."""
     local_limit = limit * (inputs.bytes - inputs.remote_bytes) // max(inputs.bytes, 1)
     pieces = sorted(inputs.pieces, key=lambda piece: hashlib.sha256(

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from pipelines.config.recipe import InputSource
+from pipelines.config.datasets import InputSource
 from pipelines.prepare.compressed import Decompressed, codec_of_file
-from pipelines.prepare.input_records import (
+from pipelines.prepare.text.input_records import (
     BYTE_ORDER_MARK,
     JSON_LINE_FACTOR,
     Record,

@@ -27,11 +27,11 @@ from pipelines.lake.manifest import file_sha256
 from pipelines.lake.schemas import arrow_schema
 from pipelines.lake.store import synced_file
 from pipelines.lake.task_facts import shard_schema
-from pipelines.prepare.remote import READ, read_key
 from pipelines.prepare.text.documents import COPY, FAULT
 from pipelines.prepare.text.encoders import Encoder, EncoderKind, load_encoder
 from pipelines.prepare.text.language_rows import language_columns
 from pipelines.prepare.text.packing import WindowPacker, Windows, predicted_tokens
+from pipelines.prepare.text.remote_documents import READ, read_key
 from pipelines.prepare.workers import lighten_worker
 
 SPLITS = ("train", "validation")

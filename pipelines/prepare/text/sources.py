@@ -14,19 +14,48 @@ from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.config.recipe import Prepare
+from pipelines.config.datasets import TextPrepare
 from pipelines.errors import DataError
-from pipelines.prepare.local_copies import Inputs, compressed, with_copies
-from pipelines.prepare.local_files import local_documents
-from pipelines.prepare.remote import RemoteSummary, refuse_changed, remote_documents, with_lost_lines
+from pipelines.prepare.compressed import ENDINGS, HEAD_BYTES, codec_of
+from pipelines.prepare.inputs import InputFile, as_listed
+from pipelines.prepare.remote import Listing, Marks, RemoteSummary, refuse_changed
+from pipelines.prepare.text.input_records import BYTE_ORDER_MARK
+from pipelines.prepare.text.lines import has_lines
+from pipelines.prepare.text.local_copies import Inputs, compressed, with_copies
+from pipelines.prepare.text.local_documents import cut_into_pieces, local_documents
+from pipelines.prepare.text.remote_documents import long_files_of, remote_documents, with_lost_lines
 
 
-def documents_of(spark: SparkSession, prepare: Prepare, inputs: Inputs, staging: Path) -> DataFrame:
+def remote_marks(prepare: TextPrepare) -> Marks:
+    """Not empty for files at URLs that the first release read in another way: a compressed document was text to it."""
+    def marks(input_index: int, names: list[str]) -> list[str]:
+        source = prepare.inputs[input_index]
+        one_document = source.format == "text" and not has_lines(source)
+        return ["decompressed"] if one_document and any(name.endswith(ENDINGS) for name in names) else []
+
+    return marks
+
+
+def local_mark(prepare: TextPrepare, file: InputFile) -> str:
+    """Not empty for files that the first release read in another way: archives and byte-order marks were text to it.
+
+    So a dataset that it made of them is not taken for what they give now, and all others stay valid.
+    """
+    source = prepare.inputs[file.input_index]
+    if source.format == "parquet":
+        return ""
+    with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened:
+        head = opened.read(HEAD_BYTES)
+    marked = source.format == "text" and head.startswith(BYTE_ORDER_MARK)
+    return " decompressed" if codec_of(head) else " without mark" if marked else ""
+
+
+def documents_of(spark: SparkSession, prepare: TextPrepare, inputs: Inputs, staging: Path) -> DataFrame:
     """
     Raises:
         DataError: there is nothing to read; an input has another schema than the recipe says.
     """
-    sources = remote_documents(spark, prepare, inputs.remote)
+    sources = remote_documents(spark, prepare, inputs.long_files, inputs.copied)
     if inputs.pieces:
         sources.append(local_documents(spark, inputs.pieces, prepare, staging))
     if not sources:
@@ -37,22 +66,24 @@ def documents_of(spark: SparkSession, prepare: Prepare, inputs: Inputs, staging:
     return documents
 
 
-def readable(session: Callable[[], SparkSession], prepare: Prepare, inputs: Inputs, staging: Path) -> Inputs:
-    """The inputs, with copies of what Spark's text source cannot read at all: long compressed files at URLs."""
-    if not inputs.remote.long_files:
+def readable(session: Callable[[], SparkSession], prepare: TextPrepare, listing: Listing, staging: Path) -> Inputs:
+    """What was listed, with copies of what Spark's text source cannot read at all: long compressed files at URLs."""
+    inputs = Inputs(cut_into_pieces(list(listing.files), prepare.inputs), listing.remote.bytes)
+    if not listing.remote.files:
         return inputs
-    files = compressed(session(), inputs.remote.long_files)
+    inputs = inputs._replace(long_files=long_files_of(session(), prepare.inputs))
+    files = compressed(session(), inputs.long_files)
     return with_copies(session(), inputs, files, prepare, staging) if files else inputs
 
 
-def reread(session: Callable[[], SparkSession], prepare: Prepare, inputs: Inputs, read_bytes: Counter[str], staging: Path,
+def reread(session: Callable[[], SparkSession], prepare: TextPrepare, inputs: Inputs, read_bytes: Counter[str], staging: Path,
            report: Callable[[str], None]) -> Inputs | None:
     """The inputs, with copies of the files that lost lines, to be read again; None where none did.
 
     Args:
-        read_bytes: that Spark's text source gave, by ``remote.read_key``.
+        read_bytes: that Spark's text source gave, by ``remote_documents.read_key``.
     """
-    files = with_lost_lines(prepare, inputs.remote, read_bytes)
+    files = with_lost_lines(prepare, inputs.long_files, read_bytes)
     if not files:
         return None
     report(f"prepare: {', '.join(file.url for file in files)}: holds a record that is too long for Spark's reader; copied and "
@@ -60,7 +91,7 @@ def reread(session: Callable[[], SparkSession], prepare: Prepare, inputs: Inputs
     return with_copies(session(), inputs, files, prepare, staging)
 
 
-def refuse_misread(session: Callable[[], SparkSession], prepare: Prepare, listed: RemoteSummary, inputs: Inputs,
+def refuse_misread(session: Callable[[], SparkSession], prepare: TextPrepare, listed: RemoteSummary, inputs: Inputs,
                    read_bytes: Counter[str]) -> None:
     """
     Args:
@@ -68,7 +99,8 @@ def refuse_misread(session: Callable[[], SparkSession], prepare: Prepare, listed
     Raises:
         DataError: they have changed since; lines are missing although every file that lost some is read as a copy.
     """
-    refuse_changed(session(), prepare, listed)
-    for file in with_lost_lines(prepare, inputs.remote, read_bytes):
+    if listed.files:
+        refuse_changed(session(), prepare.inputs, listed, remote_marks(prepare))
+    for file in with_lost_lines(prepare, inputs.long_files, read_bytes):
         raise DataError(file.place, f"{file.url}: Spark read fewer bytes than it holds",
                         "prepare again; where that does not help, give the file as a path")

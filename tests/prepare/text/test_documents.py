@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.lake.manifest import file_sha256
-from pipelines.prepare.input_records import Record, text_record
 from pipelines.prepare.text import documents
 from pipelines.prepare.text.documents import MIN_COPY_BYTES, Copies, record_batches
+from pipelines.prepare.text.input_records import Record, text_record
 from pipelines.prepare.text.partition import PackSettings, PartitionPacker
 from pipelines.prepare.text.tokenizer import bytes_tokenizer
 

@@ -11,68 +11,45 @@ import math
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 
-from pipelines.config.recipe import Recipe
-from pipelines.errors import DataError, StorageError
+from pipelines.errors import DataError
 from pipelines.lake.manifest import Baseline, Manifest, Shard, row_group_runs
-from pipelines.lake.paths import Lake
-from pipelines.prepare.input_records import REASONS
-from pipelines.prepare.local_copies import COPIES
+from pipelines.prepare.build_order import BuildOrder
+from pipelines.prepare.outcomes import Outcomes
 from pipelines.prepare.publish import publish_rejected
 from pipelines.prepare.text.bigram import bigram_baseline
+from pipelines.prepare.text.input_records import REASONS
 from pipelines.prepare.text.language_rows import language_facts
+from pipelines.prepare.text.local_copies import COPIES
 from pipelines.prepare.text.packing import unigram_loss
 from pipelines.prepare.text.partition import SPLITS, PackSettings
 from pipelines.prepare.threads import in_threads
 
-MANY_REJECTED = 0.05  # of all records: worth a line of its own
-Outcomes = list[dict[str, Any]]
-
-
-class Identity(NamedTuple):
-    """What the dataset is called, and why."""
-
-    version: str
-    fingerprint: str
-    recipe_hash: str
-
-
-def raise_faults(outcomes: Outcomes) -> None:
-    """
-    Raises:
-        DataError, StorageError: what a task met, in place of an exception of its own.
-    """
-    for fault in (outcome["fault"] for outcome in outcomes if "fault" in outcome):
-        if fault["kind"] == "data":
-            raise DataError(fault["place"], fault["problem"], "restore it or move it out of the input")
-        raise StorageError(fault["place"], f"cannot be written: {fault['problem']}",
-                           "free space, fix permissions, or set storage.root to another folder")
-
 
 def read_bytes(outcomes: Outcomes) -> Counter[str]:
-    """The bytes that Spark's text source gave, by ``remote.read_key``."""
+    """The bytes that Spark's text source gave, by ``remote_documents.read_key``."""
     return sum((Counter(outcome["read_bytes"]) for outcome in outcomes), Counter())
 
 
-def assemble_dataset(outcomes: Outcomes, recipe: Recipe, lake: Lake, settings: PackSettings, identity: Identity) -> Manifest:
+def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettings) -> Manifest:
     """
     Raises:
         DataError: no document is left, or a split has no row.
     """
+    recipe, identity = order.recipe, order.identity
     outcomes = sorted(outcomes, key=lambda outcome: outcome["partition"])
     staging, counts = Path(settings.staging), Counter({f"rejected_{reason}": 0 for reason in REASONS})
     for outcome in outcomes:
         counts.update(outcome["counts"])
     parts = [staging / outcome["attempt"] / "rejected.parquet" for outcome in outcomes]
-    publish_rejected([part for part in parts if part.exists()], lake, recipe.name, identity.version)
+    publish_rejected([part for part in parts if part.exists()], order.lake, recipe.name, identity.version)
     splits, tokens_V = {}, {}
     for split in SPLITS:
         splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
     tokens = {split: int(tokens_V[split].sum()) for split in SPLITS}
-    _check_splits(tokens, counts, recipe, lake)
+    _check_splits(tokens, counts, order)
     for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
         shutil.rmtree(folder, ignore_errors=True)
     train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
@@ -89,21 +66,6 @@ def assemble_dataset(outcomes: Outcomes, recipe: Recipe, lake: Lake, settings: P
         source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
     manifest.save(staging)
     return manifest
-
-
-def rejected_warning(counts: dict[str, int], outcomes: Outcomes, lake: Lake) -> str | None:
-    """One line where more than ``MANY_REJECTED`` of the records are refused: how many, mostly why, and an example."""
-    records = counts["input_records"]
-    rejected = records - counts["documents"]
-    if rejected <= MANY_REJECTED * records:
-        return None
-    by_reason = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
-    reason = max(by_reason, key=by_reason.__getitem__)
-    examples = (outcome["examples"].get(reason) for outcome in outcomes)
-    source, position, detail = next(example for example in examples if example is not None)
-    return (f"prepare: {rejected:,} of {records:,} records ({rejected / records:.0%}) were rejected, {by_reason[reason]:,} "
-            f"of them as {reason}, for example {source!r} at {position} ({detail!r}); "
-            f"see the table {lake.store.place(lake.table('rejected'))}")
 
 
 def _name_shards(outcomes: Outcomes, split: str,
@@ -126,17 +88,18 @@ def _name_shards(outcomes: Outcomes, split: str,
     return shards, tokens_V
 
 
-def _check_splits(tokens: dict[str, int], counts: Counter[str], recipe: Recipe, lake: Lake) -> None:
+def _check_splits(tokens: dict[str, int], counts: Counter[str], order: BuildOrder) -> None:
     """Both splits must hold a row."""
     refused = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
     if not counts["documents"]:
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()) if count)
         raise DataError("prepare.inputs", f"no document is left: of {counts['input_records']:,} records " +
                         (f"all were rejected ({why})" if why else "there is none"),
-                        f"see the table {lake.store.place(lake.table('rejected'))}, and check format, column and delimiter")
+                        f"see the table {order.lake.store.place(order.lake.table('rejected'))}, and check format, column and "
+                        "delimiter")
     for split in SPLITS:
         if not tokens[split]:
             raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents and "
-                            f"validation_fraction {recipe.prepare.split.validation_fraction}",
+                            f"validation_fraction {order.recipe.prepare.split.validation_fraction}",
                             "give more documents, change prepare.split.validation_fraction, or set "
                             "prepare.split.kind: position")

@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.config.recipe import InputSource, Prepare
+from pipelines.config.datasets import InputSource, TextPrepare
 from pipelines.errors import DataError
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, codec_of_file
-from pipelines.prepare.input_records import Record, value_record
 from pipelines.prepare.inputs import InputFile, as_listed, path_text
 from pipelines.prepare.text.documents import DOCUMENT_DDL, fault_record, record_batches
+from pipelines.prepare.text.input_records import Record, value_record
 from pipelines.prepare.text.lines import has_lines, read_text
 from pipelines.prepare.threads import in_threads
 from pipelines.prepare.workers import lighten_worker
@@ -115,7 +115,7 @@ def _holds_text(kind: pa.DataType) -> bool:
                                        pa.types.is_large_binary, pa.types.is_null))
 
 
-def read_piece(piece: Piece, prepare: Prepare) -> Iterator[Record]:
+def read_piece(piece: Piece, prepare: TextPrepare) -> Iterator[Record]:
     """The records of one piece.
 
     Raises:
@@ -139,7 +139,7 @@ def _read_row_group(piece: Piece, column: str, limit: int) -> Iterator[Record]:
                 row += 1
 
 
-def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare, staging: Path) -> DataFrame:
+def local_documents(spark: SparkSession, pieces: list[Piece], prepare: TextPrepare, staging: Path) -> DataFrame:
     """``documents`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
     folder = staging / "pieces"
     with storage_errors(folder):
@@ -157,7 +157,7 @@ def local_documents(spark: SparkSession, pieces: list[Piece], prepare: Prepare, 
     return spark.range(0, len(groups), 1, len(groups)).mapInArrow(read, DOCUMENT_DDL)
 
 
-def _records_or_fault(pieces: Path, prepare: Prepare) -> Iterator[Record]:
+def _records_or_fault(pieces: Path, prepare: TextPrepare) -> Iterator[Record]:
     try:
         for piece in json.loads(pieces.read_text(encoding="ascii")):
             yield from read_piece(Piece(*piece), prepare)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipelines.prepare import input_records
-from pipelines.prepare.input_records import cut, cut_stream, json_record, text_record, value_record
+from pipelines.prepare.text.input_records import cut, cut_stream, json_record, text_record, value_record
 
 
 @given(content=st.text(alphabet="ab\n", max_size=30), block=st.integers(1, 7), limit=st.integers(0, 20),

@@ -5,7 +5,7 @@ Takes:   the long files of the inputs, the session, and a staging folder that ev
 Gives:   ``Inputs`` in which those files are pieces of local files, under the names of their URLs.
 
 Two kinds of file need it: compressed ones (Spark goes by the name and has no bounds, ours goes by the content), and those
-in which Spark's source left out lines that are too long (``remote.with_lost_lines``), which ours counts and refuses.
+in which Spark's source left out lines that are too long (``remote_documents.with_lost_lines``), which ours counts and refuses.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
-from pipelines.config.recipe import Prepare
+from pipelines.config.datasets import TextPrepare
 from pipelines.errors import DataError, StorageError
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
 from pipelines.prepare.inputs import InputFile
-from pipelines.prepare.local_files import Piece, cut_into_pieces
-from pipelines.prepare.remote import NO_REMOTE, LongFile, RemoteSummary, unreadable
+from pipelines.prepare.remote import unreadable
+from pipelines.prepare.text.local_documents import Piece, cut_into_pieces
+from pipelines.prepare.text.remote_documents import LongFile
 from pipelines.prepare.threads import in_threads
 
 COPIES = "copies"  # a folder in staging
@@ -33,15 +34,18 @@ class Inputs(NamedTuple):
     """What is to be prepared."""
 
     pieces: list[Piece]  # of local files
-    remote: RemoteSummary = NO_REMOTE
-
-    @property
-    def remote_bytes(self) -> int:
-        return self.remote.bytes
+    remote_bytes: int = 0  # of the files that are read from URLs
+    long_files: tuple[LongFile, ...] = ()  # of these, the ones that Spark cuts into lines
+    copied: frozenset[LongFile] = frozenset()  # files at URLs of which there are copies
 
     @property
     def bytes(self) -> int:
         return sum(piece.bytes for piece in self.pieces) + self.remote_bytes
+
+    def with_copied(self, pieces: list[Piece], files: list[LongFile]) -> Inputs:
+        """With ``pieces`` of the copies of ``files``."""
+        return Inputs([*self.pieces, *pieces], self.remote_bytes - sum(file.bytes for file in files),
+                      tuple(file for file in self.long_files if file not in files), self.copied | frozenset(files))
 
 
 def compressed(spark: SparkSession, files: tuple[LongFile, ...]) -> list[LongFile]:
@@ -68,7 +72,7 @@ def compressed(spark: SparkSession, files: tuple[LongFile, ...]) -> list[LongFil
     return [file for file, found in zip(files, in_threads(is_compressed, files), strict=True) if found]
 
 
-def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prepare: Prepare, staging: Path) -> Inputs:
+def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prepare: TextPrepare, staging: Path) -> Inputs:
     """The inputs, with copies of ``files`` in place of them.
 
     Raises:
@@ -76,9 +80,9 @@ def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prep
         StorageError: there is no room for a copy.
     """
     folder = staging / COPIES
-    pieces = list(inputs.pieces)
-    for file in files:
-        copy = folder / f"{file.input_index}-{len(pieces)}"
+    pieces = list[Piece]()
+    for number, file in enumerate(files, len(inputs.copied)):
+        copy = folder / f"{file.input_index}-{number}"
         with storage_errors(folder):
             folder.mkdir(exist_ok=True)
             free = shutil.disk_usage(folder).free
@@ -97,10 +101,9 @@ def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prep
         if status.st_size != file.bytes:
             raise DataError(file.place, f"{file.url}: input changed while it was read",
                             "prepare again when nothing writes to the input")
-        source = prepare.inputs[file.input_index]
-        listed = InputFile(file.input_index, str(copy), file.url, status.st_size, status.st_mtime_ns, source.format)
+        listed = InputFile(file.input_index, str(copy), file.url, status.st_size, status.st_mtime_ns)
         pieces += [piece._replace(source=file.url) for piece in cut_into_pieces([listed], prepare.inputs)]
-    return Inputs(pieces, inputs.remote.without(files))
+    return inputs.with_copied(pieces, files)
 
 
 def _java(spark: SparkSession) -> Any:
