@@ -45,6 +45,8 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: Callable[[t
             del location[1]  # which of the kinds was checked, not a key
         if location[:2] == ["spark", "conf"]:
             del location[3:]  # which of the types was tried
+        if fault["type"] == "union_tag_invalid":  # of a section that comes in several kinds
+            location.append("kind")
         said = _said(model, location, fault, where(tuple(location)))
         faults.setdefault(said.place, said)
     return list(faults.values())
@@ -61,9 +63,9 @@ def _said(model: type[BaseModel], location: list[str], fault: Any, where: str) -
     place = ".".join(location) or model.__name__.lower()
     if fault["type"] == "extra_forbidden":
         return SparkringError(place, f"unknown key ({where})", suggestion(location[-1], _known_keys(model, location[:-1])))
-    if fault["type"] == "union_tag_invalid":  # of a section that comes in several kinds
-        return SparkringError(f"{place}.kind", f"{fault['ctx']['tag']!r} is not accepted ({where})",
-                              suggestion(fault["ctx"]["tag"], SECTION_KINDS[place]))
+    if fault["type"] == "union_tag_invalid":
+        return SparkringError(place, f"{fault['ctx']['tag']!r} is not accepted ({where})",
+                              suggestion(fault["ctx"]["tag"], SECTION_KINDS[location[0]]))
     if fault["type"] == "missing":
         return SparkringError(place, f"is required and not given ({where})")
     return SparkringError(place, f"{_shown(place, fault['input'])} is not accepted: {_wanted(fault)} ({where})")

@@ -4,7 +4,7 @@ Runs on: driver.
 Takes:   ``prepare.kind``.
 Gives:   ``preparation_of``.
 
-A further kind is a folder here, a line in ``PREPARATIONS``, and its section in ``config/prepare.py``.
+A further kind is a folder here, a line in ``PREPARATIONS``, and its section in ``config/datasets.py``.
 """
 
 from __future__ import annotations
