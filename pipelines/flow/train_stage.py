@@ -40,7 +40,8 @@ def attempt_lines(plan: RunPlan, platform: Platform) -> dict[str, str]:
     if plan.choice is not None:
         lines["chosen"] = "\n    ".join(plan.choice.lines())
     if plan.layout.num_segments > 1:
-        measured = " (a forecast: the ranks measure what each layer costs)" if plan.cut_is_measured else ""
+        measured = ("" if plan.profile is None else " (a forecast: the ranks measure what each layer costs)"
+                    if plan.cut_is_measured else " (by what each layer was measured to cost)")
         lines["cut"] = f"layers {' + '.join(map(str, plan.split.counts))}, {plan.split.schedule}{measured}"
     return lines | {
         "parameters": f"{plan.parameters:,}",

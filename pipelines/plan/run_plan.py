@@ -8,7 +8,7 @@ Gives:   ``RunPlan``, saved as ``plan.json`` in the attempt's folder.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
@@ -17,10 +17,11 @@ from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.feed.lanes import steps_per_epoch
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
+from pipelines.plan.layer_costs import kept_costs, profile_key
 from pipelines.plan.layout import Choice, Room, check_split, choose_layout, planned_split, planned_steps, predicted_step_s
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.model_facts import ModelFacts
-from pipelines.plan.split_plan import SplitPlan
+from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class RunPlan:
     layout: Layout  # as given, or as chosen
     choice: Choice | None  # what an automatic layout was chosen from
     split: SplitPlan  # cut and schedule of each replica
-    cut_is_measured: bool  # the ranks measure what each layer costs and cut by that (record ``cut``); ``split`` is a forecast
+    profile: str | None  # what the layers cost, where they are cut by that (``layer_costs.py``)
+    cut_is_measured: bool  # nobody has yet: the ranks do, and cut by it (record ``cut``); ``split`` is a forecast
     steps: int
     steps_per_epoch: int
     parameters: int
@@ -91,9 +93,15 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
         layout = choice.layout
     check_split(facts, recipe, layout)
     split = planned_split(facts, recipe, layout)
+    profile, costs = None, None
+    if layout.num_segments > 1 and layout.cut == "cost":
+        profile = profile_key(lake, recipe, layout, manifest.task.sizes, facts)
+        costs = kept_costs(lake, profile, [layer.name for layer in facts.layers])
+        if costs is not None:
+            split = replace(split, counts=tuple(cut_by_cost(costs, len(split.counts))))
     return RunPlan(
         run_id=run_id, root=str(lake.root), dataset=dataset, layout=layout, choice=choice, split=split,
-        cut_is_measured=layout.num_segments > 1 and layout.cut == "cost",
+        profile=profile, cut_is_measured=profile is not None and costs is None,
         steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, unit=manifest.task.unit,
         units_per_step=recipe.train.global_batch_samples * manifest.task.units_per_sample,

@@ -7,9 +7,6 @@ Gives:   seconds of forward and backward per layer; the number of layers of each
 
 from __future__ import annotations
 
-import hashlib
-import json
-import platform
 import time
 from dataclasses import replace
 from typing import Any
@@ -18,9 +15,9 @@ import torch
 from torch import Tensor
 
 from pipelines.feed.batches import Batch
-from pipelines.lake.paths import Lake
 from pipelines.models.layered import LayeredModel, runnable
 from pipelines.parallel.peers import Peers
+from pipelines.plan.layer_costs import keep_costs
 from pipelines.plan.run_plan import RunPlan
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.tasks.task import Task
@@ -32,28 +29,15 @@ def measured_split(plan: RunPlan, task: Task, model: LayeredModel, precision: st
                    ) -> SplitPlan:
     """The planned split, cut by what rank 0 finds a layer to cost: into as many parts, and the same on all ranks.
 
-    Costs are kept in the lake for the next run.
+    Costs are kept in the lake for the plans of later runs.
     """
-    known = [0.0] * len(model.layers)
+    measured = [0.0] * len(model.layers)
     if peers.place.rank == 0:
-        known = _known_seconds(plan.lake, model, task.example(plan.split.micro_batch_samples), task, precision, device)
-    costs = peers.sum(torch.tensor(known, dtype=torch.float64), "layer.costs")
+        measured = layer_seconds(model, task.example(plan.split.micro_batch_samples), task, precision, device)
+        if plan.profile is not None:
+            keep_costs(plan.lake, plan.profile, dict(zip(model.layers, measured, strict=True)))
+    costs = peers.sum(torch.tensor(measured, dtype=torch.float64), "layer.costs")
     return replace(plan.split, counts=tuple(cut_by_cost(costs.tolist(), len(plan.split.counts))))
-
-
-def _known_seconds(lake: Lake, model: LayeredModel, example: Batch, task: Task, precision: str, device: torch.device
-                   ) -> list[float]:
-    """From an earlier run with the same layers, sizes, precision and machine; else measured now."""
-    what = [str(model), [list(values.shape) for values in example.fields.values()], precision, device.type,
-            torch.get_num_threads(), platform.node()]
-    key = f"{lake.profiles()}/{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
-    if lake.store.facts(key) is not None:
-        seconds = json.loads(lake.store.read(key))["layer_seconds"]
-        if list(seconds) == list(model.layers):
-            return list(seconds.values())
-    measured = layer_seconds(model, example, task, precision, device)
-    lake.store.put(key, json.dumps({"layer_seconds": dict(zip(model.layers, measured, strict=True))}, indent=2))
-    return measured
 
 
 def layer_seconds(model: LayeredModel, example: Batch, task: Task, precision: str, device: torch.device

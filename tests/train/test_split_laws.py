@@ -7,9 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipelines.errors import SparkringError
+from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
+from pipelines.lake.store import FolderStore
 from pipelines.launch.local import prepare_run
+from pipelines.launch.planning import plan_train
 from pipelines.models.export import load_model
 from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
@@ -162,6 +165,12 @@ def test_a_cut_by_cost_is_measured_once_and_remembered(tmp_path):
     assert list(json.loads(profile.read_text())["layer_seconds"]) == [
         "lookup", *(f"residual_{i}" for i in range(6)), "logits"]
     assert [of_kind(each, "cut")[0]["parts"] for each in records] == [of_kind(records[0], "cut")[0]["parts"]] * 2
+    costs = dict.fromkeys(json.loads(profile.read_text())["layer_seconds"], 1.0) | {"lookup": 100.0}
+    profile.write_text(json.dumps({"layer_seconds": costs}))  # what the next plan is made by, and nobody measures again
+    config = example_config(layout__num_segments=2, model=MODELS["residual"], layout__micro_batch_samples=2, train__seed=7)
+    lake = Lake.at(tmp_path)
+    plan = plan_train(config, lake, Manifest.load(FolderStore(next(lake.root.glob("datasets/*/v1")))), None).attempt
+    assert (plan.cut_is_measured, plan.split.counts, lake.root / plan.profile) == (False, (1, 7), profile)
 
 
 def test_a_given_cut_is_taken(tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from pipelines.prepare import input_records
+from pipelines.prepare.text import input_records
 from pipelines.prepare.text.input_records import cut, cut_stream, json_record, text_record, value_record
 
 
