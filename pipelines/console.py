@@ -23,7 +23,7 @@ from pipelines.plan.run_plan import RunPlan
 from pipelines.printable import printable
 
 PLAIN_LINE_EVERY_S = 5.0
-SAMPLE_LINES = 12
+TEXT_LINES = 12
 MAX_PLACEMENT_LINES = 8
 SMOOTHING = 0.9  # of the shown rate: one slow step must not make the time left jump
 
@@ -132,11 +132,11 @@ def print_plan(config: Config, shown: dict[str, str]) -> None:
 def print_summary(summary: dict[str, Any]) -> None:
     """What a run came to: did it learn, how fast, where the time went, what it writes, where everything lies."""
     print_facts(f"run {summary['run_id']}: {summary['status']}", summary_facts(summary))
-    sample = summary["sample"]
-    if sample is not None and sample["text"] is not None:
-        stdout.print(Text("\ngenerated:"))
-        for line in printable(sample["text"]).split("\n")[:SAMPLE_LINES]:
-            stdout.print(Text(f"  | {line}"))
+    for exhibit in (summary["exhibits"] or {}).get("shown", ()):
+        if exhibit["kind"] == "text":
+            stdout.print(Text(f"\n{exhibit['title'].lower()}:"))
+            for line in printable(exhibit["text"]).split("\n")[:TEXT_LINES]:
+                stdout.print(Text(f"  | {line}"))
 
 
 def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
@@ -156,9 +156,9 @@ def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     if share:
         facts["time"] = ", ".join(f"{share[part]:.1%} {part.replace('_', ' ')}"
                                   for part in ("compute", "communication", "data_wait"))
-    sample = summary["sample"]
-    if sample is not None and sample["text"] is None:
-        facts["generated text"] = f"none: {sample['reason'] or 'no reason was given'}"
+    exhibits = summary["exhibits"]
+    if exhibits is not None and exhibits["reason"]:
+        facts["shown by the model"] = f"nothing: {exhibits['reason']}"
     facts["report"] = paths["report"]
     facts["tables"] = str(Path(paths["tables"]["runs"]).parent)
     for which, path in paths["models"].items():

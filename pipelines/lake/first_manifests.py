@@ -21,17 +21,24 @@ def of_first_format(content: dict[str, Any]) -> dict[str, Any]:
     units = {split: counts.pop(f"{split}_tokens", 0) for split in content["splits"]}
     notes = {"bigram": f"which token follows which; counted on {asked['train']:,} of {units['train']:,} train tokens, asked for "
                        f"{asked['validation']:,} validation tokens"}
-    task = {
-        "name": "language",
-        "columns": [{"name": "tokens", "dtype": "int32", "shape": [length + 1], "filling": end_of_text_id, "allowed": None},
-                    {"name": "length", "dtype": "int32", "shape": [], "filling": 0, "allowed": [2, length + 1]}],
-        "sizes": {"vocabulary_size": content["vocabulary_size"], "sequence_length": length},
-        "unit": "tokens", "units_per_sample": length, "loss_unit": "nats per token", "loss_exponential": "perplexity",
-        "facts": {"end_of_text_id": end_of_text_id, "tokenizer_sha256": content["tokenizer_sha256"]},
-    }
+    task = language_of(vocabulary_size=content["vocabulary_size"], sequence_length=length, end_of_text_id=end_of_text_id,
+                       tokenizer_sha256=content["tokenizer_sha256"])
     return {
         **{name: content[name] for name in ("name", "version", "input_fingerprint", "recipe_hash", "splits")},
         "task": task, "counts": counts, "units": units, "source": content.get("source", {}),
         "baselines": [{"name": name, "loss": losses[known], "note": notes.get(known, "")}
                       for name, known in _BASELINES if known in losses],
+    }
+
+
+def language_of(*, vocabulary_size: int, sequence_length: int, end_of_text_id: int, tokenizer_sha256: str) -> dict[str, Any]:
+    """The one task that there was, as JSON; models that were exported then are of it too."""
+    return {
+        "name": "language",
+        "columns": [{"name": "tokens", "dtype": "int32", "shape": [sequence_length + 1], "filling": end_of_text_id,
+                     "allowed": None},
+                    {"name": "length", "dtype": "int32", "shape": [], "filling": 0, "allowed": [2, sequence_length + 1]}],
+        "sizes": {"vocabulary_size": vocabulary_size, "sequence_length": sequence_length},
+        "unit": "tokens", "units_per_sample": sequence_length, "loss_unit": "nats per token", "loss_exponential": "perplexity",
+        "facts": {"end_of_text_id": end_of_text_id, "tokenizer_sha256": tokenizer_sha256},
     }

@@ -1,7 +1,7 @@
 """Border 2: what a line of a rank's metric file holds.
 
 Runs on: ranks (write), driver and executors (read).
-Takes:   facts of one start, step, evaluation, sign of progress, sample or end.
+Takes:   facts of one start, step, evaluation, sign of progress, end, or of what the model shows.
 Gives:   one JSON object per line, appended and flushed, so that a killed rank loses at most its last line;
          a last line without its newline is not yet a record.
 
@@ -17,8 +17,8 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
     evaluation  step split loss samples units seconds                                           (rank 0 only)
     progress    phase done* total*      (of what makes no steps: evaluating, saving, compiling; *null where not known)
     end         step status error                                 status: completed | failed
-    sample      step prompt text reason       (rank 0 only, behind its end; text is null where there is none, and reason says
-                                               why; else reason is null)
+    exhibits    step shown[] reason           (rank 0 only, behind its end; what the model shows, see ``exhibits.py``; reason
+                                               says why there is nothing, else it is null)
 """
 
 from __future__ import annotations

@@ -1,78 +1,71 @@
 """A trained model as a folder that needs neither Spark nor Horovod.
 
 Runs on: rank 0 (save), anywhere with torch (load).
-Takes:   parameters and buffers by name, the recipe section, what the task adds (of language the dataset's tokenizer.json).
-Gives:   ``model.safetensors`` (weights, step, losses), ``config.json`` (sizes), ``tokenizer.json`` (Hugging Face format).
+Takes:   parameters and buffers by name, the recipe section, what the dataset's manifest says of its task.
+Gives:   ``model.safetensors`` (weights, step, losses), ``sparkring.json`` (the section and the task), and the files of the
+         dataset that the task needs, such as ``tokenizer.json``.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
-from tokenizers import Tokenizer
 
 from pipelines.config.models import Model
 from pipelines.errors import CheckpointError
-from pipelines.lake.manifest import TOKENIZER_NAME
+from pipelines.lake.first_manifests import language_of
 from pipelines.lake.paths import WEIGHTS_NAME
-from pipelines.lake.store import Store
+from pipelines.lake.store import FolderStore, Store
+from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import build_model
-from pipelines.models.generate import generate
 from pipelines.models.layered import LayeredModel
 from pipelines.models.weights import write_weights
 
-CONFIG_NAME = "config.json"
+DESCRIPTION_NAME = "sparkring.json"
+FIRST_DESCRIPTION_NAME = "config.json"  # of language models, before there were other tasks
 
 
 def save_model(model: Store, state: Iterable[tuple[str, torch.Tensor]],
-               specs: Mapping[str, tuple[torch.Size, torch.dtype]], settings: Model, *, config: Mapping[str, Any],
-               files: Mapping[str, bytes], facts: dict[str, str]) -> None:
+               specs: Mapping[str, tuple[torch.Size, torch.dtype]], settings: Model, *, task: TaskFacts,
+               files: Mapping[str, bytes], notes: dict[str, str]) -> None:
     """Writes the model, or replaces its weights, which are written last: at any moment one whole
     model is there.
 
     Args:
         state: every parameter and persistent buffer once, on the CPU; taken and written one at a time, so that a model that
             no rank could hold can be saved. specs: name to shape and type, in the order of ``state``.
-        config: what ``config.json`` says beside ``settings``. files: content of further ones, by name.
-        facts: short notes kept in the header of the weights file, such as step and validation loss.
+        task: what the model is for. files: content of further ones, by name.
+        notes: short ones, kept in the header of the weights file, such as step and validation loss.
     Raises:
         StorageError: it cannot be written.
     """
-    described = json.dumps({**settings.model_dump(mode="json"), **config}, indent=2).encode()
-    for name, content in {CONFIG_NAME: described, **files}.items():
+    described = json.dumps({"model": settings.model_dump(mode="json"), "task": asdict(task)}, indent=2).encode()
+    for name, content in {DESCRIPTION_NAME: described, **files}.items():
         if model.facts(name) is None:  # constant within a run, so only the weights are ever replaced
             model.put(name, content)
     with model.writer(WEIGHTS_NAME) as file:
-        write_weights(file, state, specs, facts)
+        write_weights(file, state, specs, notes)
 
 
 @dataclass(frozen=True)
-class LanguageModel:
-    """An exported model ready to use."""
+class ExportedModel:
+    """A trained model, whole, in evaluation mode."""
 
     model: LayeredModel
-    tokenizer: Tokenizer
-    sequence_length: int
-    end_of_text_id: int
-    facts: dict[str, str]
-
-    def generate(self, prompt: str, num_tokens: int = 100, *, temperature: float = 0.8, top_k: int = 50,
-                 seed: int = 0) -> str:
-        """The prompt and its continuation as text."""
-        start = self.tokenizer.encode(prompt).ids or [self.end_of_text_id]
-        tokens = generate(self.model, start, num_tokens, self.sequence_length, temperature=temperature, top_k=top_k,
-                          seed=seed, stop_token=self.end_of_text_id)
-        return self.tokenizer.decode(tokens)
+    settings: Model
+    task: TaskFacts  # what it was trained for
+    files: Store  # its folder
+    notes: dict[str, str]  # step, validation loss, run
 
 
-def load_model(folder: str | Path, *, factory: str | None = None) -> LanguageModel:
+def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedModel:
     """Loads an exported folder.
 
     Args:
@@ -82,20 +75,28 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> LanguageMod
         CheckpointError: a file is missing, damaged, or does not fit the others.
         ConfigError: the factory cannot be used.
     """
-    folder = Path(folder)
+    files = FolderStore(Path(folder).absolute())
     try:
-        config = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
-        vocabulary_size, sequence_length = config.pop("vocabulary_size"), config.pop("sequence_length")
-        end_of_text_id = config.pop("end_of_text_id")
-        settings: Model = TypeAdapter(Model).validate_python(config)
+        section, task = _described(files)
+        settings: Model = TypeAdapter(Model).validate_python(section)
         if settings.users_factory not in (None, factory):
             raise CheckpointError(str(folder), f"was made by the factory {settings.users_factory}",
-                                  f"load_model(..., factory={settings.users_factory!r}) if you trust it")
-        model = build_model(settings, {"vocabulary_size": vocabulary_size, "sequence_length": sequence_length}, seed=0)
-        with safe_open(folder / WEIGHTS_NAME, framework="pt") as weights:
-            facts = weights.metadata() or {}
+                                  f"load it with factory={settings.users_factory!r} if you trust it")
+        model = build_model(settings, task.sizes, seed=0)
+        with safe_open(files.local_path(WEIGHTS_NAME), framework="pt") as weights:
+            notes = weights.metadata() or {}
             model.load_unique_state({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_NAME))
-    except (OSError, KeyError, ValueError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
-    return LanguageModel(model.eval(), tokenizer, sequence_length, end_of_text_id, facts)
+    return ExportedModel(model.eval(), settings, task, files, notes)
+
+
+def _described(files: Store) -> tuple[dict[str, Any], TaskFacts]:
+    """The recipe's section ``model``, and the task."""
+    if files.facts(DESCRIPTION_NAME) is not None:
+        content = json.loads(files.read(DESCRIPTION_NAME))
+        return content["model"], TaskFacts.of_json(content["task"])
+    section = json.loads(files.read(FIRST_DESCRIPTION_NAME))
+    sizes = {name: section.pop(name) for name in ("vocabulary_size", "sequence_length")}
+    task = language_of(**sizes, end_of_text_id=section.pop("end_of_text_id"), tokenizer_sha256="")
+    return section, TaskFacts.of_json(task)

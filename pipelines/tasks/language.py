@@ -10,13 +10,17 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from tokenizers import Tokenizer
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
+from pipelines.lake.exhibits import Exhibit, TextExhibit
 from pipelines.lake.manifest import TOKENIZER_NAME
+from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
+from pipelines.tasks.generation import Writer
 from pipelines.tasks.task import IGNORED
 
 
@@ -28,7 +32,7 @@ class Language:
 
     def __init__(self, facts: TaskFacts) -> None:
         self._vocabulary_size, self._sequence_length = facts.sizes["vocabulary_size"], facts.sizes["sequence_length"]
-        self.exported_config = {**facts.sizes, "end_of_text_id": facts.facts["end_of_text_id"]}
+        self.facts = facts
 
     def inputs_and_targets(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """``inputs_BT`` and ``targets_BT`` (int64); targets past a row's length or of weight 0 are ``IGNORED``."""
@@ -53,8 +57,13 @@ class Language:
         return Batch({"tokens": (places_BT1 % self._vocabulary_size).int(), "length": lengths_B}, torch.ones(samples),
                      torch.arange(samples))
 
-    def sample_request(self, recipe: Recipe) -> dict[str, Any] | None:
+    def exhibit_request(self, recipe: Recipe) -> dict[str, Any] | None:
         """A text that goes on from the recipe's prompt."""
         if not recipe.train.sample_tokens:
             return None
         return {"prompt": recipe.train.sample_prompt, "num_tokens": recipe.train.sample_tokens}
+
+    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store) -> list[Exhibit]:
+        writer = Writer(model, Tokenizer.from_buffer(files.read(TOKENIZER_NAME)), self.facts)
+        prompt, text = request["prompt"], writer.generate(request["prompt"], request["num_tokens"])
+        return [TextExhibit("What it writes", prompt, text.removeprefix(prompt))]

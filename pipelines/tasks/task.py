@@ -16,10 +16,13 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
+from pipelines.lake.exhibits import Exhibit
+from pipelines.lake.store import Store
+from pipelines.lake.task_facts import TaskFacts
 
 IGNORED = -100  # a target that no loss counts (torch's default for cross_entropy)
 
@@ -28,12 +31,12 @@ class Task(Protocol):
     """One task on one dataset. A loss is a sum over what counts: the division by how much that is comes last, over all ranks."""
 
     @property
-    def model_takes_and_gives(self) -> str:
-        """What the layers of a model must fit, for the error of one that does not."""
+    def facts(self) -> TaskFacts:
+        """What the dataset's manifest says of it."""
 
     @property
-    def exported_config(self) -> dict[str, Any]:
-        """What a trained model's ``config.json`` says beside the recipe's section ``model``: its sizes at least."""
+    def model_takes_and_gives(self) -> str:
+        """What the layers of a model must fit, for the error of one that does not."""
 
     @property
     def exported_files(self) -> tuple[str, ...]:
@@ -51,5 +54,13 @@ class Task(Protocol):
     def example(self, samples: int) -> Batch:
         """Made-up samples of full size that differ, for what looks at a model or measures it."""
 
-    def sample_request(self, recipe: Recipe) -> dict[str, Any] | None:
-        """What the best model is asked for once training has ended (``train/sample.py``); None: nothing is wanted."""
+    def exhibit_request(self, recipe: Recipe) -> dict[str, Any] | None:
+        """What the best model is asked to show once training has ended (``train/exhibition.py``), as JSON holds it; None:
+        nothing is wanted."""
+
+    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store) -> list[Exhibit]:
+        """What it shows.
+
+        Args:
+            model: whole, in evaluation mode. files: of the exported model, ``exported_files`` among them.
+        """

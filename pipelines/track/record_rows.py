@@ -64,16 +64,16 @@ def to_table(table: str, rows: list[Row]) -> pa.Table:
         raise DataError(place, f"a record holds a number that table {table} cannot ({error})") from error
 
 
-def last_sample(path: Path) -> dict[str, Any] | None:
-    """The newest ``sample`` record of a rank's file; lines that are not whole records are none."""
+def last_exhibits(path: Path) -> dict[str, Any] | None:
+    """The newest ``exhibits`` record of a rank's file; lines that are not whole records are none."""
     found = None
     if path.exists():
         with open(path, "rb") as file:
             for line in file:
-                if b'"sample"' in line and line.endswith(b"\n"):  # cheap test first: most lines are steps
+                if b'"exhibits"' in line and line.endswith(b"\n"):  # cheap test first: most lines are steps
                     try:
                         record = json.loads(line)
-                        found = record if record["kind"] == "sample" else found
+                        found = record if record["kind"] == "exhibits" else found
                     except (KeyError, TypeError, ValueError):
                         continue
     return found

@@ -18,7 +18,7 @@ from pipelines.lake.paths import Lake, is_run_id
 from pipelines.lake.runs import AttemptState, OlderRunError, RunState, current_state
 from pipelines.lake.schemas import TABLE_NAMES
 from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
-from pipelines.track.record_rows import last_sample
+from pipelines.track.record_rows import last_exhibits
 from pipelines.track.settings import run_settings
 from pipelines.track.timeline import split_step_of
 
@@ -81,7 +81,7 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
         "ranks": ranks,
         "split_step": split_step_of(lake.run(state.run_id), state),
         "evaluations": evaluations,
-        "sample": _sample(lake, state),
+        "exhibits": _exhibits(lake, state),
         "environment": newest.environment,
         "command": newest.command,
         "paths": _paths(lake, state),
@@ -195,20 +195,24 @@ def _host(attempt: AttemptState, rank: int) -> str | None:
     return attempt.placement[rank] if rank < len(attempt.placement) else None
 
 
-def _sample(lake: Lake, state: RunState) -> dict[str, Any] | None:
-    """The text generated last, without its prompt; where there is none, ``text`` is None and ``reason`` says why.
+def _exhibits(lake: Lake, state: RunState) -> dict[str, Any] | None:
+    """What the model showed last (``lake/exhibits.py``); where that is nothing, ``reason`` says why.
 
-    Text is such that any output can hold it (a lone surrogate has no UTF-8).
+    Texts are such that any output can hold them (a lone surrogate has no UTF-8).
     """
     for attempt in reversed(state.attempts):
-        record = last_sample(lake.run(state.run_id).live(attempt.number).record(0))
+        record = last_exhibits(lake.run(state.run_id).live(attempt.number).record(0))
         if record is not None:
-            prompt, text, reason = (
-                None if record.get(name) is None else str(record[name]).encode("utf-8", "backslashreplace").decode()
-                for name in ("prompt", "text", "reason"))
-            return {"step": record.get("step"), "prompt": prompt or "", "reason": reason,
-                    "text": None if text is None else text.removeprefix(prompt or "")}
+            return {name: _encodable(record.get(name)) for name in ("step", "shown", "reason")}
     return None
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [_encodable(each) for each in value]
+    return {key: _encodable(each) for key, each in value.items()} if isinstance(value, dict) else value
 
 
 def _paths(lake: Lake, state: RunState) -> dict[str, Any]:

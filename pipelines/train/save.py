@@ -38,8 +38,8 @@ def saving_of(config: Config, plan: RunPlan, task: Task, agreement: Agreement, p
         state = progress.counted("saving", agreement.whole_state(), len(agreement.specs))
         if agreement.place.rank == 0:
             save_model(lake.store.below(lake.model(plan.run_id, which)), state, agreement.specs, config.recipe.model,
-                       config=task.exported_config, files=files,
-                       facts={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
+                       task=task.facts, files=files,
+                       notes={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
         else:
             for _ in state:  # sends this rank's parameters to rank 0
                 pass

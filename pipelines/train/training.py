@@ -31,7 +31,7 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
     """Trains this rank's part of a run.
 
     Returns:
-        The last step, and what the best model is to be asked for then (``Task.sample_request``).
+        The last step, and what the best model is to be asked for then (``Task.exhibit_request``).
     """
     recipe, platform, place = config.recipe, config.platform, peers.place
     dataset = plan.lake.store.below(plan.dataset)
@@ -48,8 +48,8 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
             stack.enter_context(progress.compilations())
         if not place.needs_samples:
             inputs = (StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
-            return loop.run(inputs), task.sample_request(recipe)
+            return loop.run(inputs), task.exhibit_request(recipe)
         order = SampleOrder(recipe.data, recipe.train.seed, recipe.train.global_batch_samples)
         feed = stack.enter_context(TrainingFeed(dataset, manifest, platform.reader, order, share))
         inputs = (StepInput(step.epoch, [batch.to(device) for batch in step.micro_batches], step.data_wait_s) for step in feed)
-        return loop.run(inputs), task.sample_request(recipe)
+        return loop.run(inputs), task.exhibit_request(recipe)

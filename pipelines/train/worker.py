@@ -3,7 +3,7 @@
 Runs on: ranks, as ``python -m pipelines.train.worker ROOT RUN_ID ATTEMPT`` (the launcher's child, or by hand: without
          ``HOROVOD_*`` in the environment it trains alone).
 Takes:   ``config.json`` and ``plan.json`` of the attempt, the dataset they name.
-Gives:   this rank's record file; on rank 0 the models, and after the end a sample of what the best one makes (``sample.py``);
+Gives:   this rank's record file; on rank 0 the models, and after the end what the best one shows (``exhibition.py``);
          an exit code of ``errors.py``.
 """
 
@@ -29,7 +29,7 @@ from pipelines.parallel.peers import Peers  # noqa: E402
 from pipelines.parallel.ring import PeerLostError  # noqa: E402
 from pipelines.plan.run_plan import RunPlan  # noqa: E402
 from pipelines.train.device import training_device  # noqa: E402
-from pipelines.train.sample import become_sample  # noqa: E402
+from pipelines.train.exhibition import become_exhibition  # noqa: E402
 from pipelines.train.training import train_rank  # noqa: E402
 
 
@@ -37,7 +37,7 @@ def run_worker(run: RunFolder, attempt: int) -> tuple[int, dict[str, Any]] | Non
     """Trains this rank's part of a run, from joining the ring to its end record.
 
     Returns:
-        On rank 0, where a sample of what the trained model makes is wanted: the last step, and what is asked for.
+        On rank 0, where the trained model is to show something: the last step, and what is asked for.
     Raises:
         SparkringError: also written as the end record's error.
     """
@@ -54,7 +54,7 @@ def run_worker(run: RunFolder, attempt: int) -> tuple[int, dict[str, Any]] | Non
                       num_ranks=place.num_ranks, host=socket.gethostname(), pid=os.getpid(), start_step=0,
                       device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
         try:
-            last_step, order = train_rank(config, plan, peers, device, records)
+            last_step, request = train_rank(config, plan, peers, device, records)
             records.write("end", step=last_step, status="completed", error=None)
         except SparkringError as error:
             records.write("end", step=None, status="failed", error={
@@ -62,19 +62,19 @@ def run_worker(run: RunFolder, attempt: int) -> tuple[int, dict[str, Any]] | Non
                 "peer_lost": isinstance(error, PeerLostError)})
             raise
         peers.leave()  # behind the end: what is complete must be known as that, whatever happens while ranks leave
-    return (last_step, order) if place.rank == 0 and order is not None else None
+    return (last_step, request) if place.rank == 0 and request is not None else None
 
 
 def main(arguments: list[str]) -> int:
     """Exit code of this rank; the error itself is in its records and, for people, in its log."""
     run, attempt = Lake.at(arguments[0]).run(arguments[1]), int(arguments[2])
     try:
-        sampled = run_worker(run, attempt)
+        asked = run_worker(run, attempt)
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code
-    if sampled is not None:
-        become_sample(run, attempt, *sampled)
+    if asked is not None:
+        become_exhibition(run, attempt, *asked)
     return EXIT_OK
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.lake.schemas import TABLE_DDL
-from pipelines.models.export import load_model
+from pipelines.predict.language_model import load_language_model
 
 pytestmark = pytest.mark.processes
 
@@ -88,7 +88,7 @@ def test_one_command_goes_from_text_to_model_tables_and_report(place, finished):
     assert str(report) in finished.stdout  # whole, to be copied
     assert report.stat().st_size < 2_000_000
     (run_id,) = [path.name for path in (place / "lake/runs").iterdir()]
-    model = load_model(place / "lake/models" / run_id / "best")
+    model = load_language_model(place / "lake/models" / run_id / "best")
     assert model.generate("the", 5).startswith("the")
     rank_steps = pq.read_table(place / "lake/tables/rank_steps").to_pylist()
     assert sorted((row["step"], row["rank"]) for row in rank_steps) == [(s, r) for s in range(1, 13) for r in (0, 1)]

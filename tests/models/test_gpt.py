@@ -1,6 +1,8 @@
 """The GPT: its layers, its initial weights, its plan, its export."""
 
 
+import json
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -10,10 +12,12 @@ from pipelines.errors import CheckpointError
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model, fill_model, sketch_model
 from pipelines.models.export import load_model, save_model
-from pipelines.models.generate import generate
 from pipelines.models.gpt.facts import gpt_facts
 from pipelines.models.gpt.model import causal_attention
 from pipelines.models.layered import runnable
+from pipelines.predict.language_model import load_language_model
+from pipelines.prepare.text.language_rows import language_facts
+from pipelines.tasks.generation import generate
 from tests.example_data import language, sizes
 
 SMALL = GptModel(num_layers=2, num_heads=2, width=16)
@@ -112,20 +116,30 @@ def save_example(folder, model=None):
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     model = model or build_model(SMALL, sizes(26, 8), seed=1)
     save_model(FolderStore(folder), model.unique_state().items(), model.specs(), SMALL,
-               config={**sizes(26, 8), "end_of_text_id": 25}, files={"tokenizer.json": tokenizer.to_str().encode()},
-               facts={"step": "3"})
+               task=language_facts(**sizes(26, 8), end_of_text_id=25, tokenizer_sha256=""), notes={"step": "3"},
+               files={"tokenizer.json": tokenizer.to_str().encode()})
     return model
 
 
 def test_an_exported_model_computes_the_same_and_generates_the_same(tmp_path):
     model = save_example(tmp_path / "model")
-    loaded = load_model(tmp_path / "model")
+    loaded = load_language_model(tmp_path / "model")
     tokens = torch.randint(0, 26, (2, 8))
     assert torch.equal(loaded.model(tokens), model.eval()(tokens))
-    assert loaded.facts == {"step": "3"}
+    assert loaded.notes == {"step": "3"}
     text = loaded.generate("abc", 5)
-    assert text == load_model(tmp_path / "model").generate("abc", 5)
-    assert (tmp_path / "model" / "config.json").exists()
+    assert text == load_language_model(tmp_path / "model").generate("abc", 5)
+    assert text.startswith("a b c") and (tmp_path / "model" / "sparkring.json").exists()
+
+
+def test_a_model_that_was_exported_before_there_were_other_tasks_is_loaded(tmp_path):
+    model = save_example(tmp_path / "model")
+    (tmp_path / "model" / "sparkring.json").unlink()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(
+        {**SMALL.model_dump(mode="json"), **sizes(26, 8), "end_of_text_id": 25}))
+    loaded = load_language_model(tmp_path / "model")
+    tokens = torch.randint(0, 26, (2, 8))
+    assert torch.equal(loaded.model(tokens), model.eval()(tokens)) and loaded.generate("abc", 5).startswith("a b c")
 
 
 def test_saving_again_replaces_the_weights_and_leaves_nothing_behind(tmp_path):
@@ -133,13 +147,13 @@ def test_saving_again_replaces_the_weights_and_leaves_nothing_behind(tmp_path):
     other = save_example(tmp_path / "model", build_model(SMALL, sizes(26, 8), seed=2))
     state = load_model(tmp_path / "model").model.unique_state()
     assert all(torch.equal(state[name], value) for name, value in other.unique_state().items())
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.safetensors", "sparkring.json", "tokenizer.json"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "missing", "other sizes"])
 def test_a_damaged_export_is_refused_by_name(tmp_path, damage):
     save_example(tmp_path / "model")
-    weights, config = tmp_path / "model" / "model.safetensors", tmp_path / "model" / "config.json"
+    weights, config = tmp_path / "model" / "model.safetensors", tmp_path / "model" / "sparkring.json"
     if damage == "truncate":
         weights.write_bytes(weights.read_bytes()[:100])
     elif damage == "missing":

@@ -10,6 +10,7 @@ from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
 from pipelines.models.export import load_model, save_model
 from pipelines.models.layered import LayeredModel, bits_of, runnable
+from pipelines.prepare.text.language_rows import language_facts
 from tests.example_data import sizes
 
 CONSTANTS = FactoryModel(factory="tests.own_models:with_constant_buffers")
@@ -70,9 +71,8 @@ def test_buffers_of_every_type_and_shape_are_exported_and_loaded(tmp_path):
     state = model.unique_state()
     assert {"scaled_0.scale_D", "scaled_0.shared_W", "scaled_3.even_D", "scaled_3.version", "scaled_3.turns_D"} <= state.keys()
     assert not {"scaled_1.shared_W", "scaled_0.scratch_D"} & state.keys()
-    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}')
     save_model(FolderStore(tmp_path), state.items(), model.specs(), CONSTANTS,
-               config={**SIZES, "end_of_text_id": 0}, files={}, facts={})
+               task=language_facts(**SIZES, end_of_text_id=0, tokenizer_sha256=""), files={}, notes={})
     saved = load_file(tmp_path / "model.safetensors")  # by its own reader
     assert saved.keys() == state.keys()
     loaded = load_model(tmp_path, factory=CONSTANTS.factory).model.unique_state()  # built with seed 0, and other values then

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.lake.exhibits import TextExhibit, as_json
 from pipelines.lake.manifest import Baseline, Manifest, Shard, row_group_runs
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
@@ -85,7 +86,8 @@ def write_run(lake: Lake) -> WriteRun:
             write_evaluation(lake, run_id, 0, num_steps // 2, 7.5)
             write_evaluation(lake, run_id, 0, num_steps, 8.0)
         with RecordWriter(lake.run(run_id).live(0).record(0), 0, 0) as records:
-            records.write("sample", step=num_steps, prompt="Once", text=f"Once{text}")
+            records.write("exhibits", step=num_steps, reason=None, shown=[
+                as_json(TextExhibit("What it writes", "Once", text))])
         state = save_state(lake, run_id, **{"num_replicas": num_ranks, "planned_steps": num_steps, "status": "completed",
                                             "exit_code": 0, "ended_s": START_S + 60, **facts})
         write_manifest(lake)

@@ -48,11 +48,11 @@ def test_no_text_of_a_model_or_an_error_steers_the_terminal(lake: Lake, platform
     assert r"\x1b[2Jgone\x9b\r" in shown and r"rank 0: \x1b]0;title\x07" in shown and r"--run-id '\x1b[2J'" in shown
 
 
-def test_a_missing_sample_is_explained(lake: Lake, platform: str, write_run: WriteRun,
-                                       capsys: pytest.CaptureFixture[str]) -> None:
+def test_that_the_model_shows_nothing_is_explained(lake: Lake, platform: str, write_run: WriteRun,
+                                                   capsys: pytest.CaptureFixture[str]) -> None:
     write_run(num_steps=3)
     with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
-        records.write("sample", step=3, prompt="a", text=None, reason="the model takes 16 tokens only")
+        records.write("exhibits", step=3, shown=[], reason="the model takes 16 tokens only")
     assert main(["report", "--platform", platform]) == 0
     shown = capsys.readouterr().out
-    assert "none: the model takes 16 tokens only" in shown and "generated:" not in shown
+    assert "shown by the model" in shown and "nothing: the model takes 16 tokens only" in shown and "what it writes:" not in shown

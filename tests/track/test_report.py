@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import StorageError
+from pipelines.lake.exhibits import MatrixExhibit, Picture, PicturesExhibit, TableExhibit, as_json
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.identity import claim_run
@@ -71,7 +72,8 @@ def test_the_page_stands_alone_and_runs_its_own_script_only(lake: Lake, write_ru
     assert not re.search(r"https?://|url\(|@import", html)
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert ("content", f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'") in page.attributes
+    assert ("content", "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+            f"script-src 'sha256-{digest}'") in page.attributes
     assert "innerHTML" not in script and "eval" not in script
 
 
@@ -119,11 +121,26 @@ def test_the_settings_that_differ_from_the_defaults_come_first(lake: Lake, write
     assert summarize(lake, "run-1")["settings"] is None and "as by default" not in Page(report(lake)).text
 
 
-def test_a_text_that_was_not_generated_is_explained(lake: Lake, write_run: WriteRun) -> None:
+def test_that_the_model_shows_nothing_is_explained(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
-        records.write("sample", step=20, prompt="a", text=None, reason="the model takes \x1b[2J only")
-    assert "No text was generated: the model takes \\x1b[2J only" in Page(report(lake)).text
+        records.write("exhibits", step=20, shown=[], reason="the model takes \x1b[2J only")
+    assert "Nothing: the model takes \\x1b[2J only" in Page(report(lake)).text
+
+
+def test_every_kind_of_exhibit_is_drawn(lake: Lake, write_run: WriteRun) -> None:
+    write_run()
+    mistakes = Picture("iVBORw0KGgo=", "cat, said dog", marked=True), Picture("iVBO", "\x1b[2J")
+    shown = [TableExhibit("By class", ("class", "recall"), (("<b>ok</b>", 0.5), ("bad", None))),
+             MatrixExhibit("What was said", ("cat", "dog"), ("cat", "dog"), ((7, 1), (0, 1234)), "true", "said"),
+             PicturesExhibit("Worst mistakes", mistakes)]
+    with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
+        records.write("exhibits", step=20, reason=None, shown=[as_json(exhibit) for exhibit in shown])
+    page = Page(report(lake))
+    for text in ("By class", "<b>ok</b>", "0.5", "none", "true \\ said", "1,234", "Worst mistakes", "cat, said dog", "\\x1b[2J"):
+        assert text in page.text
+    assert ("src", "data:image/png;base64,iVBORw0KGgo=") in page.attributes
+    assert ("class", "marked") in page.attributes and ("class", "n diagonal") in page.attributes
 
 
 @pytest.mark.parametrize("text", [

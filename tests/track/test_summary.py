@@ -43,7 +43,8 @@ def test_numbers_are_right_on_a_run_that_one_can_work_out_by_hand(lake: Lake, wr
         (0, "host-a", 2000, 10.0, 1020), (1, "host-b", 2000, 10.0, 1020)]
     assert summary["dataset"]["rejected"] == {"empty": 2, "undecodable": 1}
     assert summary["dataset"]["splits"]["train"] == {"shards": 2, "rows": 912, "row_groups": 3, "bytes": 7000}
-    assert summary["sample"] == {"step": 20, "prompt": "Once", "text": "the end", "reason": None}
+    assert summary["exhibits"] == {"step": 20, "reason": None, "shown": [
+        {"kind": "text", "title": "What it writes", "prompt": "Once", "text": "the end"}]}
     assert summary["steps"] == {"planned": 20, "done": 20, "attempts": 1, "attempt_start_steps": [0], "stopped_early": False}
     assert (summary["status"], summary["exit_code"], summary["seconds"]) == ("completed", 0, 60.0)
     assert summary["evaluations"][0] == {"step": 10, "loss": 7.5, "samples": 5, "units": 50, "seconds": 0.1}
@@ -102,7 +103,7 @@ def test_a_run_without_steps_has_a_summary(lake: Lake) -> None:
     load_run(lake, "run-1")
     summary = summarize(lake, "run-1")
     assert summary["error"] == "too few slots" and summary["steps"]["done"] == 0
-    assert summary["time_share"] is None and summary["sample"] is None and summary["loss"]["train_last"] is None
+    assert summary["time_share"] is None and summary["exhibits"] is None and summary["loss"]["train_last"] is None
     assert verdict(summary).headline == "The run failed before its first step was done"
 
 
@@ -129,11 +130,11 @@ def test_an_unknown_run_is_refused_with_the_ones_that_there_are(lake: Lake) -> N
     assert caught.value.exit_code == 3
 
 
-def test_a_torn_last_line_is_not_the_generated_text(lake: Lake, write_run: WriteRun) -> None:
+def test_a_torn_last_line_is_not_what_the_model_shows(lake: Lake, write_run: WriteRun) -> None:
     write_run()
     path = lake.run("run-1").live(0).record(0)
-    path.write_bytes(path.read_bytes() + b'{"kind": "sample", "step": 99, "prompt": "", "text": "torn"}')
-    assert summarize(lake, "run-1")["sample"]["step"] == 20
+    path.write_bytes(path.read_bytes() + b'{"kind": "exhibits", "step": 99, "shown": []}')
+    assert summarize(lake, "run-1")["exhibits"]["step"] == 20
 
 
 BASELINES = (("guessing", 8.3), ("token frequencies", 6.0), ("a bigram model", 4.5))
@@ -183,7 +184,7 @@ def test_shares_are_finite_for_steps_of_no_length(lake: Lake) -> None:
     save_state(lake, "run-1")
     write_steps(lake, "run-1", 0, 0, range(1, 3), seconds=0.0, compute_s=0.0, communication_s=0.0, data_wait_s=0.0)
     with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
-        records.write("sample", step=2, prompt="", text="")
+        records.write("exhibits", step=2, shown=[], reason=None)
     load_run(lake, "run-1")
     summary = summarize(lake, "run-1")
     assert summary["time_share"] is None and summary["throughput"]["units_per_s"] is None

@@ -13,7 +13,7 @@ from pipelines.lake.rank_records import RecordTail
 from pipelines.lake.store import FolderStore
 from pipelines.launch.local import prepare_run
 from pipelines.launch.planning import plan_train
-from pipelines.models.export import load_model
+from pipelines.predict.language_model import load_language_model
 from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
 
@@ -189,7 +189,7 @@ def test_the_timeline_of_a_step_has_every_micro_batch_forth_and_back(tmp_path):
 def test_a_users_model_is_exported_and_loaded_only_by_who_names_its_factory(tmp_path):
     trained(tmp_path, MODELS["residual"], 1, 2, layout__micro_batch_samples=2)
     folder = next(tmp_path.glob("models/*/best"))
-    loaded = load_model(folder, factory="tests.own_models:residual")
+    loaded = load_language_model(folder, factory="tests.own_models:residual")
     assert len(loaded.generate("a", 5)) > 1
     with pytest.raises(Exception, match=r"was made by the factory tests\.own_models:residual"):
-        load_model(folder)
+        load_language_model(folder)

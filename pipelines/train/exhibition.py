@@ -1,9 +1,10 @@
-"""The text sample of a run that has ended, best effort: ``python -m pipelines.train.sample ROOT RUN_ID ATTEMPT STEP ORDER``.
+"""What the trained model of a run that has ended shows, best effort: ``python -m pipelines.train.exhibition ROOT RUN_ID ATTEMPT
+STEP REQUEST``.
 
 Runs on: rank 0's host, in rank 0's place: the rank becomes this program once its end is recorded, so that all the memory it
          had is free before the exported model is loaded.
-Takes:   the lake's root, the run, attempt and last step; as JSON, what is asked for (``Task.sample_request``).
-Gives:   one ``sample`` record behind the rank's end: the text, or why there is none.
+Takes:   the lake's root, the run, attempt and last step; as JSON, what is asked for (``Task.exhibit_request``).
+Gives:   one ``exhibits`` record behind the rank's end: what the model shows, or why it shows nothing.
 
 A user's model may fail, run out of memory or hang where it was not trained to run, so a bounded process of its own runs it.
 """
@@ -15,7 +16,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from pipelines.config.load import Config
@@ -31,15 +31,15 @@ from pipelines.train import rank_variables
 TIMEOUT_S = 120.0
 
 
-def become_sample(run: RunFolder, attempt: int, step: int, order: dict[str, Any]) -> None:
+def become_exhibition(run: RunFolder, attempt: int, step: int, request: dict[str, Any]) -> None:
     """Never returns: the process goes on as this module's command, with the same id."""
     sys.stdout.flush()
     sys.stderr.flush()
-    arguments = [str(run.lake.root), run.run_id, str(attempt), str(step), json.dumps(order)]
-    os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.sample", *arguments])  # noqa: S606
+    arguments = [str(run.lake.root), run.run_id, str(attempt), str(step), json.dumps(request)]
+    os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.exhibition", *arguments])  # noqa: S606
 
 
-def write_sample(run: RunFolder, attempt: int, step: int, order: dict[str, Any]) -> None:
+def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, Any]) -> None:
     """Appends the record.
 
     Raises:
@@ -50,12 +50,12 @@ def write_sample(run: RunFolder, attempt: int, step: int, order: dict[str, Any])
     model = lake.model(plan.run_id, "best")
     weights = lake.store.facts(f"{model}/{WEIGHTS_NAME}")
     reason = too_large(config.platform.layout, 0 if weights is None else weights.bytes, plan.memory_bytes)
-    text = None
+    shown: list[Any] = []
     if reason is None:
         timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
-        text, reason = _generated(config.recipe.model, lake.store.local_path(model), order, timeout_s)
+        shown, reason = _shown(config.recipe.model, lake.store.place(model), request, timeout_s)
     with RecordWriter(run.live(attempt).record(0), 0, attempt) as records:
-        records.write("sample", step=step, prompt=order["prompt"], text=text, reason=reason)
+        records.write("exhibits", step=step, shown=shown, reason=reason)
 
 
 def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None:
@@ -71,27 +71,27 @@ def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None
             f"{rank_bytes / 2**30:.2f} GiB")
 
 
-def _generated(settings: Model, model: Path, order: dict[str, Any], timeout_s: float) -> tuple[str | None, str | None]:
-    """The text, or else the reason."""
-    whole_order = json.dumps({**order, "model": str(model), "factory": settings.users_factory})
+def _shown(settings: Model, folder: str, request: dict[str, Any], timeout_s: float) -> tuple[list[Any], str | None]:
+    """What the model shows, or else the reason."""
+    order = json.dumps({"folder": folder, "factory": settings.users_factory, "request": request})
     try:
-        done = subprocess.run([sys.executable, "-m", "pipelines.train.sample_text"], input=whole_order, capture_output=True,
+        done = subprocess.run([sys.executable, "-m", "pipelines.train.exhibitor"], input=order, capture_output=True,
                               text=True, errors="replace", timeout=timeout_s,
                               env={**os.environ, rank_variables.PARENT: str(os.getpid())})
     except subprocess.TimeoutExpired:
-        return None, f"generating it was not done after {timeout_s:g} s"
+        return [], f"making it was not done after {timeout_s:g} s"
     if done.returncode == EXIT_OK:
-        return json.loads(done.stdout.splitlines()[-1])["text"], None
+        return list(json.loads(done.stdout.splitlines()[-1])["shown"]), None
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        return None, f"generating it was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
+        return [], f"making it was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
     lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return None, f"generating it failed: {(lines or [f'exit code {done.returncode}'])[-1].removeprefix('error: ')}"
+    return [], f"making it failed: {(lines or [f'exit code {done.returncode}'])[-1].removeprefix('error: ')}"
 
 
 def main(arguments: list[str]) -> int:
     try:
-        write_sample(Lake.at(arguments[0]).run(arguments[1]), int(arguments[2]), int(arguments[3]), json.loads(arguments[4]))
+        write_exhibits(Lake.at(arguments[0]).run(arguments[1]), int(arguments[2]), int(arguments[3]), json.loads(arguments[4]))
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

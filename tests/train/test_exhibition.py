@@ -1,4 +1,4 @@
-"""The text sample comes after the end of the run and can do nothing to it; where it is missing it says why."""
+"""What the model shows comes after the end of the run and can do nothing to it; where it is missing it says why."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from pipelines.config.platform import Layout
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run
-from pipelines.train.sample import too_large
+from pipelines.train.exhibition import too_large
 from tests.example_data import example_config, publish_example
 from tests.rank_processes import run_workers
 
@@ -18,18 +18,17 @@ GIB = 2**30
     ("die", "was killed by SIGKILL (often: out of memory)"),
     ("hang", "was not done after 4 s")])
 @pytest.mark.processes
-def test_a_model_that_cannot_generate_ends_its_run_well_and_the_sample_says_why_it_is_missing(tmp_path, shorter, reason):
+def test_a_model_that_cannot_write_ends_its_run_well_and_says_why_it_shows_nothing(tmp_path, shorter, reason):
     lake = Lake.at(tmp_path)
     config = example_config(model={"factory": "tests.own_models:fixed_length", "shorter": shorter},
                             layout__num_replicas=1, train__sample_tokens=8,
                             launch__stall_timeout_s=8 if shorter == "hang" else 600)
     run = prepare_run(lake, config, publish_example(lake))
     run_workers(run)
-    end, sample = RecordTail(run.live(0).record(0)).new_records()[-2:]
+    end, exhibits = RecordTail(run.live(0).record(0)).new_records()[-2:]
     assert (end["kind"], end["status"], end["step"]) == ("end", "completed", 10)
-    assert {key: sample[key] for key in ("kind", "step", "prompt", "text")} == {
-        "kind": "sample", "step": 10, "prompt": "a", "text": None}
-    assert reason in sample["reason"]
+    assert (exhibits["kind"], exhibits["step"], exhibits["shown"]) == ("exhibits", 10, [])
+    assert reason in exhibits["reason"]
 
 
 def test_a_split_model_that_is_too_large_for_one_rank_is_not_loaded_whole():
