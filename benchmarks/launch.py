@@ -13,6 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from pyspark.sql import SparkSession
+
 from benchmarks.results import Figure
 from pipelines.config import Platform
 from pipelines.lake.paths import Lake
@@ -32,7 +34,7 @@ ring.leave()
 '''
 
 
-def ours_s(spark, folder: Path, name: str) -> float:
+def ours_s(spark: SparkSession, folder: Path, name: str) -> float:
     """Through our rendezvous, barrier stage and rank processes; the rank's module is the allreduce above."""
     run = Lake.at(folder).run(name)
     run.live(0).make()
@@ -48,7 +50,7 @@ def ours_s(spark, folder: Path, name: str) -> float:
     return time.perf_counter() - began
 
 
-def horovod_spark_s(spark) -> float:
+def horovod_spark_s(spark: SparkSession) -> float:
     import horovod.spark
 
     def one_allreduce() -> float:
@@ -65,7 +67,7 @@ def horovod_spark_s(spark) -> float:
     return time.perf_counter() - began
 
 
-def torch_distributor_s(spark) -> float:
+def torch_distributor_s(spark: SparkSession) -> float:
     from pyspark.ml.torch.distributor import TorchDistributor
 
     def one_allreduce() -> float:

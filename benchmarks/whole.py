@@ -18,6 +18,7 @@ from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
 from pipelines.config import load_config
+from pipelines.config.models import GptModel
 from pipelines.prepare.inputs import list_files
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,8 @@ def measure() -> list[Figure]:
     recipe_path, platform_path = ROOT / "conf/recipes/gpt-demo.yaml", ROOT / "conf/platforms/local.yaml"
     recipe = load_config(recipe_path, platform_path).recipe
     python = peers_python()
+    if not isinstance(recipe.model, GptModel):
+        raise TypeError(f"{recipe_path} is of a GPT, which the peer trains too")
     settings = {"vocabulary_size": recipe.prepare.tokenizer.vocabulary_size, "sequence_length": recipe.prepare.sequence_length,
                 "num_layers": recipe.model.num_layers, "num_heads": recipe.model.num_heads, "width": recipe.model.width,
                 "global_batch_samples": recipe.train.global_batch_samples, "steps": STEPS}

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from pipelines.config.models import GptModel
 from pipelines.models.build import build_model
 
 
-def bf16_on_the_wire(group, bucket):
+def bf16_on_the_wire(group: Any, bucket: Any) -> Any:
     """torch's bf16 hook: by its own name DDP takes it with NCCL only, though gloo sums bfloat16."""
     return default_hooks.bf16_compress_hook(group, bucket)
 
@@ -39,7 +40,7 @@ def main() -> None:
     rows = torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64))
     model = build_model(GptModel(**settings["model"]),
                         {"vocabulary_size": settings["vocabulary_size"], "sequence_length": rows.shape[1] - 1}, seed=1)
-    forward = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
+    forward: Any = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
     if settings.get("hook"):
         forward.register_comm_hook(None, bf16_on_the_wire)
     if settings.get("compiled"):

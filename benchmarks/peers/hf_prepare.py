@@ -25,10 +25,10 @@ def prepare(files: list[str], tokenizer_path: str, sequence_length: int, out: Pa
     texts = datasets.load_dataset("text", data_files=files, sample_by="document", split="train", encoding_errors="replace",
                                   cache_dir=str(out / "cache"))
 
-    def tokenize(batch):
+    def tokenize(batch: dict) -> dict:
         return {"ids": [[*encoded.ids, end] for encoded in tokenizer.encode_batch_fast(batch["text"])]}
 
-    def group(batch):
+    def group(batch: dict) -> dict:
         joined = [token for ids in batch["ids"] for token in ids]
         whole = len(joined) // width * width
         return {"tokens": [joined[i : i + width] for i in range(0, whole, width)]}

@@ -24,8 +24,14 @@ from pipelines.config.models import GptModel
 from pipelines.models.build import build_model
 
 
-def loss_of(logits, targets):
+def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+
+def gradient_of(parameter: torch.Tensor) -> torch.Tensor:
+    if parameter.grad is None:
+        raise RuntimeError("a parameter took no part")
+    return parameter.grad
 
 
 def main() -> None:
@@ -64,16 +70,16 @@ def main() -> None:
         if "RANK" in os.environ:
             arguments = [inputs] if segment == 0 else []
             schedule.step(*arguments, target=targets if segment == segments - 1 else None)
-            squared = torch.stack([p.grad.square().sum() for p in trained]).sum()
+            squared = torch.stack([gradient_of(p).square().sum() for p in trained]).sum()
             dist.all_reduce(squared, group=pipes[replica])
             norm = squared.sqrt()
         else:
             for x, y in zip(inputs.chunk(micro_batches), targets.chunk(micro_batches), strict=True):
                 (loss_of(model(x), y) / micro_batches).backward()
-            norm = torch.nn.utils.get_total_norm([p.grad for p in trained])
+            norm = torch.nn.utils.get_total_norm([gradient_of(p) for p in trained])
         factor = float(torch.clamp(1.0 / (norm + 1e-6), max=1.0))
         for p in trained:
-            p.grad.mul_(factor)
+            gradient_of(p).mul_(factor)
         optimizer.step()
         seconds.append(time.perf_counter() - began)
     steady = seconds[settings["warmup"]:]

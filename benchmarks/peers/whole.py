@@ -34,7 +34,7 @@ def train(dataset: str, settings: dict) -> float:
             self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
             self.feed = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(approximate="tanh"), nn.Linear(4 * width, width))
 
-        def forward(self, x):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
             b, t, d = x.shape
             q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
             mixed = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
@@ -50,7 +50,7 @@ def train(dataset: str, settings: dict) -> float:
             self.head.weight = self.token.weight
             nn.init.normal_(self.token.weight, 0.0, 0.02)
 
-        def forward(self, ids):
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
             return self.head(self.norm(self.blocks(self.token(ids) + self.position.weight[: ids.shape[1]])))
 
     torch.set_num_threads(1)
