@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from pipelines.config import Config, Recipe
-from pipelines.lake.manifest import TOKENIZER_NAME, Baseline, Manifest, Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import TOKENIZER_NAME, Baseline, Manifest, Shard, row_group_runs
 from pipelines.lake.paths import Lake
+from pipelines.lake.store import file_sha256
 from pipelines.lake.task_facts import TaskFacts, shard_schema
 from pipelines.prepare.text.language_rows import language_columns, language_facts
 

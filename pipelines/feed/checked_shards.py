@@ -2,7 +2,7 @@
 
 Runs on: ranks, in the read-ahead thread.
 Takes:   a dataset's store, the manifest's shards of one split and the columns of a row.
-Gives:   the paths of checked shards; the rows of a row group as arrays. What is missing, cut short, changed or of
+Gives:   the keys of checked shards; the rows of a row group as arrays. What is missing, cut short, changed or of
          another schema is a ``DataError`` that names the file and the remedy.
 """
 
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, RankFailedError, ResourceError, SparkringError
-from pipelines.lake.manifest import Shard, file_sha256, row_group_runs
+from pipelines.lake.manifest import Shard, row_group_runs
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import Column, shard_schema
 
@@ -91,23 +91,25 @@ class ShardFiles:
         first = int(self._run_first_ids_U[run]) + (number - int(self._run_first_groups_U[run])) * rows
         return range(first, first + rows)
 
-    def path(self, shard_index: int) -> Path:
-        return self.dataset.local_path(self._shards[shard_index].path)
+    def place(self, shard_index: int) -> str:
+        """The shard, as people name it."""
+        return self.dataset.place(self._shards[shard_index].path)
 
-    def checked_path(self, shard_index: int) -> Path:
-        """The shard's path, once its size, checksum, schema and row groups are what the manifest says.
+    def checked(self, shard_index: int) -> str:
+        """The shard's key in the dataset, once its size, checksum, schema and row groups are what the manifest says.
 
         Raises:
             DataError: they are not.
         """
-        path, shard = self.path(shard_index), self._shards[shard_index]
-        with reading_errors(path):
-            status = path.stat()
-        version = (path, shard, status.st_ino, status.st_size, status.st_mtime_ns)
-        if version not in _checked:
-            _check_shard(path, shard, self.columns, status.st_size)
-            _checked.add(version)
-        return path
+        shard, place = self._shards[shard_index], self.place(shard_index)
+        with reading_errors(place):
+            facts = self.dataset.facts(shard.path)
+        if facts is None:
+            raise DataError(place, "is missing", REMEDY)
+        if (place, facts.version) not in _checked:
+            _check_shard(self.dataset, shard, self.columns, facts.bytes)
+            _checked.add((place, facts.version))
+        return shard.path
 
     def rows_of(self, number: int, table: pa.Table) -> Rows:
         """The rows of the split's row group ``number``, which was read into ``table``; lists are not copied.
@@ -133,21 +135,21 @@ class ShardFiles:
 
     def _fault(self, number: int, problem: str) -> DataError:
         shard_index, row_group_index = self.row_group(number)
-        return DataError(str(self.path(shard_index)), f"row group {row_group_index} {problem}", REMEDY)
+        return DataError(self.place(shard_index), f"row group {row_group_index} {problem}", REMEDY)
 
 
 @contextmanager
-def reading_errors(path: str | Path) -> Iterator[None]:
+def reading_errors(place: str) -> Iterator[None]:
     """Turns what pyarrow and the operating system raise while a shard is read into a DataError."""
     try:
         yield
     except FileNotFoundError as error:
-        raise DataError(str(path), "is missing", REMEDY) from error
+        raise DataError(place, "is missing", REMEDY) from error
     except MemoryError:  # Arrow's is an ArrowException too, and no fault of the file
         raise
     except (OSError, pa.ArrowException) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DataError(str(path), f"cannot be read: {reason}", REMEDY) from error
+        raise DataError(place, f"cannot be read: {reason}", REMEDY) from error
 
 
 def reason_of(error: BaseException, place: str) -> SparkringError:
@@ -163,27 +165,28 @@ def reason_of(error: BaseException, place: str) -> SparkringError:
                            "see the rank's log for the trace")
 
 
-# The files that this process has checked: each once, however many feeds and passes read it.
-_checked: set[tuple[Path, Shard, int, int, int]] = set()
+# The shards that this process has checked, by place and version: each once, however many feeds and passes read it.
+_checked: set[tuple[str, str]] = set()
 
 
-def _check_shard(path: Path, shard: Shard, columns: tuple[Column, ...], size: int) -> None:
-    with reading_errors(path):
+def _check_shard(dataset: Store, shard: Shard, columns: tuple[Column, ...], size: int) -> None:
+    place = dataset.place(shard.path)
+    with reading_errors(place):
         if size != shard.bytes:
-            raise DataError(str(path), f"has {size} bytes, {shard.bytes} were published", REMEDY)
-        if file_sha256(path) != shard.sha256:
-            raise DataError(str(path), "has changed since it was published (its SHA-256 is another)", REMEDY)
-        with pq.ParquetFile(path) as file:
+            raise DataError(place, f"has {size} bytes, {shard.bytes} were published", REMEDY)
+        if dataset.sha256(shard.path) != shard.sha256:
+            raise DataError(place, "has changed since it was published (its SHA-256 is another)", REMEDY)
+        with dataset.open(shard.path) as opened, pq.ParquetFile(opened) as file:
             schema, metadata = file.schema_arrow, file.metadata
     for field in shard_schema(columns):
         at = schema.get_field_index(field.name)
         found = schema.field(at).type if at >= 0 else None
         if found is None or not _same_type(found, field.type):
-            raise DataError(str(path), f"column {field.name} is {found or 'missing'}, not {field.type}",
+            raise DataError(place, f"column {field.name} is {found or 'missing'}, not {field.type}",
                             "prepare the dataset again")
     row_groups = row_group_runs(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
     if row_groups != shard.row_groups:
-        raise DataError(str(path), f"has {metadata.num_row_groups} row groups with {metadata.num_rows} rows, the manifest "
+        raise DataError(place, f"has {metadata.num_row_groups} row groups with {metadata.num_rows} rows, the manifest "
                         f"says {shard.num_row_groups} with {shard.rows}", REMEDY)
 
 

@@ -42,12 +42,13 @@ class PetastormReader:
     def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
         if not row_groups:
             return
-        paths = {index: str(self._shards.checked_path(index)) for index in dict.fromkeys(shard for shard, _ in row_groups)}
+        local = self._shards.dataset.local_path
+        paths = {index: str(local(self._shards.checked(index))) for index in dict.fromkeys(shard for shard, _ in row_groups)}
         with reading_errors(self._shards.dataset.place()):
             reader = _OrderedReader([(paths[shard], index) for shard, index in row_groups], columns)
         with closing(reader):
             for row_group in row_groups:
-                with reading_errors(self._shards.path(row_group.shard_index)):
+                with reading_errors(self._shards.place(row_group.shard_index)):
                     table = next(reader)
                 yield table
 

@@ -108,7 +108,7 @@ class ArrowReader:
 
     def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
         for shard_index, row_group_index in row_groups:
-            with reading_errors(self._shards.path(shard_index)):
+            with reading_errors(self._shards.place(shard_index)):
                 file = self._open_shard(shard_index)
                 table = file.read_row_group(row_group_index, columns=columns, use_threads=False)
             yield table
@@ -117,4 +117,4 @@ class ArrowReader:
         self._open_shard.cache_clear()
 
     def _open(self, shard_index: int) -> pq.ParquetFile:
-        return pq.ParquetFile(self._shards.checked_path(shard_index))
+        return pq.ParquetFile(self._shards.dataset.open(self._shards.checked(shard_index)))

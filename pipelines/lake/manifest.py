@@ -11,9 +11,7 @@ had before, is a run of one.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -30,7 +28,6 @@ MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 MANIFEST_FORMAT = 2
 ROWS_FORMAT = 1  # a part of every version: rows made in another way are another dataset
-SMALL_FILE_BYTES = 1024**2
 
 
 class RowGroupRun(NamedTuple):
@@ -138,11 +135,3 @@ class Manifest:
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(path, f"is not a valid manifest ({type(error).__name__}: {error})",
                             "prepare the dataset again") from error
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's content."""
-    with open(path, "rb", buffering=0) as file:
-        if os.fstat(file.fileno()).st_size <= SMALL_FILE_BYTES:  # in blocks a small file takes three times as long
-            return hashlib.sha256(file.read()).hexdigest()
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,6 +13,7 @@ name, which readers (Spark's and ours) ignore.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -28,6 +29,7 @@ import pyarrow as pa
 from pipelines.errors import StorageError
 
 TEMPORARY_PREFIX = ".tmp-"
+SMALL_FILE_BYTES = 1024**2
 SYNC_BYTES = 64 * 1024**2  # written before the disk is waited for
 
 
@@ -36,6 +38,7 @@ class ObjectFacts(NamedTuple):
 
     bytes: int
     modified_s: float  # Unix time
+    version: str  # another one once the object is replaced
 
 
 class Store(Protocol):
@@ -68,6 +71,10 @@ class Store(Protocol):
 
     def read(self, key: str) -> bytes:
         """A whole object."""
+        ...
+
+    def sha256(self, key: str) -> str:
+        """Hex digest of an object's content."""
         ...
 
     def open(self, key: str) -> pa.NativeFile:
@@ -137,6 +144,9 @@ class FolderStore:
     def read(self, key: str) -> bytes:
         return self._path(key).read_bytes()
 
+    def sha256(self, key: str) -> str:
+        return file_sha256(self._path(key))
+
     def open(self, key: str) -> pa.NativeFile:
         return pa.OSFile(str(self._path(key)))
 
@@ -148,7 +158,7 @@ class FolderStore:
             status = self._path(key).stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return ObjectFacts(status.st_size, status.st_mtime)
+        return ObjectFacts(status.st_size, status.st_mtime, f"{status.st_ino}-{status.st_mtime_ns}-{status.st_size}")
 
     def names(self, prefix: str) -> list[str]:
         try:
@@ -213,6 +223,14 @@ def new_file(target: Path) -> Iterator[BinaryIO]:
             os.replace(temporary, target)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size <= SMALL_FILE_BYTES:  # in blocks a small file takes three times as long
+            return hashlib.sha256(file.read()).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_file(target: Path, content: bytes | str) -> None:

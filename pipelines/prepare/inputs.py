@@ -31,7 +31,8 @@ import pyarrow as pa
 from pipelines.config.datasets import USUAL_KIND, InputPath, PrepareSection
 from pipelines.config.load import content_hash
 from pipelines.errors import DataError
-from pipelines.lake.manifest import ROWS_FORMAT, file_sha256
+from pipelines.lake.manifest import ROWS_FORMAT
+from pipelines.lake.store import file_sha256
 from pipelines.prepare.threads import in_threads
 
 CONTENT_FINGERPRINT_BYTES = 2 * 1024**3  # above it, size and modification time stand for the content

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.lake.manifest import Manifest, Shard, file_sha256, row_group_runs
-from pipelines.lake.store import FolderStore
+from pipelines.lake.manifest import Manifest, Shard, row_group_runs
+from pipelines.lake.store import FolderStore, file_sha256
 from pipelines.lake.task_facts import TaskFacts, shard_schema
 from pipelines.prepare.text.language_rows import language_columns, language_facts
 

@@ -232,7 +232,7 @@ def test_a_shard_as_spark_writes_it_is_read(tmp_path, kind):
 def test_a_shard_is_checked_once(tmp_path, monkeypatch):
     manifest = publish(tmp_path, [4, 3], [2])
     hashed = []
-    monkeypatch.setattr("pipelines.feed.checked_shards.file_sha256",
+    monkeypatch.setattr("pipelines.lake.store.file_sha256",
                         lambda path: hashed.append(path.name) or manifest.splits["train"][len(hashed) - 1].sha256)
     shards = shard_files(tmp_path, manifest)
     for _ in range(3):

@@ -21,9 +21,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.errors import DataError, StorageError
-from pipelines.lake.manifest import Manifest, file_sha256, row_group_runs
+from pipelines.lake.manifest import Manifest, row_group_runs
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import TABLE_DDL
+from pipelines.lake.store import file_sha256
 from pipelines.prepare.prepare import plan_prepare, prepare
 from pipelines.prepare.remote import summarize_remote
 from pipelines.prepare.text.input_records import BYTE_ORDER_MARK

@@ -19,8 +19,8 @@ from functools import cache
 
 from pyspark.sql import DataFrame
 
-from pipelines.lake.manifest import TOKENIZER_NAME, Manifest, file_sha256
-from pipelines.lake.store import storage_errors
+from pipelines.lake.manifest import TOKENIZER_NAME, Manifest
+from pipelines.lake.store import file_sha256, storage_errors
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.outcomes import Outcomes, raise_faults, rejected_warning
 from pipelines.prepare.spark_job import arrow_batches, spark_errors

@@ -23,9 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 
-from pipelines.lake.manifest import file_sha256
 from pipelines.lake.schemas import arrow_schema
-from pipelines.lake.store import synced_file
+from pipelines.lake.store import file_sha256, synced_file
 from pipelines.lake.task_facts import shard_schema
 from pipelines.prepare.text.documents import COPY, FAULT
 from pipelines.prepare.text.encoders import Encoder, EncoderKind, load_encoder

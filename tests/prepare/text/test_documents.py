@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.lake.manifest import file_sha256
+from pipelines.lake.store import file_sha256
 from pipelines.prepare.text import documents
 from pipelines.prepare.text.documents import MIN_COPY_BYTES, Copies, record_batches
 from pipelines.prepare.text.input_records import Record, text_record
