@@ -6,7 +6,7 @@ Gives:   the key of each published thing (``store.py``), and the folder of a run
 
     <root>/datasets/<name>/<version>/manifest.json, tokenizer.json, train-*.parquet, validation-*.parquet
     <root>/runs/<run_id>/state.json, attempt-000/{config.json, plan.json, state.json, rank-00000.jsonl, rank-00000.log}
-    <root>/models/<run_id>/{best,last}/{model.safetensors, config.json, tokenizer.json}
+    <root>/models/<run_id>/{best,last}/{model.safetensors, sparkring.json, tokenizer.json}
     <root>/tables/{runs,steps,rank_steps,evaluations,datasets,rejected}/
     <root>/runs/<run_id>/report.html
     <root>/profiles/<hash>.json
