@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import TypeAdapter
@@ -20,16 +19,13 @@ from safetensors import SafetensorError, safe_open
 
 from pipelines.config.models import Model
 from pipelines.errors import CheckpointError
-from pipelines.lake.first_manifests import language_of
+from pipelines.lake.exported import DESCRIPTION_NAME, described
 from pipelines.lake.paths import WEIGHTS_NAME
 from pipelines.lake.store import FolderStore, Store
 from pipelines.lake.task_facts import TaskFacts
-from pipelines.models.build import build_model
+from pipelines.models.build import fill_model, sketch_model
 from pipelines.models.layered import LayeredModel
 from pipelines.models.weights import write_weights
-
-DESCRIPTION_NAME = "sparkring.json"
-FIRST_DESCRIPTION_NAME = "config.json"  # of language models, before there were other tasks
 
 
 def save_model(model: Store, state: Iterable[tuple[str, torch.Tensor]],
@@ -66,7 +62,8 @@ class ExportedModel:
 
 
 def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedModel:
-    """Loads an exported folder.
+    """Loads an exported folder. Its parameters and buffers are the file itself, mapped into memory: the processes of a machine
+    share it, and nothing is read before it is used. What is written to them stays with the process.
 
     Args:
         factory: for a model of your own, its ``model.factory`` again: a folder of weights alone never decides which
@@ -77,26 +74,19 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedMod
     """
     files = FolderStore(Path(folder).absolute())
     try:
-        section, task = _described(files)
+        section, task = described(files)
         settings: Model = TypeAdapter(Model).validate_python(section)
         if settings.users_factory not in (None, factory):
             raise CheckpointError(str(folder), f"was made by the factory {settings.users_factory}",
                                   f"load it with factory={settings.users_factory!r} if you trust it")
-        model = build_model(settings, task.sizes, seed=0)
-        with safe_open(files.local_path(WEIGHTS_NAME), framework="pt") as weights:
+        model = sketch_model(settings, task.sizes, seed=0)
+        with safe_open(files.local_path(WEIGHTS_NAME), framework="pt") as weights:  # torch maps the file
             notes = weights.metadata() or {}
-            model.load_unique_state({name: weights.get_tensor(name) for name in weights.keys()})  # noqa: SIM118
+            state = {name: weights.get_tensor(name) for name in weights.keys()}  # noqa: SIM118
+        model.adopt(state)
+        if any(value.is_meta for _, value in model.named_tensors()):  # constants that are computed, not exported
+            fill_model(model, settings, 0, model.layers)
+            model.adopt(state)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
     return ExportedModel(model.eval(), settings, task, files, notes)
-
-
-def _described(files: Store) -> tuple[dict[str, Any], TaskFacts]:
-    """The recipe's section ``model``, and the task."""
-    if files.facts(DESCRIPTION_NAME) is not None:
-        content = json.loads(files.read(DESCRIPTION_NAME))
-        return content["model"], TaskFacts.of_json(content["task"])
-    section = json.loads(files.read(FIRST_DESCRIPTION_NAME))
-    sizes = {name: section.pop(name) for name in ("vocabulary_size", "sequence_length")}
-    task = language_of(**sizes, end_of_text_id=section.pop("end_of_text_id"), tokenizer_sha256="")
-    return section, TaskFacts.of_json(task)

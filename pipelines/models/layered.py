@@ -78,6 +78,33 @@ class LayeredModel(nn.Module):
         Raises:
             KeyError, ValueError: a name is missing or unknown, or a shape differs.
         """
+        for name, value in self._fitting(state).items():
+            given = state[name]
+            for dim, stride in enumerate(value.stride()):
+                if stride == 0:  # an expanded view: one value in memory, and torch would not write it several times
+                    value, given = value.narrow(dim, 0, 1), given.narrow(dim, 0, 1)
+            value.copy_(given)
+
+    def adopt(self, state: dict[str, Tensor]) -> None:
+        """Makes parameters and persistent buffers of the given tensors, without a copy (ties stay ties).
+
+        Raises:
+            KeyError, ValueError: a name is missing or unknown, or a shape or type differs.
+        """
+        own = self._fitting(state)
+        for name, value in own.items():
+            if value.dtype != state[name].dtype:
+                raise ValueError(f"{name}: {state[name].dtype} is not {value.dtype}")
+        for value, names in names_of(self.named_state()).items():
+            given = state[names[0]]
+            if isinstance(value, nn.Parameter):
+                given = nn.Parameter(given, requires_grad=value.requires_grad)
+            for name in names:
+                module, _, own_name = name.rpartition(".")
+                setattr(self.get_submodule(module), own_name, given)
+
+    def _fitting(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """``unique_state``, where the given one has the same names and shapes."""
         own = self.unique_state()
         if own.keys() != state.keys():
             raise KeyError(f"parameters and buffers differ: missing {sorted(own.keys() - state.keys())}, "
@@ -85,11 +112,7 @@ class LayeredModel(nn.Module):
         for name, value in own.items():
             if value.shape != state[name].shape:
                 raise ValueError(f"{name}: shape {tuple(state[name].shape)} is not {tuple(value.shape)}")
-            given = state[name]
-            for dim, stride in enumerate(value.stride()):
-                if stride == 0:  # an expanded view: one value in memory, and torch would not write it several times
-                    value, given = value.narrow(dim, 0, 1), given.narrow(dim, 0, 1)
-            value.copy_(given)
+        return own
 
 
 def names_of(named: Iterable[tuple[str, Tensor]]) -> dict[Tensor, list[str]]:

@@ -17,7 +17,6 @@ from pipelines.models.gpt.model import causal_attention
 from pipelines.models.layered import runnable
 from pipelines.predict.language_model import load_language_model
 from pipelines.prepare.text.language_rows import language_facts
-from pipelines.tasks.generation import generate
 from tests.example_data import language, sizes
 
 SMALL = GptModel(num_layers=2, num_heads=2, width=16)
@@ -163,12 +162,3 @@ def test_a_damaged_export_is_refused_by_name(tmp_path, damage):
     with pytest.raises(CheckpointError, match="is not an exported model") as caught:
         load_model(tmp_path / "model")
     assert caught.value.exit_code == 10
-
-
-def test_generation_stops_at_the_stop_token_and_is_repeatable():
-    model = build_model(SMALL, sizes(5, 8), seed=1)
-    tokens = generate(model, [1], 20, 8, seed=3)
-    assert tokens == generate(model, [1], 20, 8, seed=3)
-    assert len(tokens) == 21
-    stopped = generate(model, [1], 20, 8, seed=3, stop_token=tokens[4])
-    assert stopped == tokens[: tokens.index(tokens[4], 1)]

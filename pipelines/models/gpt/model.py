@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.config.models import GptModel
+from pipelines.models.gpt.context import GptContext
 from pipelines.models.layered import LayeredModel
 
 INITIAL_STD = 0.02
@@ -55,7 +56,8 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(width, 4 * width, bias=bias)
         self.feed_out = nn.Linear(4 * width, width, bias=bias)
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
+    def heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of each position."""
         batch, length, width = hidden_BTD.shape
         heads_3BHTd = (self.query_key_value(self.attention_norm(hidden_BTD))
                        .view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4))
@@ -63,6 +65,11 @@ class Block(nn.Module):
         if self.query_bias is not None and self.value_bias is not None:
             query = query + self.query_bias.view(self.num_heads, 1, -1)
             value = value + self.value_bias.view(self.num_heads, 1, -1)
+        return query, key, value
+
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        batch, length, width = hidden_BTD.shape
+        query, key, value = self.heads(hidden_BTD)
         mixed_BHTd = causal_attention(query, key, value)
         hidden_BTD = hidden_BTD + self.attention_out(mixed_BHTd.transpose(1, 2).reshape(batch, length, width))
         widened = functional.gelu(self.feed_in(self.feed_norm(hidden_BTD)), approximate="tanh")
@@ -97,6 +104,14 @@ class Head(nn.Module):
         return self.project(self.norm(hidden_BTD))
 
 
+class Gpt(LayeredModel):
+    """The layers in order, and for generation with what they have read remembered."""
+
+    def new_context(self, rows: int) -> GptContext:
+        """For as many texts at once, in evaluation mode; nothing is read yet."""
+        return GptContext(self, rows)
+
+
 def sketch(settings: GptModel, seed: int, *, vocabulary_size: int, sequence_length: int) -> LayeredModel:
     """The GPT of a recipe on the meta device: its structure, without memory.
 
@@ -105,8 +120,8 @@ def sketch(settings: GptModel, seed: int, *, vocabulary_size: int, sequence_leng
     """
     with torch.device("meta"):
         blocks = [(f"block_{i}", Block(settings.width, settings.num_heads, settings.bias)) for i in range(settings.num_layers)]
-        gpt = LayeredModel([("embedding", Embedding(vocabulary_size, sequence_length, settings.width)), *blocks,
-                            ("head", Head(vocabulary_size, settings.width, settings.bias))])
+        gpt = Gpt([("embedding", Embedding(vocabulary_size, sequence_length, settings.width)), *blocks,
+                   ("head", Head(vocabulary_size, settings.width, settings.bias))])
     if settings.tied_embeddings:
         gpt.get_submodule("head.project").weight = gpt.get_submodule("embedding.token").weight
     return gpt
