@@ -18,6 +18,7 @@ from rich.text import Text
 
 from pipelines.config import Config
 from pipelines.flow.train_stage import layout_line
+from pipelines.lake.metric_facts import METRIC_NAMES, metric_text, metric_title
 from pipelines.plan.layout import Choice
 from pipelines.plan.run_plan import RunPlan
 from pipelines.printable import printable
@@ -82,7 +83,9 @@ class TrainingProgress:
         elif record["kind"] == "evaluation":
             self._validation = record["loss"]
             if self._bar is None:
-                say(f"train: step {record['step']:,}: validation loss {record['loss']:.4f}")
+                metrics = "".join(f", {metric_title(name)} {metric_text(name, record[name])}"
+                                  for name in METRIC_NAMES if record.get(name) is not None)
+                say(f"train: step {record['step']:,}: validation loss {record['loss']:.4f}{metrics}")
         elif record["kind"] == "step":
             rate = record["global_units"] / max(record["seconds"], 1e-9)
             self._rate = rate if not self._rate else SMOOTHING * self._rate + (1 - SMOOTHING) * rate
@@ -150,6 +153,9 @@ def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     for name, key in (("training loss", "train_last"), ("validation loss", "validation_last")):
         if loss[key] is not None:
             facts[name] = f"{loss[key]:.4f}"
+    if summary["evaluations"]:
+        last = summary["evaluations"][-1]
+        facts |= {metric_title(name): metric_text(name, last[name]) for name in METRIC_NAMES if last.get(name) is not None}
     facts |= {f"  by {baseline['name']}": f"{baseline['loss']:.4f}" for baseline in reversed(summary["baselines"])}
     if throughput["units_per_s"]:
         facts["throughput"] = f"{throughput['units_per_s']:,.0f} {throughput['unit']}/s"

@@ -38,6 +38,10 @@ def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
     if train.steps is not None and recipe.schedule.warmup_steps >= train.steps:
         faults.append(SparkringError("schedule.warmup_steps",
                                      f"{recipe.schedule.warmup_steps} is not below train.steps ({train.steps})"))
+    metrics = ("loss", *recipe.prepare.best_by)
+    if train.best_by not in metrics:
+        faults.append(SparkringError("train.best_by", f"{train.best_by!r} is no metric by which a model of prepare.kind "
+                                     f"{recipe.prepare.kind} is chosen", f"use {one_of(metrics)}"))
     return faults
 
 

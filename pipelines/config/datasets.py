@@ -9,7 +9,7 @@ What becomes of a section is its folder's in ``pipelines/prepare``.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
@@ -41,6 +41,10 @@ class InputPath(Section):
 
 class PrepareSection(KindedSection):
     """What the sections of all kinds have: these settings and the input make the dataset's version."""
+
+    # metrics (lake/metric_facts.py) by which a model of this data may be the best, beside the loss; those that follow from it
+    # (perplexity) would choose the same
+    best_by: ClassVar[tuple[str, ...]] = ()
 
     inputs: tuple[InputPath, ...]
     deduplicate: bool = True
@@ -87,6 +91,8 @@ class Tokenizer(Section):
 
 class TextPrepare(PrepareSection):
     """From text to rows of tokens."""
+
+    best_by: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     kind: Literal["text"] = "text"
     inputs: tuple[InputSource, ...] = Field(min_length=1)

@@ -21,7 +21,7 @@ def nearest_multiples(number: int, of: int) -> str:
     return one_of([n for n in (below, below + of) if n > 0])
 
 
-def one_of(numbers: Sequence[int]) -> str:
+def one_of(numbers: Sequence[object]) -> str:
     if len(numbers) > 8:  # long lists help nobody: the small ones and the largest
         numbers = [*numbers[:7], numbers[-1]]
     *head, last = [str(n) for n in numbers]

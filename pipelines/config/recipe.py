@@ -61,6 +61,7 @@ class Train(Section):
     clip_norm: Annotated[float, Field(gt=0.0, le=1e30)] | None = 1.0
     evaluate_every_steps: Count = 100  # and always after the last step
     evaluation_rows: Count | None = None  # read by an evaluation: the first of the validation split; null: all
+    best_by: str = "loss"  # the metric of the validation split by which a model is the best; prepare.kind says which there are
     early_stop_evaluations: Count | None = None  # stop after so many evaluations in a row without a new best; null: never
     sample_prompt: str = "\n"  # the text that the generated lines start from
     sample_tokens: Annotated[Whole, Field(ge=0, le=2**20)] = 200

@@ -9,7 +9,8 @@ Gives:   Spark DDL by table name, and the Arrow schema that it says. Suffixes sa
     steps        one row per run and step: the whole job's figures
     rank_steps   one row per run, step and rank: where that rank's time went. units and samples are those whose loss the
                  rank computed; communication_s = pipeline_wait_s (for other segments) + averaging_s (for other replicas)
-    evaluations  one row per run, step and split
+    evaluations  one row per run, step and split, as training went on (model is null); and one per model, split and dataset
+                 that the job evaluate was asked for (attempt is null). The metrics: ``metric_facts.py``
     datasets     one row per dataset version
     rejected     one row per record that prepare refused
 """
@@ -34,7 +35,9 @@ TABLE_DDL: dict[str, str] = {
         "pipeline_wait_s DOUBLE, averaging_s DOUBLE, memory_bytes BIGINT, time TIMESTAMP"),
     "evaluations": (
         "run_id STRING, attempt INT, step INT, split STRING, loss DOUBLE, samples BIGINT, units BIGINT, seconds DOUBLE, "
-        "time TIMESTAMP"),
+        "perplexity DOUBLE, bits_per_byte DOUBLE, accuracy DOUBLE, top5_accuracy DOUBLE, macro_precision DOUBLE, "
+        "macro_recall DOUBLE, macro_f1 DOUBLE, calibration_error DOUBLE, model STRING, dataset_name STRING, "
+        "dataset_version STRING, time TIMESTAMP"),
     "datasets": (
         "dataset_name STRING, dataset_version STRING, created TIMESTAMP, task STRING, unit STRING, "
         "train_rows BIGINT, validation_rows BIGINT, train_units BIGINT, validation_units BIGINT, input_records BIGINT, "

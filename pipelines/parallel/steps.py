@@ -2,16 +2,19 @@
 
 Runs on: ranks.
 Takes:   figures.
-Gives:   ``Totals``, ``StepOutcome``.
+Gives:   ``Totals``, ``StepOutcome``; ``See``, who looks at what an evaluation's samples gave.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
+
+See = Callable[[Any, Tensor, Tensor], None]  # a micro-batch's output, its targets, its sample_ids_B
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,9 @@ class Totals:
     def __add__(self, other: Totals) -> Totals:
         return Totals(self.loss + other.loss, self.units + other.units, self.samples + other.samples)
 
-    def added_up(self, *sums: Callable[[Tensor], object]) -> Totals:
-        """After sums over ranks, each in place; in float64, so that the order of additions does not show."""
+    def added_up(self, sum_over_ranks: Callable[[Tensor], object]) -> Totals:
+        """After a sum over ranks, in place; in float64, so that the order of additions does not show."""
         values = torch.tensor([self.loss, self.units, self.samples], dtype=torch.float64)
-        for sum_over_ranks in sums:
-            sum_over_ranks(values)
+        sum_over_ranks(values)
         loss, units, samples = values.tolist()
         return Totals(loss, int(units), int(samples))

@@ -7,6 +7,7 @@ Gives:   ``Language``, a ``Task``: a model of it goes from tokens to logits.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,10 +19,13 @@ from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
 from pipelines.lake.exhibits import Exhibit, TextExhibit
 from pipelines.lake.manifest import TOKENIZER_NAME
+from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.tasks.generation import Writer
 from pipelines.tasks.task import IGNORED
+
+LARGEST_EXPONENT = 700.0  # of e, whose power a float can hold
 
 
 class Language:
@@ -49,6 +53,24 @@ class Language:
 
     def num_counted(self, targets: Tensor) -> int:
         return int((targets != IGNORED).sum())
+
+    @property
+    def num_metric_sums(self) -> int:
+        return 2
+
+    def metric_sums(self, output: Tensor, targets: Tensor) -> Tensor:
+        """How many tokens were the likeliest, and of how many."""
+        counted_BT = targets != IGNORED
+        right_BT = (output.argmax(-1) == targets) & counted_BT
+        return torch.stack([right_BT.sum(), counted_BT.sum()]).double()
+
+    def metrics(self, loss: float, sums: Tensor, dataset: TaskFacts, split: str) -> Metrics:
+        """Bits per byte are the split's as a whole where only some of its rows were asked for: by its mean bytes of a token."""
+        right, counted = sums.tolist()
+        token_bytes = dataset.facts.get("token_bytes", {}).get(split)
+        return {"perplexity": math.exp(loss) if loss < LARGEST_EXPONENT else None,
+                "bits_per_byte": loss / math.log(2) / token_bytes if token_bytes else None,
+                "accuracy": right / counted if counted else None}
 
     def example(self, samples: int) -> Batch:
         """Tokens that count up from the sample's number."""

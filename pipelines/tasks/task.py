@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
 from pipelines.lake.exhibits import Exhibit
+from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 
@@ -50,6 +51,21 @@ class Task(Protocol):
 
     def num_counted(self, targets: Tensor) -> int:
         """How many units ``loss_sum`` is over."""
+
+    @property
+    def num_metric_sums(self) -> int:
+        """How many numbers ``metric_sums`` gives."""
+
+    def metric_sums(self, output: Any, targets: Tensor) -> Tensor:
+        """Sums over the targets that count, of which ``metrics`` are made: float64 [num_metric_sums]. They are added up over
+        micro-batches and ranks."""
+
+    def metrics(self, loss: float, sums: Tensor, dataset: TaskFacts, split: str) -> Metrics:
+        """Those of ``lake/metric_facts.py`` that this task has, beside the loss.
+
+        Args:
+            loss: the mean. sums: ``metric_sums`` of all samples. dataset, split: that the samples are of.
+        """
 
     def example(self, samples: int) -> Batch:
         """Made-up samples of full size that differ, for what looks at a model or measures it."""

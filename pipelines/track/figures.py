@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipelines.lake.metric_facts import METRIC_NAMES
 from pipelines.lake.paths import Lake
 from pipelines.track.curves import Buckets, Curve, HighestByRank
 from pipelines.track.parts import highest, read_row_groups, read_rows
@@ -133,7 +134,8 @@ class RankFigures:
 
 
 def evaluations_in_order(lake: Lake, run_id: str, split: str = "validation") -> list[dict[str, Any]]:
-    """Evaluations of one split by step: step, loss, samples, units, seconds."""
-    rows = read_rows(lake, "evaluations", run_id, ["split", "step", "loss", "samples", "units", "seconds"])
+    """Evaluations of one split by step: step, loss, samples, units, seconds, and by name the metrics that the task gave."""
+    rows = read_rows(lake, "evaluations", run_id, ["split", "step", "loss", "samples", "units", "seconds", *METRIC_NAMES])
+    rows = rows.drop_columns([name for name in METRIC_NAMES if rows[name].null_count == len(rows)])
     found = [row for row in rows.sort_by("step").to_pylist() if row.pop("split") == split]
     return [row for row in found if row["loss"] is not None]

@@ -44,10 +44,12 @@ class TablePart:
     row_groups: int
     last_step: int  # the highest; -1 where it has no rows
     cursor: Cursor
+    columns: tuple[str, ...]
 
-    @property
-    def full(self) -> bool:
-        return self.rows >= PART_ROWS or self.row_groups >= PART_ROW_GROUPS
+    def takes(self, table: str) -> bool:
+        """Whether rows may be added: it is not full, and no older version made it, whose columns its bytes keep."""
+        full = self.rows >= PART_ROWS or self.row_groups >= PART_ROW_GROUPS
+        return not full and self.columns == tuple(arrow_schema(table).names)
 
     @staticmethod
     def of(store: Store, key: str) -> TablePart:
@@ -59,15 +61,15 @@ class TablePart:
         try:
             footer = _footer(store, key)
             return TablePart(key, footer.num_rows, footer.num_row_groups, _highest(footer, "step"),
-                        json.loads(footer.metadata[_CURSOR_KEY]))
+                             json.loads(footer.metadata[_CURSOR_KEY]), tuple(footer.schema.to_arrow_schema().names))
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise _damaged(store, key, error) from error
 
 
 def open_part(lake: Lake, table: str, run_id: str, attempt: int) -> str:
-    """The part that new rows go to: the newest, or the next one where that is full."""
+    """The part that new rows go to: the newest, or the next one where that takes none."""
     keys = part_keys(lake, table, run_id, attempt)
-    index = len(keys) - 1 if keys and not TablePart.of(lake.store, keys[-1]).full else len(keys)
+    index = len(keys) - 1 if keys and TablePart.of(lake.store, keys[-1]).takes(table) else len(keys)
     return f"{lake.table(table)}/{run_id}-{attempt:03d}-{index:05d}.parquet"
 
 
@@ -92,7 +94,7 @@ def read_row_groups(lake: Lake, table: str, run_id: str, columns: list[str]) -> 
     """Columns of all rows of one run, one row group after the other: what one load added, so of bounded size."""
     schema = pa.schema([arrow_schema(table).field(name) for name in columns])
     for key in part_keys(lake, table, run_id):
-        yield from (rows.cast(schema) for rows in _row_groups(lake.store, key, columns))
+        yield from (_of_schema(rows, schema) for rows in _row_groups(lake.store, key, columns))
 
 
 def read_rows(lake: Lake, table: str, run_id: str, columns: list[str]) -> pa.Table:
@@ -142,6 +144,12 @@ def _row_groups(store: Store, key: str, columns: list[str] | None = None) -> Ite
                     yield file.read_row_group(index, columns)
         except (pa.ArrowInvalid, ValueError) as error:
             raise _damaged(store, key, error) from error
+
+
+def _of_schema(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    """With nulls for columns that an older version did not write."""
+    return pa.table([rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+                     for field in schema], schema=schema)
 
 
 def _footer(store: Store, key: str) -> pq.FileMetaData:

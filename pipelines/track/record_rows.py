@@ -16,11 +16,14 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.errors import DataError
+from pipelines.lake.metric_facts import METRIC_NAMES
 from pipelines.lake.schemas import arrow_schema
 
 Row = dict[str, Any]
 RECORD_KIND = {"steps": "step", "rank_steps": "step", "evaluations": "evaluation"}
 _RENAMED = {"steps": {"units": "global_units", "samples": "global_samples"}}  # table column -> record field
+# columns that records lack: metrics that the task does not have, or that were not there yet; what only the job evaluate says
+_MAY_LACK = {"evaluations": {*METRIC_NAMES, "model", "dataset_name", "dataset_version"}}
 
 
 def new_rows(table: str, run_id: str, attempt: int, rank: int, path: Path, offset: int, max_bytes: int
@@ -40,10 +43,11 @@ def new_rows(table: str, run_id: str, attempt: int, rank: int, path: Path, offse
         fixed |= _place_of_rank(path)
     fields = [(column.name, _RENAMED.get(table, {}).get(column.name, column.name), _CONVERTERS[str(column.type)])
               for column in arrow_schema(table) if column.name not in (*fixed, "time")]
+    lacking: dict[str, None] = dict.fromkeys(_MAY_LACK.get(table, ()))
     rows = []
     for number, line in enumerate(lines):
         try:
-            record = json.loads(line)
+            record = lacking | json.loads(line)
             if record["kind"] != RECORD_KIND[table]:
                 continue
             row = {name: None if record[field] is None else convert(record[field]) for name, field, convert in fields}

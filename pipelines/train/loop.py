@@ -20,6 +20,7 @@ import torch
 from pipelines.config.recipe import Recipe
 from pipelines.errors import RankFailedError
 from pipelines.feed.batches import Batch
+from pipelines.lake.metric_facts import is_better
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.parallel.agreement.agreement import Agreement
 from pipelines.train.evaluate import Evaluation
@@ -55,19 +56,22 @@ class TrainingLoop:
         Raises:
             RankFailedError: a loss or gradient that is not finite, with step and rank; a lost peer.
         """
-        best, without_best = math.inf, 0
+        best_by = self.recipe.train.best_by
+        best: float | None = None
+        without_best = 0
         stream: Iterator[StepInput] = iter(inputs)
         for step in range(1, self.total_steps + 1):
             self._train_step(step, stream)
             if step % self.recipe.train.evaluate_every_steps and step < self.total_steps:
                 continue
-            loss = self._evaluate(step)  # the same on all ranks, and so is what follows from it
+            evaluation = self._evaluate(step)  # the same on all ranks, and so is what follows from it
+            value = evaluation.of(best_by)
             without_best += 1
-            if loss < best:
-                best, without_best = loss, 0
-                self.save("best", step, loss)
+            if best is None or (value is not None and is_better(best_by, value, best)):
+                best, without_best = value, 0
+                self.save("best", step, evaluation.loss)
             if step == self.total_steps or without_best == self.recipe.train.early_stop_evaluations:
-                self.save("last", step, loss)
+                self.save("last", step, evaluation.loss)
                 return step
         return 0
 
@@ -107,15 +111,13 @@ class TrainingLoop:
                               "lower optimizer.learning_rate, raise schedule.warmup_steps, set train.clip_norm or "
                               "train.precision: fp32")
 
-    def _evaluate(self, step: int) -> float:
+    def _evaluate(self, step: int) -> Evaluation:
         evaluation = self.evaluate()
         if not math.isfinite(evaluation.loss):  # the step before it was, its update was too much
             self._refuse(step, None, "validation loss")
         if self.agreement.place.rank == 0:
-            self.records.write("evaluation", step=step, split="validation", loss=evaluation.loss,
-                               samples=evaluation.samples, units=evaluation.units,
-                               seconds=round(evaluation.seconds, 6))
-        return evaluation.loss
+            self.records.write("evaluation", step=step, split="validation", **evaluation.facts())
+        return evaluation
 
 
 def peak_memory_bytes(device: torch.device) -> int:

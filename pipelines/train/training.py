@@ -20,7 +20,7 @@ from pipelines.parallel.peers import Peers
 from pipelines.plan.run_plan import RunPlan
 from pipelines.tasks.table import task_of
 from pipelines.train.assembly import assemble
-from pipelines.train.evaluate import evaluation_of
+from pipelines.train.evaluate import EvaluatedSplit, evaluation_of
 from pipelines.train.loop import StepInput, TrainingLoop
 from pipelines.train.progress import Progress
 from pipelines.train.save import saving_of
@@ -39,9 +39,10 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
     task = task_of(manifest.task)
     share = Share(plan.split.micro_batch_samples, place.replica_index, place.num_replicas)
     agreement = assemble(config, plan, task, manifest.task.sizes, peers, device, records)
+    validation = EvaluatedSplit(manifest, dataset, "validation", share, recipe.train.evaluation_rows)
     progress = Progress(records, platform.launch.stall_timeout_s)
     loop = TrainingLoop(recipe, plan.steps, agreement, records, device=device,
-                        evaluate=evaluation_of(config, manifest, dataset, agreement, share, device, progress),
+                        evaluate=evaluation_of(config, validation, agreement, task, device, progress),
                         save=saving_of(config, plan, task, agreement, progress))
     with ExitStack() as stack:
         if platform.layout.compile:

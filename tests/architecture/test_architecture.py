@@ -59,7 +59,7 @@ TABLE = {
     "launch": row(7, "config interrupts lake spark plan models.facts train.rank_variables",
                   "pyspark py4j psutil"),
     "flow": row(8, "config lake spark prepare launch track plan", "pyspark"),
-    "console": row(9, "config printable flow plan", "rich"),
+    "console": row(9, "config lake.metric_facts printable flow plan", "rich"),
     "cli": row(10, "config interrupts printable spark flow console", "typer"),
     "entry": row(11, "interrupts cli"),
 }

@@ -126,6 +126,8 @@ def test_the_divisors_that_a_remedy_names_are_found_without_counting_to_them():
     ("train.global_batch_samples=40", "train.global_batch_samples: 40 is not a multiple of data.num_lanes (16); use 32 or 48"),
     ("train.epochs=2", "train.steps, train.epochs: both are given; give exactly one"),
     ("train.steps=null", "train.steps, train.epochs: neither is given; give exactly one"),
+    ("train.best_by=top5_accuracy", "train.best_by: 'top5_accuracy' is no metric by which a model of prepare.kind text is "
+     "chosen; use loss or accuracy"),
     ("model.num_heads=5", "model.num_heads: 5 does not divide model.width (192)"),
     ("schedule.warmup_steps=120", "schedule.warmup_steps: 120 is not below train.steps (120)"),
     ("spark.conf={spark.dynamicAllocation.enabled: true}", "spark.conf.spark.dynamicAllocation.enabled: true"),

@@ -77,6 +77,8 @@ def test_every_document_comes_back_with_every_kind_of_tokenizer(
     assert manifest == Manifest.load(lake.store.below(lake.dataset("test", manifest.version)))
     published = lake.root / lake.dataset("test", manifest.version)
     assert manifest.task.facts["tokenizer_sha256"] == file_sha256(published / "tokenizer.json")
+    text_bytes = {split: sum(len(text.encode()) for text in documents(lake, manifest, split)) for split in manifest.splits}
+    assert manifest.task.facts["token_bytes"] == {s: text_bytes[s] / manifest.units[s] for s in manifest.splits}
     guessing, frequencies, bigram = manifest.baselines
     assert np.isclose(guessing.loss, np.log(manifest.task.sizes["vocabulary_size"]))
     assert bigram.loss < frequencies.loss < guessing.loss

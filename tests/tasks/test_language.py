@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,3 +56,16 @@ def test_a_text_is_asked_for_unless_the_recipe_wants_none() -> None:
 def test_a_dataset_of_a_task_that_is_not_there_is_refused() -> None:
     with pytest.raises(DataError, match="for the task 'chess'; there are: language"):
         task_of(TaskFacts("chess", (), {}, "games", 1, "nats per game"))
+
+
+def test_accuracy_is_of_the_tokens_that_count_and_bits_are_of_the_bytes_of_the_splits_text() -> None:
+    task = task_of(language(10, 4))
+    targets = torch.tensor([[1, 2, 3, IGNORED], [4, 5, IGNORED, IGNORED]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[1, 2, 9, 9], [4, 9, 9, 9]]), 10).float()
+    sums = task.metric_sums(logits, targets)
+    assert (sums.tolist(), sums.dtype, task.num_metric_sums) == ([3, 5], torch.float64, 2)
+    dataset = replace(task.facts, facts={"token_bytes": {"validation": 2.5}})
+    found = task.metrics(2.0, sums, dataset, "validation")
+    assert found == pytest.approx({"perplexity": math.exp(2), "bits_per_byte": 2 / math.log(2) / 2.5, "accuracy": 3 / 5})
+    assert task.metrics(2.0, sums, task.facts, "validation")["bits_per_byte"] is None  # an older manifest
+    assert task.metrics(1e4, sums, task.facts, "validation")["perplexity"] is None

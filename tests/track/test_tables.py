@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -22,7 +23,9 @@ from pyspark.sql.types import StructType
 
 from pipelines.errors import AlreadyRunningError, DataError, StorageError
 from pipelines.lake.claims import claimed
+from pipelines.lake.metric_facts import METRIC_NAMES
 from pipelines.lake.paths import Lake
+from pipelines.lake.rank_records import RecordWriter
 from pipelines.lake.schemas import TABLE_DDL
 from pipelines.track import parts, tables
 from pipelines.track.parts import part_keys, read_rows
@@ -304,3 +307,30 @@ def test_a_table_begun_by_an_older_version_has_todays_columns_after_a_load(spark
     load_run(lake, "run-1")
     rows = spark.read.parquet(str(folder)).where("step = 1").select("run_id", "units").collect()
     assert sorted((row.run_id, row.units) for row in rows) == [("old", None), ("run-1", 200)]
+
+
+def test_a_part_of_an_older_version_is_read_with_nulls_and_not_added_to(lake: Lake) -> None:
+    """A run whose first rows were loaded before the metrics were columns, and which goes on."""
+    save_state(lake, "run-1", status="running")
+    write_steps(lake, "run-1", 0, 0, range(1, 6))
+    write_evaluation(lake, "run-1", 0, 5, 7.5)
+    load_run(lake, "run-1")
+    (key,) = part_keys(lake, "evaluations", "run-1")
+    part = pq.read_table(io.BytesIO(lake.store.read(key)))
+    older = pq.ParquetFile(io.BytesIO(lake.store.read(key))).schema_arrow.metadata
+    with lake.store.writer(key) as file:
+        pq.write_table(part.select(["run_id", "attempt", "step", "split", "loss", "samples", "units", "seconds", "time"])
+                       .replace_schema_metadata(older), file)
+    before = lake.store.read(key)
+    with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
+        records.write("evaluation", step=10, split="validation", loss=7.0, samples=5, units=50, seconds=0.1, accuracy=0.25)
+    for _ in range(2):
+        load_run(lake, "run-1")
+        rows = read_rows(lake, "evaluations", "run-1", ["step", "loss", "accuracy", "macro_f1"]).to_pylist()
+        assert rows == [{"step": 5, "loss": 7.5, "accuracy": None, "macro_f1": None},
+                        {"step": 10, "loss": 7.0, "accuracy": 0.25, "macro_f1": None}]
+    assert lake.store.read(key) == before and len(part_keys(lake, "evaluations", "run-1")) == 2
+
+
+def test_every_metric_is_a_column() -> None:
+    assert {"loss", *METRIC_NAMES} <= {column.split()[0] for column in TABLE_DDL["evaluations"].split(", ")}

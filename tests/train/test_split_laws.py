@@ -1,6 +1,7 @@
 """The layout law for split models: segments and schedules change nothing that is learned."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -52,6 +53,10 @@ def assert_same_training(one, other):
             [step[field] for step in of_kind(expected[0], "step")], rel=tolerance), field
     assert [e["loss"] for e in of_kind(records[0], "evaluation")] == pytest.approx(
         [e["loss"] for e in of_kind(expected[0], "evaluation")], rel=1e-5)
+    for one, other in zip(of_kind(records[0], "evaluation"), of_kind(expected[0], "evaluation"), strict=True):
+        assert one["accuracy"] is not None
+        assert one["perplexity"] == pytest.approx(math.exp(one["loss"]))
+        assert one["accuracy"] == pytest.approx(other["accuracy"], abs=1.5 / one["units"])  # a tie may fall either way
     assert weights.keys() == expected_weights.keys()
     for parameter, value in weights.items():
         assert (value - expected_weights[parameter]).abs().max().item() <= 1e-6, parameter

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipelines.feed.batches import Batch
-from pipelines.parallel.steps import StepOutcome, Totals
+from pipelines.parallel.steps import See, StepOutcome, Totals
 from pipelines.plan.places import Place
 
 
@@ -31,11 +31,11 @@ class Agreement(Protocol):
         The update is left out where the outcome is not finite.
         """
 
-    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
-        """Forward only, in evaluation mode; the totals of all replicas together.
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int, see: See) -> Totals:
+        """Forward only, in evaluation mode; the totals of all replicas together. Arguments as ``Replica.evaluate``."""
 
-        ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.
-        """
+    def sum_over_ranks(self, values: Tensor) -> None:
+        """Replaces ``values`` (of an evaluation, float64) by their sum over all ranks, in place."""
 
     @property
     def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:

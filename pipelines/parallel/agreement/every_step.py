@@ -24,7 +24,7 @@ from pipelines.feed.batches import Batch
 from pipelines.parallel.buckets import GradientAverage, gradient_of, squared_norm
 from pipelines.parallel.replica.replica import Replica
 from pipelines.parallel.ring import Ring
-from pipelines.parallel.steps import StepOutcome, Totals
+from pipelines.parallel.steps import See, StepOutcome, Totals
 from pipelines.plan.places import Place
 
 
@@ -85,9 +85,12 @@ class EveryStep:
             group["lr"] = learning_rate
         self._optimizer.step()
 
-    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
-        return self._replica.evaluate(micro_batches, num_micro_batches).added_up(
-            lambda values: self._ring.sum(values, "evaluation.totals"), self._replica.sum_over_segments)
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int, see: See) -> Totals:
+        return self._replica.evaluate(micro_batches, num_micro_batches, see).added_up(self.sum_over_ranks)
+
+    def sum_over_ranks(self, values: Tensor) -> None:
+        self._ring.sum(values, f"evaluation.{len(values)}")
+        self._replica.sum_over_segments(values)
 
     @property
     def specs(self) -> dict[str, tuple[torch.Size, torch.dtype]]:

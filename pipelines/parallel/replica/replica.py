@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.feed.batches import Batch
-from pipelines.parallel.steps import Totals, Work
+from pipelines.parallel.steps import See, Totals, Work
 from pipelines.plan.places import Place
 
 
@@ -72,10 +72,12 @@ class Replica(Protocol):
     def sum_over_segments(self, values: Tensor) -> None:
         """Replaces ``values`` by its sum over the replica's ranks, in place."""
 
-    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int, see: See) -> Totals:
         """Forward only, in evaluation mode: the totals of the loss that this rank computed.
 
-        ``num_micro_batches`` is how many this replica has, also where ``micro_batches`` is empty.
+        Args:
+            num_micro_batches: how many this replica has, also where ``micro_batches`` is empty.
+            see: called for each micro-batch on the rank that has the model's output; samples may come that count in nothing.
         """
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:

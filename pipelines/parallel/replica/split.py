@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -38,7 +38,7 @@ from pipelines.parallel.replica.compiled import compiled_module
 from pipelines.parallel.replica.replica import Computed
 from pipelines.parallel.replica.torch_stages import Part, TimedStage, Timeline, as_boundary, shapes_between
 from pipelines.parallel.segments import SegmentGroup, peer_errors
-from pipelines.parallel.steps import Totals
+from pipelines.parallel.steps import See, Totals
 from pipelines.plan.split_plan import SplitPlan
 from pipelines.tasks.task import Task
 
@@ -61,6 +61,8 @@ class SplitReplica:
         place = self.place = group.place
         self._group, self._plan, self._task, self._device = group, plan, task, device
         self._scale = 1.0
+        self._see: See | None = None  # who looks at an evaluation's outputs
+        self._sample_ids_M: Sequence[Tensor] = ()  # of each of its micro-batches
         names, ranges, own_parts = list(model.layers), plan.ranges, plan.parts_of(place.segment_index)
         self._holds_inputs, self._holds_loss = 0 in own_parts, len(plan.counts) - 1 in own_parts
         self._owners = _owners(model, ranges, place.num_segments)
@@ -124,15 +126,16 @@ class SplitReplica:
         self._group.sum(values)
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int, see: See) -> Totals:
         """See ``Replica``; as many micro-batches at a time as a step has."""
         stream, total = iter(micro_batches), Totals(0.0, 0, 0)
-        self._scale = 1.0
+        self._scale, self._see = 1.0, see
         with evaluation_mode(self.held):
             for _ in range(0, num_micro_batches, self._plan.micro_batches):
                 self._timeline.restart()
                 own, _ = self._flow(list(islice(stream, self._plan.micro_batches)), self._schedule.eval)
                 total += own
+        self._see = None
         return total
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
@@ -163,6 +166,7 @@ class SplitReplica:
             batch = Batch.joined(micro_batches).padded(self._plan.micro_batches * self._plan.micro_batch_samples)
             inputs, targets = self._task.inputs_and_targets(batch)
             arguments = [inputs] if self._holds_inputs else []
+            self._sample_ids_M = batch.sample_ids_B.split(self._plan.micro_batch_samples)
             fingerprint = _fingerprint(batch) * (self._holds_inputs - self._holds_loss)
         with peer_errors():
             run(*arguments, target=targets if self._holds_loss else None, losses=losses, return_outputs=False)
@@ -174,6 +178,8 @@ class SplitReplica:
     def _timed_loss(self, output: Any, targets: Tensor) -> Tensor:
         done = sum(work.kind == "loss" for work in self._timeline.work)
         with self._timeline.working("loss", len(self._plan.counts) - 1, done):
+            if self._see is not None:
+                self._see(output, targets, self._sample_ids_M[done])
             return self._task.loss_sum(output, targets) * self._scale
 
 

@@ -16,7 +16,7 @@ from pipelines.feed.batches import Batch
 from pipelines.models.layered import LayeredModel, evaluation_mode
 from pipelines.parallel.replica.compiled import compiled_module
 from pipelines.parallel.replica.replica import Computed
-from pipelines.parallel.steps import Totals
+from pipelines.parallel.steps import See, Totals
 from pipelines.plan.places import Place
 from pipelines.tasks.task import Task
 
@@ -54,9 +54,9 @@ class WholeReplica:
         """This rank is all there is."""
 
     @torch.no_grad()
-    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int) -> Totals:
+    def evaluate(self, micro_batches: Iterable[Batch], num_micro_batches: int, see: See) -> Totals:
         with evaluation_mode(self._model):
-            return sum((self._loss_of(micro_batch)[1] for micro_batch in micro_batches), Totals(0.0, 0, 0))
+            return sum((self._loss_of(micro_batch, see)[1] for micro_batch in micro_batches), Totals(0.0, 0, 0))
 
     def whole_state(self) -> Iterator[tuple[str, Tensor]]:
         if self.place.rank == 0:
@@ -64,10 +64,12 @@ class WholeReplica:
             for name in self.specs:
                 yield name, state[name].detach().cpu()
 
-    def _loss_of(self, micro_batch: Batch) -> tuple[Tensor, Totals]:
+    def _loss_of(self, micro_batch: Batch, see: See | None = None) -> tuple[Tensor, Totals]:
         """The differentiable sum of the loss, and the totals."""
         inputs, targets = self._task.inputs_and_targets(micro_batch)
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
             output = self._forward(inputs)
         loss_sum = self._task.loss_sum(output, targets)
+        if see is not None:
+            see(output, targets, micro_batch.sample_ids_B)
         return loss_sum, Totals(loss_sum.item(), self._task.num_counted(targets), micro_batch.samples)

@@ -54,10 +54,12 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
         shutil.rmtree(folder, ignore_errors=True)
     train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
     bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)
+    token_bytes = {split: counts.pop(f"{split}_text_bytes", 0) / tokens[split] for split in tokens if tokens[split]}
     manifest = Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
         task=language_facts(sequence_length=settings.sequence_length, vocabulary_size=settings.vocabulary_size,
-                            end_of_text_id=settings.end_of_text_id, tokenizer_sha256=settings.tokenizer_sha256),
+                            end_of_text_id=settings.end_of_text_id, tokenizer_sha256=settings.tokenizer_sha256,
+                            token_bytes=token_bytes),
         splits=splits, units=tokens, counts=dict(sorted(counts.items())), baselines=(
             Baseline("guessing", math.log(settings.vocabulary_size)),
             Baseline("token frequencies", unigram_loss(tokens_V["train"], tokens_V["validation"])),

@@ -10,6 +10,8 @@ predict from and one to predict at least. The rest is end-of-text filling that n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pipelines.lake.task_facts import Column, TaskFacts
 
 SHORTEST_SAMPLE_TOKENS = 2
@@ -20,9 +22,12 @@ def language_columns(sequence_length: int, end_of_text_id: int) -> tuple[Column,
             Column("length", "int32", allowed=(SHORTEST_SAMPLE_TOKENS, sequence_length + 1)))
 
 
-def language_facts(*, sequence_length: int, vocabulary_size: int, end_of_text_id: int, tokenizer_sha256: str) -> TaskFacts:
+def language_facts(*, sequence_length: int, vocabulary_size: int, end_of_text_id: int, tokenizer_sha256: str,
+                   token_bytes: Mapping[str, float] | None = None) -> TaskFacts:
+    """``token_bytes``: of each split, how many bytes of text a token stands for, end-of-text tokens among them."""
     return TaskFacts(
         "language", language_columns(sequence_length, end_of_text_id),
         sizes={"vocabulary_size": vocabulary_size, "sequence_length": sequence_length},
         unit="tokens", units_per_sample=sequence_length, loss_unit="nats per token", loss_exponential="perplexity",
-        facts={"end_of_text_id": end_of_text_id, "tokenizer_sha256": tokenizer_sha256})
+        facts={"end_of_text_id": end_of_text_id, "tokenizer_sha256": tokenizer_sha256,
+               **({} if token_bytes is None else {"token_bytes": dict(token_bytes)})})

@@ -128,9 +128,10 @@ class PartitionPacker:
             return
         self._counts["documents"] += 1
         self._counts["text_bytes"] += len(content)
-        for split, tokens in encoded:
+        for (split, part), (_, tokens) in zip(parts, encoded, strict=True):
             if tokens is not None:
                 self._counts[f"{split}_documents"] += 1
+                self._counts[f"{split}_text_bytes"] += len(part)
                 self._shards[split].add(tokens)
 
     def _parts(self, key: bytes, content: bytes) -> list[tuple[str, bytes]]:

@@ -17,6 +17,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from pipelines.lake.metric_facts import METRIC_NAMES, metric_text, metric_title
 from pipelines.lake.paths import Lake
 from pipelines.track.report.formats import FILTERS
 from pipelines.track.report.run_charts import loss_chart, small_charts, spread, time_bar, timelines
@@ -47,7 +48,7 @@ def render(measured: Measured) -> str:
     """The page's HTML."""
     environment = jinja2.Environment(loader=jinja2.PackageLoader("pipelines.track.report", ""), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= FILTERS
+    environment.filters |= FILTERS | {"metric_title": metric_title, "metric_text": metric_text}
     summary = measured.summary
     ranks = longest_computing_first(summary["ranks"])[:MAX_RANKS]
     script = environment.get_template("report.js.j2").render()
@@ -55,6 +56,7 @@ def render(measured: Measured) -> str:
         run=summary, verdict=verdict(summary), loss=loss_chart(summary, measured.steps.loss),
         ranged=not measured.steps.loss.single, charts=small_charts(measured.steps, measured.ranks, summary["throughput"]["unit"]),
         evaluations=spread(summary["evaluations"], MAX_EVALUATIONS),
+        metrics=[name for name in METRIC_NAMES if any(name in each for each in summary["evaluations"])],
         timelines=timelines(summary["split_step"]), open_ranks=OPEN_RANKS,
         ranks=[(rank, shares, time_bar(shares)) for rank in ranks if (shares := time_shares([rank])) is not None],
         script=Markup(script), script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode())  # noqa: S704
