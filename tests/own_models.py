@@ -250,3 +250,19 @@ def with_constant_buffers(vocabulary_size: int, sequence_length: int, width: int
     return LayeredModel([("table", nn.Embedding(vocabulary_size, width)),
                          *((f"scaled_{i}", Scaled(width, shared_W)) for i in range(depth)),
                          ("logits", nn.Linear(width, vocabulary_size))])
+
+
+class Bright(nn.Module):
+    """Channels of a convolution, some of which a sample loses."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.convolution, self.lose = nn.Conv2d(channels, width, 3, padding=1), nn.Dropout2d(0.3)
+
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        return self.lose(torch.tanh(self.convolution(images_BCHW)))
+
+
+def of_images(channels: int, height: int, width: int, num_classes: int) -> LayeredModel:
+    return LayeredModel([("bright", Bright(channels, 4)), ("again", Bright(4, 4)), ("flat", nn.Flatten()),
+                         ("logits", nn.Linear(4 * height * width, num_classes))])

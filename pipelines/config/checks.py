@@ -26,7 +26,7 @@ def contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
 
 def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
     train, lanes = recipe.train, recipe.data.num_lanes
-    faults = [*recipe.prepare.contradictions(), *recipe.model.contradictions()]
+    faults = [*recipe.prepare.contradictions(), *recipe.model.contradictions(), *recipe.optimizer.contradictions()]
     if train.global_batch_samples % lanes:
         faults.append(SparkringError(
             "train.global_batch_samples", f"{train.global_batch_samples} is not a multiple of data.num_lanes ({lanes})",

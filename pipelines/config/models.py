@@ -17,6 +17,8 @@ from pipelines.config.numbers import divisors, one_of
 from pipelines.config.section import Count, KindedSection, Whole, kind_of
 from pipelines.errors import SparkringError
 
+Dropout = Annotated[float, Field(ge=0.0, lt=1.0)]  # the share of values that a sample loses in a training step
+
 
 class ModelSection(KindedSection):
     """What the sections of all kinds have."""
@@ -36,6 +38,7 @@ class GptModel(ModelSection):
     width: Annotated[Whole, Field(ge=1, le=2**20)] = 128
     tied_embeddings: bool = True
     bias: bool = True
+    dropout: Dropout = 0.0  # behind the embedding, attention and feed-forward net of each block
 
     def contradictions(self) -> list[SparkringError]:
         if self.width % self.num_heads == 0:
@@ -44,11 +47,22 @@ class GptModel(ModelSection):
                                f"use {one_of(divisors(self.width))}")]
 
 
+class CnnModel(ModelSection):
+    """The small convolutional network of the well-known MNIST example. What an image is comes from the dataset."""
+
+    kind: Literal["cnn"] = "cnn"
+    first_channels: Annotated[Whole, Field(ge=1, le=2**16)] = 32
+    second_channels: Annotated[Whole, Field(ge=1, le=2**16)] = 64
+    dense_width: Annotated[Whole, Field(ge=1, le=2**20)] = 128
+    image_dropout: Dropout = 0.25  # behind the convolutions
+    dense_dropout: Dropout = 0.5
+
+
 class FactoryModel(ModelSection):
     """A model of the user's: ``factory`` names a function that returns a ``LayeredModel``.
 
-    It is called with the sizes that the dataset gives (``vocabulary_size``, ``sequence_length``) and every other key of
-    this section.
+    It is called with the sizes that the dataset gives (``vocabulary_size`` and ``sequence_length``, or ``channels``,
+    ``height``, ``width`` and ``num_classes``) and every other key of this section.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -66,7 +80,7 @@ class FactoryModel(ModelSection):
         return dict(self.model_extra or {})
 
 
-MODEL_SECTIONS: dict[str, type[ModelSection]] = {"gpt": GptModel, "factory": FactoryModel}
+MODEL_SECTIONS: dict[str, type[ModelSection]] = {"gpt": GptModel, "cnn": CnnModel, "factory": FactoryModel}
 
-Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[FactoryModel, Tag("factory")],
+Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[CnnModel, Tag("cnn")] | Annotated[FactoryModel, Tag("factory")],
                   Discriminator(kind_of("gpt", MODEL_SECTIONS))]

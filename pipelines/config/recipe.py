@@ -16,6 +16,14 @@ from pydantic import Field
 
 from pipelines.config.datasets import PREPARE_SECTIONS, Prepare
 from pipelines.config.models import MODEL_SECTIONS, GptModel, Model
+from pipelines.config.optimizers import (
+    OPTIMIZER_SECTIONS,
+    SCHEDULE_SECTIONS,
+    AdamW,
+    CosineSchedule,
+    Optimizer,
+    Schedule,
+)
 from pipelines.config.section import Count, KindedSection, Section, Whole
 
 
@@ -25,25 +33,6 @@ class Data(Section):
     num_lanes: Annotated[Whole, Field(ge=1, le=2**16)] = 16
     window_row_groups: Count = 4  # rows are shuffled in a window of this many row groups
     shuffle: bool = True
-
-
-class Optimizer(Section):
-    """AdamW; weight decay acts on matrices and embeddings, not on biases and gains."""
-
-    kind: Literal["adamw"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0.0, le=1e30)] = 1e-3
-    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9
-    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
-    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
-    weight_decay: Annotated[float, Field(ge=0.0, le=1e30)] = 0.1
-
-
-class Schedule(Section):
-    """Linear warm-up, then cosine (or constant) to the end of training."""
-
-    kind: Literal["cosine", "constant"] = "cosine"
-    warmup_steps: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 100
-    final_fraction: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1  # of the peak learning rate, at the last step
 
 
 class Train(Section):
@@ -74,10 +63,11 @@ class Recipe(Section):
     prepare: Prepare
     data: Data = Data()
     model: Model = GptModel()
-    optimizer: Optimizer = Optimizer()
-    schedule: Schedule = Schedule()
+    optimizer: Optimizer = AdamW()
+    schedule: Schedule = CosineSchedule()
     train: Train = Train()
 
 
 # the classes of each section that comes in several kinds
-SECTION_KINDS: dict[str, Mapping[str, type[KindedSection]]] = {"prepare": PREPARE_SECTIONS, "model": MODEL_SECTIONS}
+SECTION_KINDS: dict[str, Mapping[str, type[KindedSection]]] = {
+    "prepare": PREPARE_SECTIONS, "model": MODEL_SECTIONS, "optimizer": OPTIMIZER_SECTIONS, "schedule": SCHEDULE_SECTIONS}

@@ -41,13 +41,14 @@ def faults_of(error: ValidationError, model: type[BaseModel], where: Callable[[t
             continue  # it only says that a fault inside it is one
         # a part in brackets says which of several types was tried
         location = [part for part in map(str, fault["loc"]) if "[" not in part]
+        kind = None
         if location[1:2] and location[1] in SECTION_KINDS.get(location[0], ()):
-            del location[1]  # which of the kinds was checked, not a key
+            kind = location.pop(1)  # which of the kinds was checked, not a key
         if location[:2] == ["spark", "conf"]:
             del location[3:]  # which of the types was tried
         if fault["type"] == "union_tag_invalid":  # of a section that comes in several kinds
             location.append("kind")
-        said = _said(model, location, fault, where(tuple(location)))
+        said = _said(SECTION_KINDS[location[0]][kind] if kind else model, location, fault, where(tuple(location)), kind)
         faults.setdefault(said.place, said)
     return list(faults.values())
 
@@ -59,10 +60,12 @@ def suggestion(given: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
 
 
-def _said(model: type[BaseModel], location: list[str], fault: Any, where: str) -> SparkringError:
+def _said(model: type[BaseModel], location: list[str], fault: Any, where: str, kind: str | None) -> SparkringError:
+    """``model``: the class that holds the setting, of a section of a ``kind`` that one's."""
     place = ".".join(location) or model.__name__.lower()
     if fault["type"] == "extra_forbidden":
-        return SparkringError(place, f"unknown key ({where})", suggestion(location[-1], _known_keys(model, location[:-1])))
+        known = _known_keys(model, location[1 if kind else 0 : -1])
+        return SparkringError(place, f"unknown key ({where})", suggestion(location[-1], known))
     if fault["type"] == "union_tag_invalid":
         return SparkringError(place, f"{fault['ctx']['tag']!r} is not accepted ({where})",
                               suggestion(fault["ctx"]["tag"], SECTION_KINDS[location[0]]))

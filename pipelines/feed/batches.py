@@ -115,6 +115,10 @@ class SampleOrder:
     seed: int
     global_batch_samples: int
 
+    def of(self, shards: ShardFiles) -> LaneOrder:
+        return LaneOrder(shards.row_group_rows(), num_lanes=self.data.num_lanes, shuffle=self.data.shuffle, seed=self.seed,
+                         window_row_groups=self.data.window_row_groups, global_batch_samples=self.global_batch_samples)
+
 
 @dataclass(frozen=True)
 class Share:
@@ -141,10 +145,8 @@ class TrainingFeed:
         self._shards = ShardFiles(dataset, manifest.shards(split), manifest.task.columns)
         if not manifest.rows(split):
             raise DataError(dataset.place(), f"has no {split} rows", "give more input")
-        data = order.data
-        self._order = LaneOrder(self._shards.row_group_rows(), num_lanes=data.num_lanes, shuffle=data.shuffle, seed=order.seed,
-                                window_row_groups=data.window_row_groups, global_batch_samples=order.global_batch_samples)
-        self._lanes = lanes_of_replica(data.num_lanes, share.replica_index, share.num_replicas)
+        self._order = order.of(self._shards)
+        self._lanes = lanes_of_replica(order.data.num_lanes, share.replica_index, share.num_replicas)
         self._reader = open_reader(reader.kind, self._shards)
         self._micro_batch_samples = share.micro_batch_samples
         self._next_step = self._first_step = first_step

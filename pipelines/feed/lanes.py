@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,6 +102,14 @@ class LaneOrder:
         self._window_row_groups, self._shuffle, self._seed = window_row_groups, shuffle, seed
         # lanes pass into a new epoch one by one, and what is decoded ahead before what is placed
         self._epoch_order = lru_cache(maxsize=3)(self._make_epoch_order)
+
+    def first_ids(self, row_groups_P: Integers) -> Integers:
+        """The number in the split of each row group's first row."""
+        return self._first_ids[row_groups_P]
+
+    @cached_property
+    def _first_ids(self) -> Integers:
+        return np.cumsum(self._rows_G, dtype=np.int64) - self._rows_G
 
     @property
     def max_window_rows(self) -> int:

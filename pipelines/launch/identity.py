@@ -22,7 +22,8 @@ from pipelines.lake.runs import RunState, current_state
 from pipelines.models.facts import model_facts
 
 # at their defaults they leave the ids of earlier runs as they were
-SETTINGS_ADDED_LATER = (("train", "same_on_any_layout"), ("train", "evaluation_rows"), ("train", "best_by"))
+SETTINGS_ADDED_LATER = (("train", "same_on_any_layout"), ("train", "evaluation_rows"), ("train", "best_by"),
+                        ("model", "dropout"))
 
 
 def training_hash(recipe: Recipe, dataset_version: str, model_code: Mapping[str, str]) -> str:
@@ -33,7 +34,8 @@ def training_hash(recipe: Recipe, dataset_version: str, model_code: Mapping[str,
     """
     settings = recipe.model_dump(mode="json", exclude={"prepare"})
     for section, key in SETTINGS_ADDED_LATER:
-        if type(getattr(recipe, section)).model_fields[key].default == settings[section][key]:
+        field = type(getattr(recipe, section)).model_fields.get(key)  # not every kind of a section has it
+        if field is not None and field.default == settings[section][key]:
             del settings[section][key]
     content: dict[str, Any] = {"recipe": settings, "dataset": dataset_version}
     if model_code:

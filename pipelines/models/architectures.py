@@ -13,7 +13,8 @@ with the other settings. The folder holds
   whichever layers are filled.
 
 ``task`` is what the dataset's manifest says of its task (``TaskFacts``); its ``sizes`` are what the dataset decides of a model
-(of text ``vocabulary_size`` and ``sequence_length``), by name.
+(of text ``vocabulary_size`` and ``sequence_length``; of images ``channels``, ``height``, ``width`` and ``num_classes``), by
+name.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 from pipelines.config.models import Model
 from pipelines.lake.task_facts import TaskFacts
+from pipelines.models.cnn.facts import cnn_facts
 from pipelines.models.factory.facts import factory_facts
 from pipelines.models.gpt.facts import gpt_facts
 from pipelines.plan.model_facts import ModelFacts
@@ -35,13 +37,15 @@ Sizes = Mapping[str, int]
 class Architecture:
     """One kind of model."""
 
+    task: str | None  # that it is for; None: any
     facts: Callable[[Any, TaskFacts], ModelFacts]
     model: str  # the module that holds ``sketch`` and ``fill``; by its name, since it imports torch
 
 
 ARCHITECTURES = {
-    "gpt": Architecture(gpt_facts, "pipelines.models.gpt.model"),
-    "factory": Architecture(factory_facts, "pipelines.models.factory.model"),
+    "gpt": Architecture("language", gpt_facts, "pipelines.models.gpt.model"),
+    "cnn": Architecture("classification", cnn_facts, "pipelines.models.cnn.model"),
+    "factory": Architecture(None, factory_facts, "pipelines.models.factory.model"),
 }
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol, cast
 
 from pipelines.config.models import Model
 from pipelines.models.architectures import Sizes, architecture_of
+from pipelines.models.dropout import draw_by_sample
 from pipelines.models.layered import LayeredModel
 
 
@@ -41,7 +42,7 @@ def sketch_model(settings: Model, sizes: Sizes, seed: int) -> LayeredModel:
     Raises:
         ConfigError: what a user's factory did wrong.
     """
-    return _module_of(settings).sketch(settings, seed, **sizes)
+    return draw_by_sample(_module_of(settings).sketch(settings, seed, **sizes), seed)
 
 
 def fill_model(model: LayeredModel, settings: Model, seed: int, layers: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pipelines.config.recipe import Recipe
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.manifest import Manifest
-from pipelines.models.architectures import architecture_of
+from pipelines.models.architectures import ARCHITECTURES, architecture_of
 from pipelines.plan.model_facts import ModelFacts
 
 
@@ -21,11 +21,16 @@ def model_facts(recipe: Recipe, manifest: Manifest) -> ModelFacts:
         ConfigError: a user's model cannot be built, or its result would depend on the layout and
             ``train.same_on_any_layout`` has not been given up.
     """
-    facts = architecture_of(recipe.model).facts(recipe.model, manifest.task)
+    architecture = architecture_of(recipe.model)
+    if architecture.task not in (None, manifest.task.name):
+        fitting = [kind for kind, other in ARCHITECTURES.items() if other.task in (None, manifest.task.name)]
+        raise ConfigError(SparkringError("model.kind", f"{recipe.model.kind} is a model for {architecture.task}, the dataset is "
+                                         f"for {manifest.task.name}", f"use {' or '.join(fitting)}"))
+    facts = architecture.facts(recipe.model, manifest.task)
     if recipe.train.same_on_any_layout:
         model = recipe.model.users_factory or recipe.model.kind
         _refuse(facts.random_layers, model, "give another result each time they are run on the same (dropout, noise, "
-                "or state from call to call)", "set their dropout to 0")
+                "or state from call to call)", "leave dropout to nn.Dropout layers, which draw by sample")
         _refuse(facts.mixing_layers, model, "give a sample another result when another one is in its micro-batch "
                 "(normalisation over the batch, a dimension taken for another)", "use LayerNorm or GroupNorm, batch_first=True")
     return facts

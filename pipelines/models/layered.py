@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipelines.models.current import CurrentMicroBatch
+
 
 class LayeredModel(nn.Module):
     """Runs its layers in order.
@@ -24,6 +26,7 @@ class LayeredModel(nn.Module):
 
     def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
         super().__init__()
+        self.current = CurrentMicroBatch()
         for name, layer in layers:
             self.add_module(name, layer)
 

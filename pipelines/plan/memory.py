@@ -20,7 +20,7 @@ from pipelines.plan.model_facts import FLOAT_BYTES, ModelFacts
 from pipelines.plan.split_plan import SplitPlan
 
 PROCESS_BYTES = 360 * 1024**2  # Python, torch, Horovod and the reader, before a model is there
-WEIGHTS_GRADIENTS_MOMENTS = 4  # float32 values per parameter: itself, its gradient, AdamW's two moments
+WEIGHTS_AND_GRADIENTS = 2  # float32 values per parameter, beside those that the optimizer keeps
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,23 @@ class FeedFacts:
                           self.largest_row_group_rows * self.row_bytes, self.read_ahead_bytes)
 
 
-def rank_bytes(facts: ModelFacts, feed: FeedFacts, split: SplitPlan) -> list[int]:
-    """Peak bytes of the rank of each segment. The first and the last one have a feed: inputs here, targets there."""
+def rank_bytes(facts: ModelFacts, feed: FeedFacts, split: SplitPlan, values_kept: int = 2) -> list[int]:
+    """Peak bytes of the rank of each segment. The first and the last one have a feed: inputs here, targets there.
+
+    ``values_kept`` of each parameter by the optimizer.
+    """
     held = feed.held_bytes(split.micro_batches * split.micro_batch_samples)
     return [PROCESS_BYTES + (held if segment in (0, split.num_segments - 1) else 0)
-            + _model_bytes(facts, split, segment) + _activation_bytes(facts, split, segment)
+            + _model_bytes(facts, split, segment, values_kept) + _activation_bytes(facts, split, segment)
             for segment in range(split.num_segments)]
 
 
-def _model_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:
+def _model_bytes(facts: ModelFacts, split: SplitPlan, segment: int, values_kept: int) -> int:
     layers = [facts.layers[i] for i in split.layers_of(segment)]
     parted = split.num_segments > 1
     held = sum(layer.parameters + (layer.tied_parameters if parted else 0) for layer in layers)
     constants = sum(layer.buffer_bytes for layer in layers)
-    copies = WEIGHTS_GRADIENTS_MOMENTS + (1 if split.num_replicas > 1 else 0)  # buckets, while backward still writes
+    copies = WEIGHTS_AND_GRADIENTS + values_kept + (1 if split.num_replicas > 1 else 0)  # buckets, while backward still writes
     if not parted:
         return FLOAT_BYTES * copies * held + constants
     # before it has its own layers a rank has either the whole model's weights, or one layer after the other, being measured

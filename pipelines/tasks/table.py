@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 from pipelines.errors import DataError
 from pipelines.lake.task_facts import TaskFacts
+from pipelines.tasks.classification import Classification
 from pipelines.tasks.language import Language
 from pipelines.tasks.task import Task
 
-TASKS: dict[str, Callable[[TaskFacts], Task]] = {"language": Language}
+TASKS: dict[str, Callable[[TaskFacts], Task]] = {"language": Language, "classification": Classification}
 
 
 def task_of(facts: TaskFacts) -> Task:

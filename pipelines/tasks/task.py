@@ -5,11 +5,7 @@ Takes:   the batches of ``feed``, whose fields are the columns of the dataset; w
 Gives:   ``Task``; ``table.py`` lists those there are.
 
 A further task is a module here, a line in ``table.py`` and a ``prepare`` of its own, which writes the task's facts into the
-manifest (``lake/task_facts.py``). For images of C channels and their labels it reads:
-
-    columns                image: uint8 [C, H, W], label: int32; unit "samples", 1 of a sample
-    inputs_and_targets     batch.fields["image"].float() / 255, batch.fields["label"] where the weight is not 0, else IGNORED
-    loss_sum, num_counted  cross-entropy over the labels that are not IGNORED; how many those are
+manifest (``lake/task_facts.py``). ``classification.py`` is a short one.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ class StepInput:
     """This replica's share of one step."""
 
     epoch: int
-    micro_batches: list[Batch]  # none on a rank that needs neither inputs nor targets
+    micro_batches: list[Batch]  # without fields on a rank that needs neither inputs nor targets
     data_wait_s: float
 
 
@@ -83,7 +83,7 @@ class TrainingLoop:
                                   "are the dataset's files the same on all hosts?")
         learning_rate = learning_rate_at(step, self.total_steps, self.recipe.optimizer.learning_rate,
                                          self.recipe.schedule)
-        outcome = self.agreement.step(step_input.micro_batches, learning_rate)
+        outcome = self.agreement.step(step_input.micro_batches, learning_rate, step_input.epoch)
         if not outcome.finite:
             rank, what = outcome.first_bad_rank, "gradient" if outcome.first_bad_rank is None else "loss"
             self._refuse(step, self.agreement.place.rank if rank is None else rank, what)

@@ -34,6 +34,16 @@ from pipelines.plan.model_facts import LayerFacts, ModelFacts
 from pipelines.tasks.table import task_of
 from pipelines.train.random_state import random_states, seed_everything
 
+Run = Callable[[Any], Any]  # a layer as it runs in a training step of given samples
+
+
+def _running(model: LayeredModel, layer: nn.Module, samples: list[int]) -> Run:
+    def run(value: Any) -> Any:
+        model.current.at(0, torch.tensor(samples))
+        return layer(value)
+
+    return run
+
 
 def facts_of(model: LayeredModel, task_facts: TaskFacts) -> ModelFacts:
     """Runs one sample through the model, layer by layer, and notes what each keeps for its backward and whether it draws.
@@ -56,13 +66,14 @@ def facts_of(model: LayeredModel, task_facts: TaskFacts) -> ModelFacts:
     for name, layer in model.layers.items():
         parameters = set(layer.parameters())
         before = {own_name: value.detach().clone() for own_name, value in layer.named_buffers()}
+        alone, second, both = (_running(model, layer, samples) for samples in ([0], [1], [0, 1]))
         try:
             loss = partial(task.loss_sum, targets=targets[:1]) if len(layers) == len(model.layers) - 1 else None
-            result, saved_bytes = _saved(layer, _leaves(value), held, loss)
-            together = layer(_leaves(pair))
-            if _draws(layer, value):
+            result, saved_bytes = _saved(alone, _leaves(value), held, loss)
+            together = both(_leaves(pair))
+            if _draws(layer, alone, value):
                 random_layers.append(name)
-            elif _mixes(layer, pair, together):
+            elif _mixes((alone, second), pair, together):
                 mixing_layers.append(name)
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
             raise ConfigError(SparkringError(
@@ -77,6 +88,7 @@ def facts_of(model: LayeredModel, task_facts: TaskFacts) -> ModelFacts:
         seen |= parameters
         counted |= buffers.keys()
         value, pair = result, together
+    model.current.leave()
     return ModelFacts(tuple(layers), tuple(random_layers), tuple(mixing_layers), _unsplittable(model, inputs), sketched=False)
 
 
@@ -101,7 +113,7 @@ def _unsplittable(model: LayeredModel, inputs: Tensor) -> str | None:
     return None
 
 
-def _saved(layer: nn.Module, value: Any, held: set[int], loss: Callable[[Any], Tensor] | None) -> tuple[Any, int]:
+def _saved(run: Run, value: Any, held: set[int], loss: Callable[[Any], Tensor] | None) -> tuple[Any, int]:
     """What the layer returns, and the bytes it keeps for its backward beside the storages that are ``held`` anyway; of the
     last layer, which has a ``loss``, that one's too."""
     saved: dict[int, int] = {}
@@ -113,31 +125,31 @@ def _saved(layer: nn.Module, value: Any, held: set[int], loss: Callable[[Any], T
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, _unchanged):
-        result = layer(value)
+        result = run(value)
         if loss is not None:
             loss(result)
     return result, sum(saved.values())
 
 
-def _draws(layer: nn.Module, value: Any) -> bool:
+def _draws(layer: nn.Module, run: Run, value: Any) -> bool:
     """Whether the layer's result is another when it is run again."""
     runs, moved = [], False
     for seed in (0, 1):
         before = seed_everything(seed)
-        runs.append(_outputs_and_gradients(layer, _leaves(value)))
+        runs.append(_outputs_and_gradients(layer, run, _leaves(value)))
         moved = moved or random_states() != before  # may be drawn and not show: rarely left out layers, weights of zero
     same = all(torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
                for one, other in zip(*runs, strict=True))
     return moved or not same
 
 
-def _mixes(layer: nn.Module, pair: Any, together: Any) -> bool:
+def _mixes(runs: tuple[Run, Run], pair: Any, together: Any) -> bool:
     """Whether one of two samples, run alone, comes out otherwise than it did together with the other."""
     return any(
         one.shape != other.shape or not torch.allclose(one.detach(), other, rtol=1e-3, equal_nan=True,
                                                        atol=1e-4 * float(other.abs().amax()))
         for index in (0, 1)
-        for one, other in zip(_tensors(layer(_sample(pair, index))), _tensors(_sample(together, index)), strict=True)
+        for one, other in zip(_tensors(runs[index](_sample(pair, index))), _tensors(_sample(together, index)), strict=True)
         if other.numel() and other.is_floating_point())
 
 
@@ -149,9 +161,9 @@ def _sample(pair: Any, index: int) -> Any:
     return take(pair)
 
 
-def _outputs_and_gradients(layer: nn.Module, value: Any) -> list[Tensor]:
+def _outputs_and_gradients(layer: nn.Module, run: Run, value: Any) -> list[Tensor]:
     """Of one forward and backward, with the same gradients of the outputs each time; the parameters' ``grad`` stays."""
-    outputs = _tensors(layer(value))
+    outputs = _tensors(run(value))
     sources = [t for t in (*_tensors(value), *layer.parameters()) if t.requires_grad]
     ends = [output for output in outputs if output.requires_grad]
     if not ends or not sources:

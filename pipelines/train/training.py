@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from pipelines.config.load import Config
-from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.parallel.peers import Peers
@@ -21,9 +20,10 @@ from pipelines.plan.run_plan import RunPlan
 from pipelines.tasks.table import task_of
 from pipelines.train.assembly import assemble
 from pipelines.train.evaluate import EvaluatedSplit, evaluation_of
-from pipelines.train.loop import StepInput, TrainingLoop
+from pipelines.train.loop import TrainingLoop
 from pipelines.train.progress import Progress
 from pipelines.train.save import saving_of
+from pipelines.train.step_inputs import share_of, step_inputs
 
 
 def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device,
@@ -37,7 +37,7 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
     dataset = plan.lake.store.below(plan.dataset)
     manifest = Manifest.load(dataset)
     task = task_of(manifest.task)
-    share = Share(plan.split.micro_batch_samples, place.replica_index, place.num_replicas)
+    share = share_of(plan, place)
     agreement = assemble(config, plan, task, manifest.task.sizes, peers, device, records)
     validation = EvaluatedSplit(manifest, dataset, "validation", share, recipe.train.evaluation_rows)
     progress = Progress(records, platform.launch.stall_timeout_s)
@@ -47,10 +47,5 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
     with ExitStack() as stack:
         if platform.layout.compile:
             stack.enter_context(progress.compilations())
-        if not place.needs_samples:
-            inputs = (StepInput(step // plan.steps_per_epoch, [], 0.0) for step in range(plan.steps))
-            return loop.run(inputs), task.exhibit_request(recipe)
-        order = SampleOrder(recipe.data, recipe.train.seed, recipe.train.global_batch_samples)
-        feed = stack.enter_context(TrainingFeed(dataset, manifest, platform.reader, order, share))
-        inputs = (StepInput(step.epoch, [batch.to(device) for batch in step.micro_batches], step.data_wait_s) for step in feed)
+        inputs = stack.enter_context(step_inputs(config, plan, manifest, share, place, device))
         return loop.run(inputs), task.exhibit_request(recipe)

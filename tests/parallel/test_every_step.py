@@ -44,7 +44,7 @@ def rank_main(ring, settings):
     size = settings["micro_batch"]
     parts = Batch({"x": x[mine], "y": y[mine]}, weights[mine], torch.arange(12)[mine]).cut(0, share, size)
     for _ in range(2):  # a second step must not remember the first
-        outcome = agreement.step(parts, learning_rate=0.0)
+        outcome = agreement.step(parts, learning_rate=0.0, epoch=0)
     return {"loss": outcome.loss, "norm": outcome.gradient_norm, "units": outcome.global_units,
             "samples": outcome.global_samples, "finite": outcome.finite,
             "gradients": [p.grad.flatten().tolist() for p in model.parameters()]}

@@ -16,6 +16,7 @@ from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.identity import training_hash
 from pipelines.launch.local import prepare_run
 from pipelines.models.build import build_model
+from pipelines.models.dropout import draw_by_sample
 from pipelines.models.facts import model_facts
 from pipelines.models.layered import LayeredModel
 from pipelines.train.probe import facts_of
@@ -75,7 +76,6 @@ def noisy_with(generator):
 
 
 DRAWING_LAYERS = {
-    "dropout": lambda: nn.Dropout(0.1),
     "a GRU's dropout": lambda: Recurrent(0.1),
     "attention's dropout": lambda: Attention(0.1),
     "functional dropout": lambda: Calls(lambda x: functional.dropout(x, 0.1)),
@@ -85,15 +85,16 @@ DRAWING_LAYERS = {
     "a layer that is hardly ever left out": lambda: Calls(lambda x: x * 0 if random.random() < 1e-9 else x),
     "dropout between matrices of zeros": Closed,
 }
-STILL_LAYERS = {"dropout of nothing": lambda: nn.Dropout(0.0), "a GRU": lambda: Recurrent(0.0),
+STILL_LAYERS = {"dropout of nothing": lambda: nn.Dropout(0.0), "dropout by sample": lambda: nn.Dropout(0.5),
+                "dropout of channels by sample": lambda: Calls(nn.Dropout1d(0.5)), "a GRU": lambda: Recurrent(0.0),
                 "attention": lambda: Attention(0.0), "normalisation": lambda: nn.LayerNorm(WIDTH)}
 
 
 def looked_at(layer):
     """The facts of a model with this layer in its middle."""
     torch.manual_seed(0)
-    return facts_of(LayeredModel([("table", nn.Embedding(32, WIDTH, padding_idx=0)), ("middle", layer),
-                                  ("logits", nn.Linear(WIDTH, 32))]), LANGUAGE)
+    return facts_of(draw_by_sample(LayeredModel([("table", nn.Embedding(32, WIDTH, padding_idx=0)), ("middle", layer),
+                                                 ("logits", nn.Linear(WIDTH, 32))]), seed=0), LANGUAGE)
 
 
 def random_layers(layer):

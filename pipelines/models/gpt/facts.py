@@ -24,10 +24,11 @@ def gpt_facts(settings: GptModel, task: TaskFacts) -> ModelFacts:
     block = 12 * width * width + (8 * width if settings.bias else 0) + 2 * norm
     hidden_bytes = FLOAT_BYTES * length * width
     table = vocabulary * width
-    blocks = [LayerFacts(f"block_{i}", block, 0, (19 if settings.bias else 17) * hidden_bytes, hidden_bytes,
+    masks = 1 if settings.dropout else 0  # a value for each that dropout may take away
+    blocks = [LayerFacts(f"block_{i}", block, 0, ((19 if settings.bias else 17) + 2 * masks) * hidden_bytes, hidden_bytes,
                          6.0 * block * length + 12.0 * length * length * width) for i in range(settings.num_layers)]
     logits_bytes = FLOAT_BYTES * length * vocabulary
     return ModelFacts((
-        LayerFacts("embedding", (vocabulary + length) * width, 0, 0, hidden_bytes, 0.0), *blocks,
+        LayerFacts("embedding", (vocabulary + length) * width, 0, masks * hidden_bytes, hidden_bytes, 0.0), *blocks,
         LayerFacts("head", norm + (0 if settings.tied_embeddings else table), table if settings.tied_embeddings else 0,
                    logits_bytes + 2 * hidden_bytes, logits_bytes, 6.0 * table * length)))

@@ -9,7 +9,6 @@ Source: Radford et al. 2019 (GPT-2: pre-norm, learned positions, initialisation,
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Collection
 
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from pipelines.config.models import GptModel
 from pipelines.models.gpt.context import GptContext
+from pipelines.models.initial_values import generator_of
 from pipelines.models.layered import LayeredModel
 
 INITIAL_STD = 0.02
@@ -28,13 +28,14 @@ PLAIN_ATTENTION_LENGTH = 512
 class Embedding(nn.Module):
     """Token plus position embedding: ``tokens_BT -> hidden_BTD``."""
 
-    def __init__(self, vocabulary_size: int, sequence_length: int, width: int) -> None:
+    def __init__(self, vocabulary_size: int, sequence_length: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.token = nn.Embedding(vocabulary_size, width)
         self.position = nn.Embedding(sequence_length, width)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
-        return self.token(tokens_BT) + self.position.weight[: tokens_BT.shape[1]]
+        return self.dropout(self.token(tokens_BT) + self.position.weight[: tokens_BT.shape[1]])
 
 
 class Block(nn.Module):
@@ -44,8 +45,9 @@ class Block(nn.Module):
     steps and which differs with every layout. Source: Radford et al. 2022 (Whisper) leaves it out too.
     """
 
-    def __init__(self, width: int, num_heads: int, bias: bool) -> None:
+    def __init__(self, width: int, num_heads: int, bias: bool, dropout: float = 0.0) -> None:
         super().__init__()
+        self.attention_dropout, self.feed_dropout = nn.Dropout(dropout), nn.Dropout(dropout)
         self.num_heads = num_heads
         self.attention_norm = nn.LayerNorm(width, bias=bias)
         self.query_key_value = nn.Linear(width, 3 * width, bias=False)
@@ -71,9 +73,10 @@ class Block(nn.Module):
         batch, length, width = hidden_BTD.shape
         query, key, value = self.heads(hidden_BTD)
         mixed_BHTd = causal_attention(query, key, value)
-        hidden_BTD = hidden_BTD + self.attention_out(mixed_BHTd.transpose(1, 2).reshape(batch, length, width))
+        mixed_BTD = self.attention_out(mixed_BHTd.transpose(1, 2).reshape(batch, length, width))
+        hidden_BTD = hidden_BTD + self.attention_dropout(mixed_BTD)
         widened = functional.gelu(self.feed_in(self.feed_norm(hidden_BTD)), approximate="tanh")
-        return hidden_BTD + self.feed_out(widened)
+        return hidden_BTD + self.feed_dropout(self.feed_out(widened))
 
 
 def causal_attention(query_BHTd: Tensor, key_BHTd: Tensor, value_BHTd: Tensor) -> Tensor:
@@ -119,8 +122,9 @@ def sketch(settings: GptModel, seed: int, *, vocabulary_size: int, sequence_leng
         vocabulary_size: > 0. sequence_length: longest input, in tokens.
     """
     with torch.device("meta"):
-        blocks = [(f"block_{i}", Block(settings.width, settings.num_heads, settings.bias)) for i in range(settings.num_layers)]
-        gpt = Gpt([("embedding", Embedding(vocabulary_size, sequence_length, settings.width)), *blocks,
+        blocks = [(f"block_{i}", Block(settings.width, settings.num_heads, settings.bias, settings.dropout))
+                  for i in range(settings.num_layers)]
+        gpt = Gpt([("embedding", Embedding(vocabulary_size, sequence_length, settings.width, settings.dropout)), *blocks,
                    ("head", Head(vocabulary_size, settings.width, settings.bias))])
     if settings.tied_embeddings:
         gpt.get_submodule("head.project").weight = gpt.get_submodule("embedding.token").weight
@@ -136,8 +140,7 @@ def fill(gpt: LayeredModel, settings: GptModel, seed: int, layers: Collection[st
         if parameter.dim() == 1:
             parameter.fill_(1.0 if "norm.weight" in name else 0.0)
             return
-        own_seed = int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8], "little") >> 1
         std = residual_std if name.endswith(("attention_out.weight", "feed_out.weight")) else INITIAL_STD
-        parameter.normal_(0.0, std, generator=torch.Generator().manual_seed(own_seed))
+        parameter.normal_(0.0, std, generator=generator_of(seed, name))
 
     gpt.fill(layers, initialise)

@@ -25,7 +25,7 @@ class Agreement(Protocol):
     def place(self) -> Place:
         """Where this rank stands."""
 
-    def step(self, micro_batches: list[Batch], learning_rate: float) -> StepOutcome:
+    def step(self, micro_batches: list[Batch], learning_rate: float, epoch: int) -> StepOutcome:
         """One optimizer update from this replica's micro-batches and those of all others.
 
         The update is left out where the outcome is not finite.

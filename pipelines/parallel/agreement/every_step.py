@@ -45,14 +45,14 @@ class EveryStep:
         self._average = GradientAverage(replica.additions, ring, bucket_bytes=communication.bucket_bytes,
                                         gradient_wire=gradient_wire, overlap=communication.overlap and replica.hooks_tell)
 
-    def step(self, micro_batches: list[Batch], learning_rate: float) -> StepOutcome:
+    def step(self, micro_batches: list[Batch], learning_rate: float, epoch: int) -> StepOutcome:
         """See ``Agreement``.
 
         Raises:
             PeerLostError: another rank went away. RankFailedError: the segments do not see the same samples.
         """
         self._average.begin(self._replica.num_micro_batches(micro_batches))
-        computed = self._replica.compute(micro_batches, self._scale)
+        computed = self._replica.compute(micro_batches, self._scale, epoch)
         waited_from = time.perf_counter()
         facts = StepFacts(self.place, computed.own, disagreement=computed.disagreement)
         finish_facts = self._ring.start_sum(facts.values, "step.facts")

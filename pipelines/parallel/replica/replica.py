@@ -60,10 +60,10 @@ class Replica(Protocol):
     def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         """How many micro-batches are run of a step that gave these to this rank."""
 
-    def compute(self, micro_batches: list[Batch], scale: float) -> Computed:
+    def compute(self, micro_batches: list[Batch], scale: float, epoch: int) -> Computed:
         """Forwards and backwards: adds to every ``grad`` the gradient of this replica's summed loss, times ``scale``.
 
-        ``micro_batches`` is empty on a rank that needs neither inputs nor targets.
+        ``micro_batches`` have no fields on a rank that needs neither inputs nor targets.
         """
 
     def join_copies(self) -> None:

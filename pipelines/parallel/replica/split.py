@@ -60,9 +60,10 @@ class SplitReplica:
         shapes = shapes_between(model, task.inputs_and_targets(task.example(plan.micro_batch_samples))[0], precision)
         place = self.place = group.place
         self._group, self._plan, self._task, self._device = group, plan, task, device
-        self._scale = 1.0
+        self._scale, self._current = 1.0, model.current
+        self._epoch = 0  # of the step that runs
+        self._ids_M: Sequence[Tensor] = ()  # sample ids of each of the micro-batches that run
         self._see: See | None = None  # who looks at an evaluation's outputs
-        self._sample_ids_M: Sequence[Tensor] = ()  # of each of its micro-batches
         names, ranges, own_parts = list(model.layers), plan.ranges, plan.parts_of(place.segment_index)
         self._holds_inputs, self._holds_loss = 0 in own_parts, len(plan.counts) - 1 in own_parts
         self._owners = _owners(model, ranges, place.num_segments)
@@ -87,13 +88,13 @@ class SplitReplica:
 
     def _stage(self, index: int, layers: LayeredModel, takes: list[Tensor], gives: list[Tensor], precision: str,
                compiled: bool) -> TimedStage:
-        part: nn.Module = Part(layers, precision, self._device)
+        part: nn.Module = Part(layers, precision, self._device, weights_apart=self._plan.weights_apart)
         if compiled:
             part = compiled_module(part, self._device)
         stage = TimedStage(part, index, len(self._plan.counts), self._device,
                             input_args=tuple(as_boundary(t, self._device, first=index == 0) for t in takes),
                             output_args=tuple(as_boundary(t, self._device, first=False) for t in gives))
-        stage.timeline = self._timeline
+        stage.timeline, stage.begin = self._timeline, self._begin
         return stage
 
     def _make_schedule(self, stages: list[TimedStage]) -> Any:
@@ -105,16 +106,17 @@ class SplitReplica:
     def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         return self._plan.micro_batches
 
-    def compute(self, micro_batches: list[Batch], scale: float) -> Computed:
+    def compute(self, micro_batches: list[Batch], scale: float, epoch: int) -> Computed:
         """See ``Replica``.
 
         Raises:
             PeerLostError: another segment went away.
         """
-        self._scale = scale
+        self._scale, self._epoch = scale, epoch
         self._timeline.restart()
         began = time.perf_counter()
-        own, disagreement = self._flow(micro_batches, self._schedule.step)
+        own, disagreement = self._flow(self._joined(micro_batches), self._schedule.step)
+        self._current.leave()
         waited_s = max(0.0, time.perf_counter() - began - self._timeline.busy_s)
         return Computed(own, waited_s, self._timeline.work, self._timeline.began_s, disagreement)
 
@@ -133,7 +135,8 @@ class SplitReplica:
         with evaluation_mode(self.held):
             for _ in range(0, num_micro_batches, self._plan.micro_batches):
                 self._timeline.restart()
-                own, _ = self._flow(list(islice(stream, self._plan.micro_batches)), self._schedule.eval)
+                some = list(islice(stream, self._plan.micro_batches))
+                own, _ = self._flow(self._joined(some) if some else None, self._schedule.eval)
                 total += own
         self._see = None
         return total
@@ -156,21 +159,29 @@ class SplitReplica:
                 self._group.receive(bits_of(value), owner)
                 yield name, value.cpu()
 
-    def _flow(self, micro_batches: list[Batch], run: Callable[..., Any]) -> tuple[Totals, int]:
+    def _joined(self, micro_batches: list[Batch]) -> Batch:
+        """As one, padded to what the schedule runs."""
+        return Batch.joined(micro_batches).padded(self._plan.micro_batches * self._plan.micro_batch_samples)
+
+    def _begin(self, micro_batch: int) -> None:
+        if self._see is None:  # else it is an evaluation's
+            self._current.at(self._epoch, self._ids_M[micro_batch])
+
+    def _flow(self, batch: Batch | None, run: Callable[..., Any]) -> tuple[Totals, int]:
         """All micro-batches through the schedule: this rank's loss, and a number that adds up to 0 over the segments
         when the first and the last of them had the same samples."""
         losses: list[Tensor] = []
         arguments: list[Tensor] = []
         targets, fingerprint = None, 0
-        if self._holds_inputs or self._holds_loss:
-            batch = Batch.joined(micro_batches).padded(self._plan.micro_batches * self._plan.micro_batch_samples)
+        if batch is not None:
+            self._ids_M = batch.sample_ids_B.split(self._plan.micro_batch_samples)
+        if batch is not None and (self._holds_inputs or self._holds_loss):
             inputs, targets = self._task.inputs_and_targets(batch)
             arguments = [inputs] if self._holds_inputs else []
-            self._sample_ids_M = batch.sample_ids_B.split(self._plan.micro_batch_samples)
             fingerprint = _fingerprint(batch) * (self._holds_inputs - self._holds_loss)
         with peer_errors():
             run(*arguments, target=targets if self._holds_loss else None, losses=losses, return_outputs=False)
-        if not self._holds_loss or targets is None:
+        if batch is None or not self._holds_loss or targets is None:
             return Totals(0.0, 0, 0), fingerprint
         loss = sum(loss.item() for loss in losses) / self._scale
         return Totals(loss, self._task.num_counted(targets), batch.samples), fingerprint
@@ -179,7 +190,7 @@ class SplitReplica:
         done = sum(work.kind == "loss" for work in self._timeline.work)
         with self._timeline.working("loss", len(self._plan.counts) - 1, done):
             if self._see is not None:
-                self._see(output, targets, self._sample_ids_M[done])
+                self._see(output, targets, self._ids_M[done])
             return self._task.loss_sum(output, targets) * self._scale
 
 

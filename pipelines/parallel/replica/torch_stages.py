@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -52,29 +52,41 @@ class Timeline:
 class Part(nn.Module):
     """Consecutive layers behind the signature that torch's stages call: one argument per tensor."""
 
-    def __init__(self, layers: LayeredModel, precision: str, device: torch.device) -> None:
+    def __init__(self, layers: LayeredModel, precision: str, device: torch.device, *, weights_apart: bool = False) -> None:
+        """``weights_apart``: of a schedule that detaches what a part returned, which torch does of no view."""
         super().__init__()
-        self.layers, self._precision, self._device_type = layers, precision, device.type
+        self.layers, self._precision, self._device_type, self._no_views = layers, precision, device.type, weights_apart
 
     def forward(self, *tensors: Tensor) -> Any:
         with torch.autocast(self._device_type, dtype=torch.bfloat16, enabled=self._precision == "bf16"):
-            return self.layers(tensors[0] if len(tensors) == 1 else tensors)
+            result = self.layers(tensors[0] if len(tensors) == 1 else tensors)
+        if not self._no_views:
+            return result
+        return tuple(map(_no_view, result)) if isinstance(result, tuple) else _no_view(result)
+
+
+def _no_view(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor._is_view() else tensor
 
 
 class TimedStage(PipelineStage):
-    """A stage that notes when it computes."""
+    """A stage that notes when it computes, and says before it which micro-batch is the current one."""
 
     timeline: Timeline
+    begin: Callable[[int], None]
 
     def forward_one_chunk(self, fwd_chunk_id: int, *arguments: Any, **options: Any) -> Any:
+        self.begin(fwd_chunk_id)
         with self.timeline.working("forward", self.stage_index, fwd_chunk_id):
             return super().forward_one_chunk(fwd_chunk_id, *arguments, **options)
 
     def backward_one_chunk(self, bwd_chunk_id: int, *arguments: Any, **options: Any) -> Any:
+        self.begin(bwd_chunk_id)
         with self.timeline.working("backward", self.stage_index, bwd_chunk_id):
             return super().backward_one_chunk(bwd_chunk_id, *arguments, **options)
 
     def backward_weight_one_chunk(self, bwd_chunk_id: int, *arguments: Any, **options: Any) -> Any:
+        self.begin(bwd_chunk_id)
         with self.timeline.working("weights", self.stage_index, bwd_chunk_id):
             return super().backward_weight_one_chunk(bwd_chunk_id, *arguments, **options)
 

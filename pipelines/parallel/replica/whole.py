@@ -39,12 +39,14 @@ class WholeReplica:
     def num_micro_batches(self, micro_batches: list[Batch]) -> int:
         return len(micro_batches)
 
-    def compute(self, micro_batches: list[Batch], scale: float) -> Computed:
+    def compute(self, micro_batches: list[Batch], scale: float, epoch: int) -> Computed:
         total = Totals(0.0, 0, 0)
         for micro_batch in micro_batches:
+            self._model.current.at(epoch, micro_batch.sample_ids_B)
             loss_sum, own = self._loss_of(micro_batch)
             (loss_sum * scale).backward()
             total += own
+        self._model.current.leave()
         return Computed(total)
 
     def join_copies(self) -> None:
