@@ -91,7 +91,7 @@ def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp
     assert [start["rank"] for start in seen.starts] == [0, 1]
     assert len(outcome.state.newest.placement) == 2
     assert [r["step"] for r in seen.records if r["kind"] == "step"] == list(range(1, 11))
-    assert [r["kind"] for r in seen.records if r["kind"] in ("sample", "end")] == ["end", "sample"]
+    assert [r["kind"] for r in seen.records if r["kind"] in ("exhibits", "end")] == ["end", "exhibits"]
     for which in ("best", "last"):
         assert (lake.root / lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
     again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest, train__sample_tokens=8)
