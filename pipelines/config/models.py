@@ -58,6 +58,26 @@ class CnnModel(ModelSection):
     dense_dropout: Dropout = 0.5
 
 
+class ResnetModel(ModelSection):
+    """A residual network of basic blocks: ResNet-18, and smaller ones. What an image is comes from the dataset."""
+
+    kind: Literal["resnet"] = "resnet"
+    # in each group of blocks: the first keeps height, width and channels, each further one halves, halves and doubles them
+    blocks: Annotated[tuple[Count, ...], Field(min_length=1, max_length=8)] = (2, 2, 2, 2)
+    width: Annotated[Whole, Field(ge=1, le=2**16)] = 64  # channels of the first group
+    stem: Literal["small", "large"] = "small"  # large: of images such as 224 x 224, which it makes a quarter as high and wide
+    normalisation: Literal["group", "batch"] = "group"  # over groups of a sample's channels, or over groups of samples
+    norm_groups: Count = 8  # group: of channels
+    norm_samples: Annotated[Whole, Field(ge=2, le=2**31 - 1)] = 16  # batch: consecutive samples of a lane
+    dropout: Dropout = 0.0  # behind the mean over all places
+
+    def contradictions(self) -> list[SparkringError]:
+        if self.normalisation == "batch" or self.width % self.norm_groups == 0:
+            return []
+        return [SparkringError("model.norm_groups", f"{self.norm_groups} does not divide model.width ({self.width})",
+                               f"use {one_of(divisors(self.width))}")]
+
+
 class FactoryModel(ModelSection):
     """A model of the user's: ``factory`` names a function that returns a ``LayeredModel``.
 
@@ -80,7 +100,7 @@ class FactoryModel(ModelSection):
         return dict(self.model_extra or {})
 
 
-MODEL_SECTIONS: dict[str, type[ModelSection]] = {"gpt": GptModel, "cnn": CnnModel, "factory": FactoryModel}
+MODEL_SECTIONS: dict[str, type[ModelSection]] = {"gpt": GptModel, "cnn": CnnModel, "resnet": ResnetModel, "factory": FactoryModel}
 
-Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[CnnModel, Tag("cnn")] | Annotated[FactoryModel, Tag("factory")],
-                  Discriminator(kind_of("gpt", MODEL_SECTIONS))]
+Model = Annotated[Annotated[GptModel, Tag("gpt")] | Annotated[CnnModel, Tag("cnn")] | Annotated[ResnetModel, Tag("resnet")]
+                  | Annotated[FactoryModel, Tag("factory")], Discriminator(kind_of("gpt", MODEL_SECTIONS))]

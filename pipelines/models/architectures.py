@@ -28,6 +28,7 @@ from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.cnn.facts import cnn_facts
 from pipelines.models.factory.facts import factory_facts
 from pipelines.models.gpt.facts import gpt_facts
+from pipelines.models.resnet.facts import resnet_facts
 from pipelines.plan.model_facts import ModelFacts
 
 Sizes = Mapping[str, int]
@@ -45,6 +46,7 @@ class Architecture:
 ARCHITECTURES = {
     "gpt": Architecture("language", gpt_facts, "pipelines.models.gpt.model"),
     "cnn": Architecture("classification", cnn_facts, "pipelines.models.cnn.model"),
+    "resnet": Architecture("classification", resnet_facts, "pipelines.models.resnet.model"),
     "factory": Architecture(None, factory_facts, "pipelines.models.factory.model"),
 }
 

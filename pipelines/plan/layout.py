@@ -15,10 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipelines.config.numbers import divisors, nearest_multiples, one_of
 from pipelines.config.platform import AUTO, Layout
 from pipelines.config.recipe import Recipe
 from pipelines.errors import ConfigError, ResourceError, SparkringError
-from pipelines.feed.lanes import steps_per_epoch
+from pipelines.feed.lanes import samples_per_lane, steps_per_epoch
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.model_facts import FLOAT_BYTES, ModelFacts
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost, num_parts
@@ -87,6 +88,7 @@ def choose_layout(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: La
         ResourceError: the model does not fit even when split as far as it can be.
         ConfigError: the given numbers contradict the model or the recipe.
     """
+    check_lane_groups(facts, recipe)
     lanes, slots, memory_bytes = recipe.data.num_lanes, room.slots, room.memory_bytes
     most_segments = min(len(facts.layers), slots)
     candidates = []
@@ -123,8 +125,9 @@ def _candidate(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: Layou
                memory_bytes: int) -> Candidate:
     """With the largest micro-batches whose bubble is below the bound and that fit the memory."""
     share = recipe.train.global_batch_samples // replicas
-    sizes = [n for n in range(share, 0, -1) if share % n == 0] if layout.micro_batch_samples == AUTO else [
-        layout.micro_batch_samples]
+    sizes = [layout.micro_batch_samples]
+    if layout.micro_batch_samples == AUTO:
+        sizes = [n for n in range(share, 0, -1) if share % n == n % facts.group_samples == 0]
     tried = []
     for size in sizes:
         at = layout.model_copy(update={"num_replicas": replicas, "num_segments": segments, "micro_batch_samples": size})
@@ -184,9 +187,11 @@ def predicted_step_s(facts: ModelFacts, recipe: Recipe, split: SplitPlan) -> flo
 
 def check_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> None:
     """Raises ConfigError for a layout that the model or its schedule cannot have; every fault at once."""
+    faults = _parted_groups(facts, recipe, layout)
     if layout.num_segments == 1:
+        if faults:
+            raise ConfigError(faults)
         return
-    faults = []
     num_layers, needed = len(facts.layers), num_parts(layout)
     if needed > num_layers:
         parts = f"{layout.num_segments} segments" if needed == layout.num_segments else (
@@ -209,6 +214,27 @@ def check_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> None:
             f"use {_some(good)}" if good else "use the schedule gpipe, or a larger train.global_batch_samples"))
     if faults:
         raise ConfigError(faults)
+
+
+def check_lane_groups(facts: ModelFacts, recipe: Recipe) -> None:
+    """Raises ConfigError where a lane's samples of a step are no whole groups."""
+    per_lane = samples_per_lane(recipe.data.num_lanes, recipe.train.global_batch_samples)
+    if per_lane % facts.group_samples:
+        fitting = [size for size in divisors(per_lane) if size > 1]
+        raise ConfigError(SparkringError(
+            "model.norm_samples", f"{facts.group_samples} does not divide the {per_lane} samples that a step takes of each lane "
+            f"(train.global_batch_samples {recipe.train.global_batch_samples} / data.num_lanes {recipe.data.num_lanes})",
+            f"use {one_of(fitting)}" if fitting else "use fewer lanes, a larger global batch, or model.normalisation: group"))
+
+
+def _parted_groups(facts: ModelFacts, recipe: Recipe, layout: Layout) -> list[SparkringError]:
+    check_lane_groups(facts, recipe)
+    size = min(layout.micro_batch_samples, recipe.train.global_batch_samples // layout.num_replicas)
+    if size % facts.group_samples == 0:
+        return []
+    return [SparkringError("layout.micro_batch_samples", f"{size} samples end within a group of {facts.group_samples} that are "
+                           "normalised together (model.norm_samples)",
+                           f"use {nearest_multiples(size, facts.group_samples)}")]
 
 
 def _names(facts: ModelFacts) -> str:

@@ -34,6 +34,7 @@ class ModelFacts:
     mixing_layers: tuple[str, ...] = ()  # give a sample another result when another one is in its micro-batch
     unsplittable: str | None = None  # why its layers cannot be on several ranks
     sketched: bool = True  # a rank fills only its own layers; else it builds the whole model first
+    group_samples: int = 1  # consecutive samples of a lane that a micro-batch must not part: one is normalised by the others
     code: dict[str, str] = field(default_factory=dict)  # of a user's model: hashes of its sources, by module, and structure
     sources: tuple[tuple[str, int, int], ...] = ()  # files of the code: path, time of change in ns, bytes
 

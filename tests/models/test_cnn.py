@@ -56,9 +56,9 @@ def test_the_planned_facts_are_those_that_a_look_at_it_finds(dropout):
 
 
 def test_images_that_are_too_small_and_a_model_for_another_task_are_refused():
-    with pytest.raises(ConfigError, match=r"model.kind: cnn takes images of at least 6 x 6, the dataset's are 5 x 5"):
+    with pytest.raises(ConfigError, match=r"cnn takes images of at least 6 x 6, the dataset's are 5 x 5"):
         cnn_facts(CnnModel(), patterns(size=5))
-    with pytest.raises(ConfigError, match=r"model.kind: gpt is a model for language, the dataset is for classification; use cnn"):
+    with pytest.raises(ConfigError, match=r"gpt is a model for language, the dataset is for classification; use cnn or resnet"):
         model_facts(example_config().recipe, SimpleNamespace(task=patterns()))
     with pytest.raises(ConfigError, match=r"cnn is a model for classification, the dataset is for language; use gpt or factory"):
         model_facts(example_config(model={"kind": "cnn"}).recipe, SimpleNamespace(task=language(32, 16)))

@@ -13,7 +13,8 @@ from tests.rank_processes import run_workers
 pytestmark = pytest.mark.processes
 
 CNN = {"kind": "cnn", "first_channels": 4, "second_channels": 6, "dense_width": 16}
-MODELS = {"cnn": CNN, "own": {"factory": "tests.own_models:of_images"},
+RESNET = {"kind": "resnet", "blocks": [1, 1], "width": 4, "normalisation": "batch", "norm_samples": 2, "dropout": 0.2}
+MODELS = {"cnn": CNN, "resnet": RESNET, "own": {"factory": "tests.own_models:of_images"},
           "gpt": {"num_layers": 4, "num_heads": 2, "width": 16, "dropout": 0.2}}
 LAYOUTS = [(2, 1, "1f1b"), (4, 1, "1f1b"), (1, 2, "gpipe"), (1, 2, "zero_bubble"), (1, 4, "1f1b"), (2, 2, "1f1b")]
 
@@ -47,7 +48,8 @@ def assert_same_training(one, other):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    return {name: trained(tmp_path_factory.mktemp("1x1"), model, 1, 1) for name, model in MODELS.items()}
+    return {name: trained(tmp_path_factory.mktemp("1x1"), model, 1, 1, layout__micro_batch_samples=4)
+            for name, model in MODELS.items()}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "{}x{}-{}".format(*layout))

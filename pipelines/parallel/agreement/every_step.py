@@ -24,6 +24,7 @@ from pipelines.feed.batches import Batch
 from pipelines.parallel.buckets import GradientAverage, gradient_of, squared_norm
 from pipelines.parallel.replica.replica import Replica
 from pipelines.parallel.ring import Ring
+from pipelines.parallel.statistics import RunningStatistics
 from pipelines.parallel.steps import See, StepOutcome, Totals
 from pipelines.plan.places import Place
 
@@ -42,6 +43,7 @@ class EveryStep:
         self.place = replica.place
         self._replica, self._ring, self._optimizer, self._clip_norm = replica, ring, optimizer, clip_norm
         self._scale = 1.0 / expected_units
+        self._statistics = RunningStatistics(replica.held, ring)
         self._average = GradientAverage(replica.additions, ring, bucket_bytes=communication.bucket_bytes,
                                         gradient_wire=gradient_wire, overlap=communication.overlap and replica.hooks_tell)
 
@@ -53,6 +55,7 @@ class EveryStep:
         """
         self._average.begin(self._replica.num_micro_batches(micro_batches))
         computed = self._replica.compute(micro_batches, self._scale, epoch)
+        self._statistics.start()
         waited_from = time.perf_counter()
         facts = StepFacts(self.place, computed.own, disagreement=computed.disagreement)
         finish_facts = self._ring.start_sum(facts.values, "step.facts")
@@ -61,6 +64,7 @@ class EveryStep:
         finish_facts()
         facts.add_squared_norm(squared_norm(map(gradient_of, self._replica.counted)))
         self._replica.sum_over_segments(facts.values)
+        self._statistics.settle()
         facts.read()
         averaging_s = time.perf_counter() - waited_from if self.place.num_ranks > 1 else 0.0
         if facts.disagreement:
