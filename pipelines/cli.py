@@ -1,4 +1,4 @@
-"""The commands: ``sparkring prepare|train|report|pipeline|doctor``; ``jobs/*.py`` are the same for spark-submit.
+"""The commands: ``sparkring prepare|train|report|predict|pipeline|doctor``; ``jobs/*.py`` are the same for spark-submit.
 
 Runs on: driver.
 Takes:   command-line arguments.
@@ -15,11 +15,12 @@ from typing import Annotated
 
 import typer
 
-from pipelines.config import load_config, load_platform
+from pipelines.config import load_config, load_platform, load_predict
 from pipelines.config.secrets import masked_override
 from pipelines.console import TrainingProgress, print_facts, print_plan, print_summary, say
 from pipelines.errors import EXIT_OK, ConfigError, InterruptedRunError, SparkringError
 from pipelines.flow.flow import JOBS, Flow
+from pipelines.flow.predict_stage import predict_request, prediction_lines, run_config
 from pipelines.flow.prepare_stage import dataset_lines
 from pipelines.flow.report_stage import own_run, report_lines, report_run
 from pipelines.flow.stage import Job
@@ -40,6 +41,12 @@ RunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help=
 ReportRecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Report this recipe's own run.")]
 ReportRunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Which run; by default the "
                                                        "recipe's own, or else the newest.")]
+PredictedRunOption = Annotated[str, typer.Option("--run-id", metavar="ID", help="Whose model.")]
+ModelOption = Annotated[str, typer.Option("--model", metavar="best|last", help="Which of the run's models.")]
+InputOption = Annotated[str, typer.Option("--input", metavar="PATH", help="File, folder, glob or URL of Parquet, JSON lines or "
+                                          "text; or the name of a table.")]
+OutputOption = Annotated[str, typer.Option("--output", metavar="FOLDER", help="Where the predictions go: Parquet.")]
+GenerateOption = Annotated[int | None, typer.Option("--generate", metavar="N", help="Go on from each text by up to N tokens.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
@@ -82,6 +89,24 @@ def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: Se
         print(printable_json(json.dumps(summary, indent=2, ensure_ascii=False)))
     else:
         print_summary(summary)
+
+
+@app.command()
+def predict(platform: PlatformOption, run_id: PredictedRunOption, input_: InputOption, output: OutputOption,
+            model: ModelOption = "best", generate: GenerateOption = None, set_: SetOption = None,
+            dry_run: DryRunOption = False) -> None:
+    """A trained model over rows: how likely each text is, or with --generate how it goes on."""
+    asked = [*(set_ or []), *([] if generate is None else [f"predict.generate={generate}"])]
+    on, settings = load_predict(platform, asked)
+    with TrainingProgress() as progress, Job(run_config(on, run_id), run_id, shlex.join(sys.argv), say, progress,
+                                             predict_request(model, input_, output, settings)) as job:
+        flow = Flow(job, JOBS["predict"])
+        flow.plan()
+        flow.check()
+        if dry_run:
+            print_facts("plan", flow.shown())
+        else:
+            print_facts("predictions", prediction_lines(flow.run()["predict"], output))
 
 
 @app.command()

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -24,6 +26,7 @@ from pyspark.sql import SparkSession
 from pipelines.cli import main
 from pipelines.config import Platform, Recipe
 from pipelines.config.load import load_config
+from pipelines.config.predictions import PredictFile
 from pipelines.lake.schemas import TABLE_DDL
 from tests.conftest import ROOT
 from tests.readme import README, block, blocks
@@ -72,7 +75,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     assert not (place / "lake").exists()
     done = run(trained, place, *SMALL)
     assert done.returncode == 0, done.stderr
-    return Finished(place, done.stdout)
+    finished = Finished(place, done.stdout)
+    pq.write_table(pa.table({"id": ["a", "b"], "text": ["def f", "import"]}), place / "texts.parquet")
+    for command in block("Predictions", 0).commands:
+        predicted = run(command.replace("RUN", finished.run_id), place)
+        assert predicted.returncode == 0 and "not predicted" not in predicted.stdout, predicted.stderr
+    return finished
 
 
 def test_every_block_is_run_by_a_test():
@@ -114,6 +122,19 @@ def test_the_query_of_the_metrics_runs_in_any_spark(spark: SparkSession, finishe
     by_rank, losses = capsys.readouterr().out.strip().split("\n\n")
     assert "avg(communication_s)" in by_rank and len(by_rank.splitlines()) == 4 + 2
     assert len(losses.splitlines()) == 4 + 4
+
+
+@pytest.mark.processes
+def test_predictions_are_a_table_and_a_function_in_a_notebook(spark: SparkSession, finished: Finished,
+                                                               monkeypatch: pytest.MonkeyPatch,
+                                                               capsys: pytest.CaptureFixture[str]):
+    scores, written = (pq.read_table(finished.place / folder).to_pylist() for folder in ("scores", "written"))
+    assert [row["bytes"] for row in scores] == [5, 6] and all(row["continuation"] for row in written)
+    monkeypatch.chdir(finished.place)
+    code = block("Predictions", 1).text.replace("<run_id>", finished.run_id)
+    exec(code, {"texts": spark.read.parquet(str(finished.place / "texts.parquet"))})
+    first, second = capsys.readouterr().out.strip().split("\n\n")
+    assert str(scores[0]["bits_per_byte"])[:6] in first and "continuation" in second
 
 
 @pytest.mark.processes
@@ -211,7 +232,7 @@ def sections_of(model: type[BaseModel]) -> Iterator[str]:
 
 
 def test_every_setting_and_table_exists():
-    settings = {*sections_of(Recipe), *sections_of(Platform)}
+    settings = {*sections_of(Recipe), *sections_of(Platform), *sections_of(PredictFile)}
     dotted = {span.partition(":")[0] for span in SPANS if re.fullmatch(r"[a-z]+\.[a-z_]+(: .*)?", span)}
     named = {span for span in dotted if not re.fullmatch(FILE_NAME, span)}
     assert {"prepare.inputs", "storage.root"} <= named and named <= settings

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipelines.config.checks import contradictions
 from pipelines.config.platform import Layout, Platform
+from pipelines.config.predictions import Predict, PredictFile
 from pipelines.config.recipe import Recipe
 from pipelines.config.settings_file import SettingsFile, apply_override
 from pipelines.config.wording import faults_of
@@ -88,6 +89,22 @@ def load_platform(platform_path: str | Path | None, overrides: list[str] | None 
     if faults or platform is None:
         raise ConfigError(faults)
     return platform
+
+
+def load_predict(platform_path: str | Path, overrides: list[str] | None = None) -> tuple[Platform, Predict]:
+    """The platform, and how a model is to be asked, which is on the command line alone.
+
+    Raises:
+        ConfigError: with one fault per line.
+    """
+    faults: list[SparkringError] = []
+    file, asked = SettingsFile.read(Path(platform_path), "--platform", faults), SettingsFile(Path())
+    for override in overrides or []:
+        apply_override([(file, Platform.model_fields), (asked, PredictFile.model_fields)], override, faults)
+    platform, predict = _typed(Platform, file, faults), _typed(PredictFile, asked, faults)
+    if faults or platform is None or predict is None:
+        raise ConfigError(faults)
+    return platform, predict.predict
 
 
 SectionT = TypeVar("SectionT", bound=BaseModel)

@@ -7,7 +7,7 @@ Gives:   blocks to run the job in.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from py4j.protocol import Py4JJavaError
@@ -26,9 +26,16 @@ ARROW_BATCH = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
 @contextmanager
 def arrow_batches(spark: SparkSession) -> Iterator[None]:
     """Bounds what a Python worker holds at once; the session's own settings come back afterwards."""
-    before = {key: spark.conf.get(key, None) for key in ARROW_BATCH}
+    with spark_settings(spark, ARROW_BATCH):
+        yield
+
+
+@contextmanager
+def spark_settings(spark: SparkSession, settings: Mapping[str, str]) -> Iterator[None]:
+    """Of the session, for the block; its own come back afterwards."""
+    before = {key: spark.conf.get(key, None) for key in settings}
     try:
-        for key, value in ARROW_BATCH.items():
+        for key, value in settings.items():
             spark.conf.set(key, value)
         yield
     finally:

@@ -22,7 +22,7 @@ def job(tmp_path):
 
 
 def recorded(monkeypatch, job, *, complete=()):
-    """Stages that only say what is done with them, a fourth one behind those that there are."""
+    """Stages that only say what is done with them, one more behind those that there are."""
     done = []
 
     def stage(name, needs):
@@ -38,7 +38,7 @@ def recorded(monkeypatch, job, *, complete=()):
                      admit=lambda _: done.append(f"admit {name}"))
 
     monkeypatch.setattr(the_flow, "STAGES", (*(stage(each.name, each.needs) for each in STAGES),
-                                             stage("predict", ("prepare", "train"))))
+                                             stage("compare", ("prepare", "train"))))
     return done
 
 
@@ -50,16 +50,16 @@ def test_a_stage_needs_only_stages_before_it_and_a_job_names_stages():
 
 def test_every_wanted_stage_is_planned_once_and_done_once_when_what_it_needs_is_there(monkeypatch, job):
     done = recorded(monkeypatch, job)
-    flow = Flow(job, ("prepare", "train", "report", "predict"))
+    flow = Flow(job, ("prepare", "train", "report", "compare"))
     flow.plan()
     assert flow.shown() == {"prepare": "would be done", "train": "follows from prepare",
-                            "report": "follows from train", "predict": "follows from prepare and train"}
+                            "report": "follows from train", "compare": "follows from prepare and train"}
     flow.check()
-    assert flow.run()["predict"] == "new predict"
+    assert flow.run()["compare"] == "new compare"
     assert done == [
-        "plan prepare of ()", "check prepare", "check train", "check report", "check predict",
-        "admit train", "admit report", "admit predict", "run prepare", "plan train of ('new prepare',)", "run train",
-        "plan report of ('new train',)", "run report", "plan predict of ('new prepare', 'new train')", "run predict"]
+        "plan prepare of ()", "check prepare", "check train", "check report", "check compare",
+        "admit train", "admit report", "admit compare", "run prepare", "plan train of ('new prepare',)", "run train",
+        "plan report of ('new train',)", "run report", "plan compare of ('new prepare', 'new train')", "run compare"]
 
 
 def test_what_is_complete_is_not_done_again_and_what_follows_it_is_planned_before_the_run(monkeypatch, job):

@@ -1,0 +1,41 @@
+"""How a trained model is asked about rows: the section ``predict``, which only the command line sets.
+
+Runs on: driver, and Spark's Python workers.
+Takes:   overrides such as ``predict.temperature=0.5``.
+Gives:   ``Predict``, a frozen typed model; unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipelines.config.section import Count, Section, Whole
+
+Given = Literal["parquet", "jsonl", "text", "lines"]
+
+
+class Predict(Section):
+    """What decides the predictions, beside model and input."""
+
+    # the input
+    format: Given | None = None  # null: by the files' endings; what has none of a known kind is text
+    column: str = Field(default="text", min_length=1)  # parquet, jsonl, tables: the one that the model is given
+    id_column: str | None = None  # what rows are called; null: by their place in the input
+    max_row_bytes: Count = 16 * 1024**2  # longer ones are kept as "oversized"
+    rows: Annotated[Whole, Field(ge=1, le=4096)] = 8  # that the model computes at once
+    factory: str | None = None  # of a model of the user's: its ``model.factory`` again
+    # a language model goes on from each text instead of scoring it:
+    generate: Count | None = None  # by so many tokens at most
+    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.8  # 0: always the likeliest token
+    top_k: Annotated[Whole, Field(ge=0)] = 50  # only the k likeliest tokens are drawn; 0: all
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # of these, the likeliest that have this probability together
+    stop: str | None = Field(default=None, min_length=1)  # a text that ends where this begins
+    seed: Annotated[Whole, Field(ge=0, lt=2**63)] = 0  # with a row's id, the seed of what is drawn for it
+
+
+class PredictFile(Section):
+    """The section as overrides name it."""
+
+    predict: Predict = Predict()

@@ -1,0 +1,123 @@
+"""A trained model over data of any size: done where it is missing, published.
+
+Runs on: driver (counts), Spark's Python workers (answer).
+Takes:   a ``PredictPlan``.
+Gives:   parts in the output folder; the totals of its marker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql.functions import col
+
+from pipelines.errors import DataError, SparkringError, error_of
+from pipelines.predict.answered import OutputFolder, range_name
+from pipelines.predict.contracts import Contract
+from pipelines.predict.given_rows import PLACE, Look, look_at, rows_of
+from pipelines.predict.predict_plan import PredictPlan, refuse_other_input
+from pipelines.predict.records import RecordReader, arrow_schema_of
+from pipelines.predict.worker_model import answers_of
+from pipelines.prepare.remote import java_cause
+from pipelines.prepare.spark_job import arrow_batches, spark_settings
+from pipelines.prepare.workers import lighten_worker
+
+ANSWERED_ROWS = 64  # given to the model's module at once, which makes batches of them
+FILE_COST_BYTES = 4096  # opening a file costs about as much as reading this
+OUTCOME_DDL = "fault STRING"
+
+
+def predict_planned(spark: SparkSession, plan: PredictPlan, lake_root: Path, report: Callable[[str], None]) -> dict[str, Any]:
+    """Answers what is missing; the totals of all.
+
+    Raises:
+        DataError: the input cannot be read, is not what the model takes, or has changed; the output is another one's.
+        CheckpointError, ConfigError: the model cannot be used. StorageError: disk full, read-only.
+    """
+    look = plan.look or look_at(plan.input, plan.contract.settings, lake_root, spark)
+    refuse_other_input(plan.contract, look)
+    given = rows_of(spark, look, plan.contract.settings)
+    identity = json.loads(json.dumps(plan.identity(look)))
+    with plan.output.claim():
+        if (totals := plan.output.totals(identity)) is not None:
+            return totals
+        plan.output.begin(identity)
+        done = frozenset(name for part in plan.output.parts() for name in part.ranges)
+        if done:
+            report(f"predict: {len(done):,} ranges of the input have been answered before")
+        with _cut_alike(spark, look), arrow_batches(spark), _worker_errors():
+            _answer(given, plan, look, done)
+        again = look_at(plan.input, plan.contract.settings, lake_root, None if plan.look else spark)
+        if again != look:
+            raise DataError(PLACE, f"{look.path}: input changed while it was read",
+                            "give another --output when nothing writes to it")
+        if not plan.output.parts():
+            plan.output.write(arrow_schema_of(plan.contract).empty_table(), (), ())
+        return plan.output.finish(identity)
+
+
+def _answer(given: DataFrame, plan: PredictPlan, look: Look, done: frozenset[str]) -> None:
+    # whole files that are answered are not opened again; of longer ones the answered ranges are read and left
+    complete = [name.partition(" ")[2] for name in done if name.startswith("0 ")] if look.format == "text" else []
+    if complete:
+        given = given.where(~col("file").isin(complete))
+    contract, output, form = plan.contract, plan.output, look.format
+
+    def answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        fault = answer_partition(batches, contract, output, form, done)
+        lighten_worker()
+        yield pa.RecordBatch.from_pydict({"fault": [fault]}, pa.schema([("fault", pa.string())]))
+
+    for row in given.mapInArrow(answer, OUTCOME_DDL).collect():
+        if row.fault:
+            fault = json.loads(row.fault)
+            raise error_of(fault["exit_code"], fault["place"], fault["problem"], fault["remedy"])
+
+
+def answer_partition(batches: Iterable[pa.RecordBatch], contract: Contract, output: OutputFolder, form: str,
+                     done: frozenset[str]) -> str:
+    """Writes a part of the rows of a Spark task; an error that a user can meet, as JSON, or nothing."""
+    try:
+        reader, schema = RecordReader(contract.settings, form), arrow_schema_of(contract)
+        ranges: set[str] = set()
+        tables: list[pa.Table] = []
+        for batch in batches:
+            records = [record for record in reader.records(batch) if range_name(record.file, record.start) not in done]
+            ranges |= {range_name(record.file, record.start) for record in records}
+            for at in range(0, len(records), ANSWERED_ROWS):
+                some = records[at : at + ANSWERED_ROWS]
+                ids = [record.id for record in some]
+                columns = answers_of(contract).of(ids, [record.content for record in some], [record.reason for record in some])
+                tables.append(pa.Table.from_pydict({"id": ids, **columns}, schema))
+        if ranges:
+            table = pa.concat_tables(tables)
+            output.write(table, ranges, table["reason"].drop_null().to_pylist())
+        return ""
+    except SparkringError as error:  # an exception would reach the driver as a Java trace, after retries
+        return json.dumps({"exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy})
+
+
+@contextmanager
+def _cut_alike(spark: SparkSession, look: Look) -> Iterator[None]:
+    """Files are cut by their bytes alone, whatever the cluster; the session's own settings come back afterwards."""
+    with spark_settings(spark, {"spark.sql.files.maxPartitionBytes": str(look.split_bytes),
+                                "spark.sql.files.minPartitionNum": "1",
+                                "spark.sql.files.openCostInBytes": str(FILE_COST_BYTES)}):
+        yield
+
+
+@contextmanager
+def _worker_errors() -> Iterator[None]:
+    """A failed Spark job without its Java stack trace."""
+    try:
+        yield
+    except (PySparkException, Py4JJavaError) as error:
+        raise SparkringError("predict", f"the Spark job failed: {java_cause(error)}", "see Spark's own log") from error

@@ -1,0 +1,83 @@
+"""What a predict job would do: which model, which rows, into which folder.
+
+Runs on: driver.
+Takes:   the lake, a run's id, what the command asks for.
+Gives:   ``PredictPlan``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.config.predictions import Predict
+from pipelines.errors import ConfigError, DataError, SparkringError
+from pipelines.lake.paths import WEIGHTS_NAME, Lake
+from pipelines.predict.answered import OutputFolder
+from pipelines.predict.contracts import Contract, contract_of
+from pipelines.predict.given_rows import PLACE, Look, is_local, look_at
+from pipelines.prepare.inputs import is_url, local_path
+
+FORMAT = 1  # of the output
+MODELS = ("best", "last")
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    """What the command was asked for."""
+
+    model: str
+    input: str
+    output: str
+    settings: Predict
+
+
+@dataclass(frozen=True)
+class PredictPlan:
+    """One job."""
+
+    contract: Contract
+    model: dict[str, str]  # run, which model, digest of its weights
+    input: str
+    output: OutputFolder
+    look: Look | None  # None: only Spark can see the input
+
+    def identity(self, look: Look) -> dict[str, Any]:
+        """What the predictions are of, in the words of the error that tells of another one."""
+        settings = self.contract.settings.model_dump(mode="json", exclude={"rows"})
+        return {"format": FORMAT, "model": self.model, "settings": settings, "input": {
+            "path": look.path, "format": look.format, "content": look.identity, "split_bytes": look.split_bytes}}
+
+
+def refuse_other_input(contract: Contract, look: Look) -> None:
+    """Raises DataError where the input is not what the model takes."""
+    given = "image" if look.format == "image" else "text"
+    if given != contract.takes:
+        raise DataError(PLACE, f"{look.path} holds {given}s, but the model is for the task {contract.task}, which takes "
+                        f"{contract.takes}s", f"give {contract.takes}s, or a run of another task")
+
+
+def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPlan:
+    """Looks at the lake and at a local input; writes nothing.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: what would be refused.
+    """
+    if request.model not in MODELS:
+        raise ConfigError(SparkringError("--model", f"{request.model!r} is none of {', '.join(MODELS)}"))
+    if is_url(request.output):
+        raise ConfigError(SparkringError("--output", f"{request.output} is a URL",
+                                         "give a folder that driver and executors see under the same path"))
+    key = lake.model(run_id, request.model)
+    if lake.store.facts(f"{key}/{WEIGHTS_NAME}") is None:
+        others = [which for which in MODELS if lake.store.facts(f"{lake.model(run_id, which)}/{WEIGHTS_NAME}") is not None]
+        raise DataError(f"--model {request.model}", f"run {run_id} has none in {lake.store.place(key)}",
+                        f"use --model {others[0]}" if others else "train the run to its first evaluation")
+    contract = contract_of(lake.store.local_path(key), request.settings)
+    look = look_at(request.input, request.settings, lake.root) if is_local(request.input) else None
+    if look is not None:
+        refuse_other_input(contract, look)
+    model = {"run": run_id, "model": request.model, "sha256": lake.store.sha256(f"{key}/{WEIGHTS_NAME}")}
+    output = OutputFolder(str(Path(local_path(request.output)).expanduser().absolute()))
+    return PredictPlan(contract, model, request.input, output, look)

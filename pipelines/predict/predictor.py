@@ -1,0 +1,101 @@
+"""A trained model as a function over Spark's columns and DataFrames, for notebooks.
+
+Runs on: driver (makes it, without torch), Spark's Python workers (run it).
+Takes:   the folder of an exported model.
+Gives:   ``predictor``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+from pydantic import ValidationError
+from pyspark.sql import Column
+from pyspark.sql.functions import col
+from pyspark.sql.pandas.functions import pandas_udf
+
+from pipelines.config.predictions import Predict
+from pipelines.config.wording import faults_of
+from pipelines.errors import ConfigError, DataError
+from pipelines.predict.contracts import Contract, contract_of
+from pipelines.predict.records import arrow_schema_of
+from pipelines.predict.worker_model import answers_of
+from pipelines.prepare.text.input_records import value_record
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """Called with a column, a column of its answers; ``in_arrow`` and ``schema`` are for ``mapInArrow``.
+
+    Every answer has a ``reason`` where the row could not be predicted, else null. Each Python worker loads the model once.
+    """
+
+    contract: Contract
+
+    @property
+    def columns(self) -> str:
+        """Of an answer, as Spark's DDL."""
+        return self.contract.columns
+
+    @property
+    def schema(self) -> str:
+        """Of what ``in_arrow`` gives: ``id`` and the answer."""
+        return f"id STRING, {self.contract.columns}"
+
+    def __call__(self, column: str | Column, id_column: str | Column | None = None) -> Column:
+        """A struct for each value.
+
+        Args:
+            id_column: what a row is called, from which its draws come; without it, the value itself.
+        """
+        contract = self.contract
+
+        def answer(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+            for values, ids in batches:
+                yield _answers(contract, [str(each) for each in ids], values.tolist()).drop(["id"]).to_pandas()
+
+        ids = column if id_column is None else id_column
+        values, names = (col(each) if isinstance(each, str) else each for each in (column, ids))
+        return pandas_udf(answer, self.columns)(values, names.cast("string"))  # type: ignore[call-overload]
+
+    def in_arrow(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        """Of a DataFrame with the columns ``id`` and the one that the settings name (``text``).
+
+        Raises:
+            DataError: it has other columns.
+        """
+        for batch in batches:
+            missing = [name for name in ("id", self.contract.settings.column) if name not in batch.schema.names]
+            if missing:
+                raise DataError("mapInArrow", f"there is no column {missing[0]!r}, but {', '.join(batch.schema.names)}",
+                                "select the columns id and " + self.contract.settings.column)
+            ids = [str(value) for value in batch.column("id").to_pylist()]
+            yield from _answers(self.contract, ids, batch.column(self.contract.settings.column).to_pylist()).to_batches()
+
+
+def predictor(model_folder: str | Path, **settings: Any) -> Predictor:
+    """
+    Args:
+        model_folder: that driver and executors see. settings: of the section ``predict`` (``config/predictions.py``), such as
+            ``generate=20`` or ``temperature=0.5``.
+    Raises:
+        CheckpointError: it is no exported model, or one that cannot be asked. ConfigError: a setting is wrong.
+    """
+    try:
+        asked = Predict(**settings)
+    except ValidationError as error:
+        raise ConfigError(faults_of(error, Predict, lambda _: "predictor()")) from error
+    return Predictor(contract_of(model_folder, asked))
+
+
+def _answers(contract: Contract, ids: list[str], values: list[Any]) -> pa.Table:
+    settings = contract.settings
+    records = [value_record("", 0, bytes(value) if isinstance(value, bytearray) else value, settings.column,
+                            settings.max_row_bytes) for value in values]
+    columns = answers_of(contract).of(ids, [record.content for record in records], [record.reason for record in records])
+    return pa.Table.from_pydict({"id": ids, **columns}, arrow_schema_of(contract))

@@ -1,0 +1,94 @@
+"""Rows of ``given`` become what a model can be asked about, or the reason why not.
+
+Runs on: Spark's Python workers.
+Takes:   Arrow batches of ``given_rows.GIVEN_DDL``.
+Gives:   ``RecordReader``; the columns of an answer.
+
+Reasons: ``empty``, ``undecodable`` (not UTF-8), ``oversized`` (above ``predict.max_row_bytes``), ``malformed`` (not a JSON object
+that has the field), ``damaged`` (a compressed document), as prepare has them; a model's module adds its own.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from pipelines.config.predictions import Predict
+from pipelines.predict.contracts import Contract
+from pipelines.prepare.compressed import Decompressed, codec_of
+from pipelines.prepare.text.input_records import BYTE_ORDER_MARK, json_record, text_record
+
+_ARROW_TYPES = {"STRING": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+
+
+class GivenRecord(NamedTuple):
+    """One row of the input."""
+
+    file: str  # as Spark writes it
+    start: int  # of the range that it is in
+    id: str
+    content: bytes | None
+    reason: str | None
+
+
+def arrow_schema_of(contract: Contract) -> pa.Schema:
+    """Of a part: the row's id, then the contract's columns."""
+    columns = (column.split(" ") for column in f"id STRING, {contract.columns}".split(", "))
+    return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns])
+
+
+class RecordReader:
+    """Of one Spark task, which reads its ranges one after the other."""
+
+    def __init__(self, settings: Predict, form: str) -> None:
+        self._settings, self._form = settings, form
+        self._range: tuple[str, int] | None = None
+        self._index = 0  # of the next row in it
+
+    def records(self, batch: pa.RecordBatch) -> Iterator[GivenRecord]:
+        for file, start, row, row_id, content, size in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+            if (file, start) != self._range:
+                self._range, self._index = (file, start), 0
+            place = self._place(file, start, row)
+            self._index += 1
+            yield self._record(GivenRecord(file, start, row_id or place, content, None), size)
+
+    def _place(self, file: str, start: int, row: int | None) -> str:
+        """What a row without an id is called: ``file``, ``file:row``, or ``file:start of its range:row in it``."""
+        name = re.sub("^file:(//)?/", "/", unquote(file))
+        if self._form == "text":
+            return name
+        return f"{name}:{row}" if row is not None else f"{name}:{start}:{self._index}"
+
+    def _record(self, given: GivenRecord, size: int | None) -> GivenRecord:
+        limit, content = self._settings.max_row_bytes, given.content
+        if content is None:
+            return given._replace(reason="empty" if size is None else "oversized")
+        if self._form == "jsonl":
+            read = json_record("", self._index - 1 + given.start, content, self._settings.column, limit)
+            row_id = _id_in(content, self._settings.id_column) if read.reason is None else None
+            return given._replace(id=row_id or given.id, content=read.content, reason=read.reason)
+        if self._form == "text":
+            if (codec := codec_of(content)) is not None:
+                try:
+                    content = Decompressed(io.BytesIO(content), codec, len(content)).read(limit + 1)
+                except OSError:
+                    return given._replace(content=None, reason="damaged")
+            content = content.removeprefix(BYTE_ORDER_MARK)
+        elif self._form == "lines" and (given.start, self._index) == (0, 1):
+            content = content.removeprefix(BYTE_ORDER_MARK)
+        read = text_record("", 0, content, limit)
+        return given._replace(content=read.content, reason=read.reason)
+
+
+def _id_in(line: bytes, column: str | None) -> str | None:
+    if column is None:
+        return None
+    value: Any = json.loads(line.removeprefix(BYTE_ORDER_MARK)).get(column)
+    return None if value is None else value if isinstance(value, str) else json.dumps(value)

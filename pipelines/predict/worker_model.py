@@ -1,0 +1,55 @@
+"""A model inside one of Spark's Python workers: loaded once, used by every task that the worker runs.
+
+Runs on: Spark's Python workers.
+Takes:   a ``Contract``.
+Gives:   ``answers_of``. Its parameters are the mapped file, so the workers of a machine share them; a task computes on the
+         cores that Spark gives to it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from pyspark import TaskContext
+
+from pipelines.errors import CheckpointError
+from pipelines.lake.paths import WEIGHTS_NAME
+from pipelines.lake.store import FolderStore
+from pipelines.predict.contracts import Contract
+
+
+class Answers(Protocol):
+    """What a model says of rows."""
+
+    def of(self, ids: Sequence[str], contents: Sequence[bytes | None], reasons: Sequence[str | None]) -> dict[str, list[Any]]:
+        """The contract's columns, a value for each row.
+
+        Args:
+            contents: None where there is a reason why the row cannot be used.
+        """
+
+
+class _AnswersModule(Protocol):
+    def loaded(self, contract: Contract, threads: int) -> Answers: ...
+
+
+@lru_cache(maxsize=2)
+def _answers(contract: Contract, threads: int) -> Answers:
+    return cast(_AnswersModule, importlib.import_module(contract.module)).loaded(contract, threads)
+
+
+def answers_of(contract: Contract) -> Answers:
+    """
+    Raises:
+        CheckpointError: the model is damaged, does not fit this version, or has been replaced since it was looked at.
+        ConfigError: the user's factory cannot be used.
+    """
+    task = TaskContext.get()
+    facts = FolderStore(Path(contract.folder)).facts(WEIGHTS_NAME)
+    if facts is None or facts.version != contract.version:
+        raise CheckpointError(contract.folder, "has been replaced or removed since the job began", "start it again")
+    return _answers(contract, 1 if task is None else task.cpus())
