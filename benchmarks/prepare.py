@@ -25,7 +25,7 @@ from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
 from pipelines.config import Platform, Recipe, load_config
-from pipelines.config.datasets import InputSource
+from pipelines.config.datasets import InputSource, TextPrepare
 from pipelines.lake.paths import Lake
 from pipelines.prepare.inputs import list_files
 from pipelines.prepare.prepare import prepare
@@ -47,7 +47,7 @@ def measure() -> list[Figure]:
         recipe = load_config(RECIPE, PLATFORM).recipe
         texts = [Path(file.path).read_bytes() for file in list_files(_everything(recipe), folder / "lake")]
         tokenizer = folder / "given-tokenizer.json"
-        setting = recipe.prepare.tokenizer
+        setting = text_section(recipe).tokenizer
         train_bpe(_utf8(texts, LEARNED_BYTES), setting.vocabulary_size).save(str(tokenizer))
         figures = []
         for megabytes in COLD_ROUNDS:
@@ -60,9 +60,19 @@ def measure() -> list[Figure]:
         return figures
 
 
+def text_section(recipe: Recipe) -> TextPrepare:
+    """
+    Raises:
+        TypeError: the recipe prepares something else.
+    """
+    if not isinstance(recipe.prepare, TextPrepare):
+        raise TypeError(f"{recipe.name} prepares {recipe.prepare.kind}")
+    return recipe.prepare
+
+
 def _everything(recipe: Recipe) -> tuple[InputSource, ...]:
     """The demo's inputs with what is installed beside the standard library."""
-    return tuple(source.model_copy(update={"exclude": ()}) for source in recipe.prepare.inputs)
+    return tuple(source.model_copy(update={"exclude": ()}) for source in text_section(recipe).inputs)
 
 
 def _utf8(texts: list[bytes], limit: int) -> Iterator[str]:
@@ -88,7 +98,7 @@ def write_text(folder: Path, texts: list[bytes], size_bytes: int) -> None:
 def _peer(python: Path, folder: Path, text: Path, tokenizer: Path, recipe: Recipe, *options: str) -> dict[str, float]:
     files, out = folder / "files.txt", folder / "peer"
     files.write_text("\n".join(str(path) for path in sorted(text.iterdir())))
-    printed = output_of(python, PEER, files, tokenizer, recipe.prepare.sequence_length, out, *options)
+    printed = output_of(python, PEER, files, tokenizer, text_section(recipe).sequence_length, out, *options)
     shutil.rmtree(out)
     return dict(json.loads(printed.splitlines()[-1]))
 
@@ -124,8 +134,9 @@ def steady(folder: Path, text: Path, tokenizer: Path, recipe: Recipe) -> Figure:
     """Both sides have done a run before in the same process."""
     python = peers_python()
     platform = Platform.model_validate({"spark": {"master": "local[2]", "conf": {"spark.driver.memory": "4g"}}})
-    source = recipe.prepare.inputs[0].model_copy(update={"path": str(text), "pattern": None, "exclude": ()})
-    section = recipe.prepare.model_copy(update={"inputs": (source,), "tokenizer": recipe.prepare.tokenizer.model_copy(
+    text_prepare = text_section(recipe)
+    source = text_prepare.inputs[0].model_copy(update={"path": str(text), "pattern": None, "exclude": ()})
+    section = text_prepare.model_copy(update={"inputs": (source,), "tokenizer": text_prepare.tokenizer.model_copy(
         update={"path": str(tokenizer)})})
     recipe = recipe.model_copy(update={"prepare": section})
     seen: dict[str, list[float]] = {"ours": [], "datasets": []}

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
+from benchmarks.prepare import text_section
 from benchmarks.results import Figure
 from pipelines.config import load_config
 from pipelines.config.models import GptModel
@@ -41,7 +42,8 @@ def measure() -> list[Figure]:
     python = peers_python()
     if not isinstance(recipe.model, GptModel):
         raise TypeError(f"{recipe_path} is of a GPT, which the peer trains too")
-    settings = {"vocabulary_size": recipe.prepare.tokenizer.vocabulary_size, "sequence_length": recipe.prepare.sequence_length,
+    prepare = text_section(recipe)
+    settings = {"vocabulary_size": prepare.tokenizer.vocabulary_size, "sequence_length": prepare.sequence_length,
                 "num_layers": recipe.model.num_layers, "num_heads": recipe.model.num_heads, "width": recipe.model.width,
                 "global_batch_samples": recipe.train.global_batch_samples, "steps": STEPS}
     seen: dict[str, list[float]] = {"ours": [], "peer": []}

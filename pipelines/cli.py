@@ -47,15 +47,17 @@ InputOption = Annotated[str, typer.Option("--input", metavar="PATH", help="File,
                                           "text; or the name of a table.")]
 OutputOption = Annotated[str, typer.Option("--output", metavar="FOLDER", help="Where the predictions go: Parquet.")]
 GenerateOption = Annotated[int | None, typer.Option("--generate", metavar="N", help="Go on from each text by up to N tokens.")]
+ExportOption = Annotated[tuple[str, str] | None, typer.Option(
+    "--export", metavar="petastorm FOLDER", help="Also write the dataset to FOLDER, for petastorm's make_reader.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
 @app.command()
 def prepare(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = None, run_id: RunIdOption = None,
-            dry_run: DryRunOption = False) -> None:
+            dry_run: DryRunOption = False, export: ExportOption = None) -> None:
     """Raw data to an immutable dataset of Parquet shards."""
-    _execute("prepare", recipe, platform, set_, run_id, dry_run)
+    _execute("prepare", recipe, platform, set_, run_id, dry_run, export)
 
 
 @app.command()
@@ -125,12 +127,13 @@ def doctor(platform: PlatformOption | None = None, set_: SetOption = None) -> No
         raise typer.Exit(5)
 
 
-def _execute(name: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None, dry_run: bool) -> None:
+def _execute(name: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None, dry_run: bool,
+             export: tuple[str, str] | None = None) -> None:
     """The job of this name, or its plan."""
     config = load_config(recipe, platform, overrides)
     with TrainingProgress() as progress, Job(config, run_id, _command(name, recipe, platform, overrides, run_id), say,
-                                             progress) as job:
-        flow = Flow(job, JOBS[name])
+                                             progress, export) as job:
+        flow = Flow(job, JOBS[name if export is None else "export"])
         flow.plan(begin=not dry_run)
         if dry_run:
             print_plan(config, flow.shown())

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,7 @@ from pipelines.cli import main
 from pipelines.config import Platform, Recipe
 from pipelines.config.load import load_config
 from pipelines.config.predictions import PredictFile
+from pipelines.config.recipe import SECTION_KINDS
 from pipelines.lake.schemas import TABLE_DDL
 from tests.conftest import ROOT
 from tests.readme import README, block, blocks
@@ -225,7 +226,7 @@ def sections_of(model: type[BaseModel]) -> Iterator[str]:
     """``section.key`` for every setting of a recipe or a platform."""
     for section, field in model.model_fields.items():
         yield section
-        kinds = [field.annotation, *getattr(field.annotation, "__args__", ())]
+        kinds = SECTION_KINDS[section].values() if section in SECTION_KINDS else [field.annotation, *get_args(field.annotation)]
         for kind in kinds:
             if isinstance(kind, type) and issubclass(kind, BaseModel):
                 yield from (f"{section}.{key}" for key in kind.model_fields)

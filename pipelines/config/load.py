@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pipelines.config.checks import contradictions
+from pipelines.config.datasets import ImageInput, InputPath
 from pipelines.config.platform import Layout, Platform
 from pipelines.config.predictions import Predict, PredictFile
 from pipelines.config.recipe import Recipe
@@ -125,5 +126,9 @@ def _expand_paths(recipe: Recipe) -> Recipe:
         path = path.replace("${PYTHON_STDLIB}", sysconfig.get_paths()["stdlib"])
         return str(Path(path).expanduser()) if path.startswith("~") else path
 
-    inputs = tuple(source.model_copy(update={"path": expand(source.path)}) for source in recipe.prepare.inputs)
+    def expanded(source: InputPath) -> InputPath:
+        belonging = {"labels": expanded(source.labels)} if isinstance(source, ImageInput) and source.labels is not None else {}
+        return source.model_copy(update={"path": expand(source.path), **belonging})
+
+    inputs = tuple(map(expanded, recipe.prepare.inputs))
     return recipe.model_copy(update={"prepare": recipe.prepare.model_copy(update={"inputs": inputs})})

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.errors import DataError
+from pipelines.flow.export_stage import check_export, plan_export, write_export
 from pipelines.flow.predict_stage import check_predictions, make_predictions, plan_predictions
 from pipelines.flow.prepare_stage import check_build, make_dataset, plan_dataset
 from pipelines.flow.report_stage import plan_page, write_page
@@ -19,12 +20,13 @@ from pipelines.flow.train_stage import admit_ranks, check_ranks, plan_run_of, tr
 
 STAGES = (
     Stage("prepare", (), plan_dataset, make_dataset, check=check_build),
+    Stage("export", ("prepare",), plan_export, write_export, check=check_export),
     Stage("train", ("prepare",), plan_run_of, train_run, check=check_ranks, admit=admit_ranks),
     Stage("report", ("train",), plan_page, write_page),
     Stage("predict", (), plan_predictions, make_predictions, check=check_predictions),  # of a run that is there
 )
-JOBS = {"prepare": ("prepare",), "train": ("train", "report"), "pipeline": ("prepare", "train", "report"),
-        "predict": ("predict",)}
+JOBS = {"prepare": ("prepare",), "export": ("prepare", "export"), "train": ("train", "report"),
+        "pipeline": ("prepare", "train", "report"), "predict": ("predict",)}
 
 
 class Flow:

@@ -30,7 +30,7 @@ class Job:
     command: str  # repeats it
     say: Callable[[str], None]
     observer: Observer
-    request: Any = None  # what a stage that no recipe describes was asked for
+    request: Any = None  # what a stage was asked for that no recipe describes: predictions, an export
     build_begins: Callable[[], None] | None = None  # called while the input is read, where it will have to be prepared
     _stack: ExitStack = field(default_factory=ExitStack)
     _session_start: SessionStart | None = None

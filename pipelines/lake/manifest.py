@@ -28,6 +28,7 @@ MANIFEST_NAME = "manifest.json"
 TOKENIZER_NAME = "tokenizer.json"
 MANIFEST_FORMAT = 2
 ROWS_FORMAT = 1  # a part of every version: rows made in another way are another dataset
+SPLITS = ("train", "validation", "test")  # that a dataset may have; the last one only where the recipe wants it
 
 
 class RowGroupRun(NamedTuple):
@@ -84,7 +85,7 @@ class Manifest:
     task: TaskFacts
     input_fingerprint: str  # changes when any input file's name, size or modification does
     recipe_hash: str  # of the recipe's prepare section
-    splits: dict[str, tuple[Shard, ...]]  # "train" and "validation"
+    splits: dict[str, tuple[Shard, ...]]  # "train", "validation" and, where the recipe wants one, "test"
     units: dict[str, int]  # that a loss over all of a split counts
     counts: dict[str, int]  # input_records, rejected_<reason>..., and what else the task's prepare counts
     baselines: tuple[Baseline, ...]  # the weakest first
@@ -92,10 +93,18 @@ class Manifest:
     format_version: int = MANIFEST_FORMAT
 
     def shards(self, split: str) -> tuple[Shard, ...]:
+        """
+        Raises:
+            DataError: the dataset has no such split.
+        """
+        if split not in self.splits:
+            raise DataError(f"dataset {self.name} {self.version}", f"has no split {split}, only {', '.join(self.splits)}",
+                            "ask for one of them, or prepare with a prepare.split that makes it")
         return self.splits[split]
 
     def rows(self, split: str) -> int:
-        return sum(shard.rows for shard in self.splits[split])
+        """None where there is no such split."""
+        return sum(shard.rows for shard in self.splits.get(split, ()))
 
     def damage(self, dataset: Store) -> tuple[str, str] | None:
         """The first shard that is missing or of another size: its place, and what was found. Contents are checked as the ranks

@@ -40,8 +40,9 @@ TABLE_DDL: dict[str, str] = {
         "dataset_version STRING, time TIMESTAMP"),
     "datasets": (
         "dataset_name STRING, dataset_version STRING, created TIMESTAMP, task STRING, unit STRING, "
-        "train_rows BIGINT, validation_rows BIGINT, train_units BIGINT, validation_units BIGINT, input_records BIGINT, "
-        "rejected_records BIGINT, shards INT, bytes BIGINT, sizes MAP<STRING,BIGINT>, baselines MAP<STRING,DOUBLE>, "
+        "train_rows BIGINT, validation_rows BIGINT, test_rows BIGINT, train_units BIGINT, validation_units BIGINT, "
+        "test_units BIGINT, input_records BIGINT, rejected_records BIGINT, shards INT, bytes BIGINT, "
+        "sizes MAP<STRING,BIGINT>, baselines MAP<STRING,DOUBLE>, "
         "input_fingerprint STRING, recipe_hash STRING, path STRING"),
     "rejected": (
         "dataset_name STRING, dataset_version STRING, source STRING, position BIGINT, reason STRING, detail STRING, "

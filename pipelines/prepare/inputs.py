@@ -124,7 +124,7 @@ def list_files(inputs: tuple[InputPath, ...], lake_root: Path) -> list[InputFile
 
 
 def _list_input(index: int, source: InputPath, lake_root: Path) -> list[InputFile]:
-    place, path = f"prepare.inputs.{index}.path", local_path(source.path)
+    place, path = source.place(index), local_path(source.path)
     if os.path.lexists(path):  # a real name wins over a glob that it looks like
         roots = [path]
     elif glob.has_magic(path):
@@ -218,11 +218,14 @@ def recipe_hash(prepare: PrepareSection) -> str:
     Raises:
         DataError: a file that a setting names cannot be read.
     """
-    anywhere = {"path": "", "pattern": None, "exclude": ()}
-    settings = prepare.model_copy(update={"inputs": tuple(source.model_copy(update=anywhere) for source in prepare.inputs)})
-    content = settings.model_dump(mode="json")
+    content = prepare.model_dump(mode="json")
+    for source in content["inputs"]:
+        for path in (source, source.get("labels") or {}):
+            path.update({"path": "", "pattern": None, "exclude": []})
     if content["kind"] == USUAL_KIND:  # the versions from before there were others stay
         del content["kind"]
+        if not content["split"]["test_fraction"]:
+            del content["split"]["test_fraction"]
     for key, path in prepare.files.items():
         *sections, name = key.split(".")
         at = content

@@ -24,7 +24,7 @@ def raise_faults(outcomes: Outcomes) -> None:
     """
     for fault in (outcome["fault"] for outcome in outcomes if "fault" in outcome):
         if fault["kind"] == "data":
-            raise DataError(fault["place"], fault["problem"], "restore it or move it out of the input")
+            raise DataError(fault["place"], fault["problem"], fault.get("remedy", "restore it or move it out of the input"))
         raise StorageError(fault["place"], f"cannot be written: {fault['problem']}",
                            "free space, fix permissions, or set storage.root to another folder")
 

@@ -16,8 +16,9 @@ from typing import Any
 from pipelines.config.datasets import PrepareSection
 from pipelines.lake.manifest import Manifest
 from pipelines.prepare.build_order import BuildOrder
-from pipelines.prepare.inputs import InputFile
-from pipelines.prepare.remote import Marks
+from pipelines.prepare.images.image_dataset import build_image_dataset
+from pipelines.prepare.inputs import InputFile, no_mark
+from pipelines.prepare.remote import Marks, no_marks
 from pipelines.prepare.text.language_dataset import build_language_dataset
 from pipelines.prepare.text.sources import local_mark, remote_marks
 
@@ -26,12 +27,21 @@ from pipelines.prepare.text.sources import local_mark, remote_marks
 class Preparation:
     """How one kind of data becomes a dataset."""
 
-    build: Callable[[BuildOrder], Manifest]  # into its staging folder
+    build: Callable[[BuildOrder, Any], Manifest]  # into its staging folder, as its section says
     local_mark: Callable[[Any, InputFile], str]  # of the section and a file: what its identity depends on beside its content
     remote_marks: Callable[[Any], Marks]
 
 
-PREPARATIONS = {"text": Preparation(build_language_dataset, local_mark, remote_marks)}
+def _no_local_mark(section: PrepareSection, file: InputFile) -> str:
+    return no_mark(file)
+
+
+def _no_remote_marks(section: PrepareSection) -> Marks:
+    return no_marks
+
+
+PREPARATIONS = {"text": Preparation(build_language_dataset, local_mark, remote_marks),
+                "images": Preparation(build_image_dataset, _no_local_mark, _no_remote_marks)}
 
 
 def preparation_of(section: PrepareSection) -> Preparation:

@@ -49,12 +49,12 @@ def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan]
     Raises:
         DataError: an input that is not there or holds no file.
     """
-    files = list_files(recipe.prepare.inputs, lake.root)
+    files = list_files(recipe.prepare.read_inputs, lake.root)
     plan = PreparePlan(recipe.name, recipe_hash(recipe.prepare), len(files), sum(file.bytes for file in files),
                        None, None, None, False, Listing(tuple(files)))
     if begin_build is not None and not _was_prepared(plan, lake):
         begin_build(plan)
-    if any(is_url(source.path) for source in recipe.prepare.inputs):
+    if any(is_url(source.path) for source in recipe.prepare.read_inputs):
         return plan
     return _with_version(plan, lake, _local_fingerprint(plan, recipe))
 
@@ -102,7 +102,7 @@ def _completed(plan: PreparePlan, session: Callable[[], SparkSession], recipe: R
     """The plan with what Spark knows of inputs given as URLs."""
     if plan.version is not None:
         return plan
-    remote = summarize_remote(session(), recipe.prepare.inputs, preparation_of(recipe.prepare).remote_marks(recipe.prepare))
+    remote = summarize_remote(session(), recipe.prepare.read_inputs, preparation_of(recipe.prepare).remote_marks(recipe.prepare))
     plan = replace(plan, num_files=plan.num_files + remote.files, input_bytes=plan.input_bytes + remote.bytes,
                    listing=plan.listing._replace(remote=remote))
     both = hashlib.sha256(f"{_local_fingerprint(plan, recipe)} {remote.identity}".encode()).hexdigest()
@@ -127,7 +127,7 @@ def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan
     build = preparation_of(recipe.prepare).build
     try:
         with lake.store.new_folder(lake.dataset(plan.name, identity.version)) as staging:
-            return build(BuildOrder(session, recipe, lake, plan.listing, identity, staging, report))
+            return build(BuildOrder(session, recipe, lake, plan.listing, identity, staging, report), recipe.prepare)
     except StorageError:
         # Where another machine's claim is not seen here, that machine may have been first.
         manifest = published(lake, plan.name, identity.version)

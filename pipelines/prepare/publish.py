@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipelines.errors import AlreadyRunningError, DataError
 from pipelines.lake.claims import claimed
-from pipelines.lake.manifest import MANIFEST_NAME, Manifest
+from pipelines.lake.manifest import MANIFEST_NAME, SPLITS, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import arrow_schema
 
@@ -96,8 +96,8 @@ def publish_dataset_row(manifest: Manifest, lake: Lake) -> None:
         "dataset_name": manifest.name, "dataset_version": manifest.version,
         "created": datetime.fromtimestamp(published_facts.modified_s, UTC),
         "task": manifest.task.name, "unit": manifest.task.unit,
-        "train_rows": manifest.rows("train"), "validation_rows": manifest.rows("validation"),
-        "train_units": manifest.units["train"], "validation_units": manifest.units["validation"],
+        **{f"{split}_rows": manifest.rows(split) for split in SPLITS},
+        **{f"{split}_units": manifest.units.get(split, 0) for split in SPLITS},
         "input_records": counts["input_records"],
         "rejected_records": sum(count for name, count in counts.items() if name.startswith("rejected_")),
         "shards": len(shards), "bytes": sum(shard.bytes for shard in shards), "sizes": list(manifest.task.sizes.items()),

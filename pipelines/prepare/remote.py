@@ -60,7 +60,7 @@ def summarize_remote(spark: SparkSession, inputs: Sequence[InputPath], marks: Ma
     """
     files, total, identities = 0, 0, []
     for index, source in url_inputs(inputs):
-        place = f"prepare.inputs.{index}.path"
+        place = source.place(index)
         try:
             found = file_reader(spark, source).format("binaryFile").load(source.path)
             names = sorted(found.inputFiles())  # with the files of no bytes, which a scan leaves out

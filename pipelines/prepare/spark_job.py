@@ -1,12 +1,13 @@
-"""Around the Spark job of a prepare: bounded batches, and errors without Java's stack trace.
+"""Around the Spark job of a prepare: its partitions, bounded batches, and errors without Java's stack trace.
 
 Runs on: driver.
 Takes:   the session, the recipe's section ``prepare``.
-Gives:   blocks to run the job in.
+Gives:   how many partitions there are; blocks to run the job in.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -21,6 +22,13 @@ from pipelines.prepare.remote import java_cause, unreadable
 
 ARROW_BATCH = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
                "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024**2)}
+SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
+
+
+def num_partitions(input_bytes: int, shard_bytes: int) -> int:
+    """Partitions, and so shards of a split at most; depends on the data only, never on the cluster."""
+    small = min(SMALL_PARTITIONS, input_bytes // SMALL_PARTITION_BYTES)
+    return max(1, small, math.ceil(input_bytes / shard_bytes))
 
 
 @contextmanager

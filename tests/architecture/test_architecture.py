@@ -51,7 +51,7 @@ TABLE = {
     "plan": row(3, "config lake feed.lanes feed.read_ahead", "numpy"),
     "models": row(4, "config lake feed.draws plan", "torch numpy safetensors pydantic"),
     "tasks": row(4, "config lake feed.batches", "torch tokenizers"),
-    "prepare": row(4, "config lake", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken"),
+    "prepare": row(4, "config lake", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken PIL petastorm"),
     "track": row(4, "config lake plan printable", "pyspark pyarrow numpy jinja2 markupsafe"),
     "parallel": row(5, "config feed.batches models.layered models.grouped_norm plan tasks",
                     "torch horovod.torch horovod.common.exceptions"),

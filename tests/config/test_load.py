@@ -8,6 +8,7 @@ import yaml
 
 from pipelines.config import Config, Platform, Recipe, content_hash, load_config, load_platform
 from pipelines.errors import ConfigError
+from tests.readme import block
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "conf/recipes/gpt-demo.yaml"
@@ -47,6 +48,34 @@ def test_a_commented_file_names_every_setting_of_its_kind_and_says_what_each_is(
     lines = [line for line in text.splitlines() if re.match(r" +(- )?\w+:", line)]
     assert len(lines) > 20
     assert [line for line in lines if "#" not in line and re.search(r":\s*\S", line)] == []
+
+
+def test_readme_names_every_setting_of_images_with_its_default_and_says_what_each_is():
+    text = block("Images", 0).text
+    given = yaml.safe_load(text)
+    recipe = Recipe.model_validate({"name": "x", "train": {"steps": 1}, **given})
+    assert settings_in(given["prepare"]) == settings_in(recipe.prepare.model_dump())
+    plain = {"kind": "images", "inputs": [{"path": "photos/"}]}
+    assert Recipe.model_validate({"name": "x", "train": {"steps": 1}, "prepare": plain}) == recipe
+    assert [line for line in text.splitlines() if re.match(r" +\w+: \S", line) and "#" not in line] == [
+        "  kind: images", "      pattern: null", "      exclude: []"]
+
+
+def test_splits_of_images_that_contradict_themselves_are_refused():
+    def told(split):
+        prepare = f"prepare={{kind: images, inputs: [{{path: x}}], split: {split}}}"
+        return faults(prepare)[0]
+
+    assert "both numbers of rows and fractions" in told("{validation_rows: 3, test_fraction: 0.1}")
+    assert "is given without validation_rows" in told("{test_rows: 3}")
+    assert "numbers of rows are given, but kind is 'folder'" in told("{kind: folder, validation_rows: 3}")
+    assert "leave nothing to train on" in told("{validation_fraction: 0.5, test_fraction: 0.5}")
+    assert "0: nothing would be validated" in told("{validation_fraction: 0}")
+
+
+def test_a_key_unknown_to_one_kind_is_told_with_that_kinds_keys():
+    assert "did you mean 'resize'?" in faults("prepare={kind: images, inputs: [{path: x}], resise: crop}")[0]
+    assert "known: " not in faults("model.widht=3")[0]
 
 
 def test_recipe_and_platform_share_no_section():

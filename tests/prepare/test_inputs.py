@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipelines.config import load_config
 from pipelines.config.datasets import InputSource
 from pipelines.errors import DataError
 from pipelines.lake.paths import Lake
@@ -22,6 +23,7 @@ from pipelines.prepare.inputs import fingerprint, list_files, recipe_hash
 from pipelines.prepare.prepare import plan_prepare
 from pipelines.prepare.text.local_documents import cut_into_pieces, group_pieces, read_piece
 from pipelines.prepare.text.sources import local_mark
+from tests.conftest import ROOT
 from tests.prepare.conftest import make_recipe, write_texts
 
 
@@ -307,3 +309,12 @@ def test_odd_parquet_files_are_read_or_named(tmp_path: Path) -> None:
     (tmp_path / "nested.parquet").rename(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.parquet"))
     with pytest.raises(DataError, match="cannot be read"):
         contents({"path": str(tmp_path), "pattern": "?.parquet", "format": "parquet"})
+
+
+def test_versions_of_text_are_what_they_were_before_there_was_a_test_split():
+    """Recorded from recipes as they were then: a dataset of theirs is found again, and not prepared anew."""
+    found = {name: recipe_hash(load_config(ROOT / f"conf/recipes/{name}.yaml", ROOT / "conf/platforms/local.yaml").recipe.prepare)
+             for name in ("gpt-demo", "gpt2-124m", "shakespeare-char")}
+    assert found == {"gpt-demo": "5906d4b4cc4df49c", "gpt2-124m": "4c7bae29fe6b7aea", "shakespeare-char": "7fd90ae46303028a"}
+    with_test = make_recipe("x", split={"test_fraction": 0.1}).prepare
+    assert recipe_hash(with_test) != recipe_hash(make_recipe("x", split={}).prepare)

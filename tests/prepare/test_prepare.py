@@ -50,7 +50,7 @@ def check_counts(lake: Lake, manifest: Manifest) -> None:
     assert counts["input_records"] == counts["documents"] + sum(by_reason.values())
     assert {key: count for key, count in by_reason.items() if count} == dict(Counter(table["reason"]))
     assert "duplicates" not in counts  # they are in rejected_duplicate, once
-    for split in ("train", "validation"):
+    for split in manifest.splits:
         assert manifest.units[split] == sum(len(stream) - 1 for stream in streams(lake, manifest, split))
         assert counts[f"{split}_documents"] == len(documents(lake, manifest, split))
         for shard in manifest.shards(split):
@@ -148,6 +148,28 @@ def test_several_inputs_are_one_dataset_and_duplicates_across_them_are_dropped(
     assert sorted(documents(lake, manifest, "train") + documents(lake, manifest, "validation")) == sorted(TEXTS)
     assert manifest.counts["rejected_duplicate"] == 4 * 31 - 30
     check_counts(lake, manifest)
+
+
+@pytest.mark.parametrize("kind", ["hash", "position"])
+def test_a_third_split_holds_what_neither_train_nor_validation_does(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, kind: str) -> None:
+    texts = write_texts(tmp_path / "in", 60)
+    split = {"kind": kind, "validation_fraction": 0.2, "test_fraction": 0.3}
+    manifest = prepare(spark, make_recipe(tmp_path / "in", split=split), lake, silent)
+    found = {name: documents(lake, manifest, name) for name in ("train", "validation", "test")}
+    if kind == "hash":
+        assert sorted(text for part in found.values() for text in part) == sorted(texts)
+        without = prepare(spark, make_recipe(tmp_path / "in", split={"validation_fraction": 0.2}, name="without"), lake, silent)
+        assert sorted(documents(lake, without, "validation")) == sorted(found["validation"])  # test is taken from train
+    else:
+        starts = {text[: text.index(":")]: text for text in texts}
+        for first in found["train"]:
+            text = starts[first[: first.index(":")]]
+            (second,) = [part for part in found["validation"] if text.startswith(first + part)]
+            assert text in {first + second + part for part in found["test"]}
+    check_counts(lake, manifest)
+    row = spark.read.parquet(str(lake.root / lake.table("datasets") / f"test-{manifest.version}.parquet")).first()
+    assert row and (row.test_rows, row.test_units) == (manifest.rows("test"), manifest.units["test"])
 
 
 def test_many_rejected_records_are_told_with_the_commonest_reason_and_an_example(

@@ -12,30 +12,27 @@ gives the same files on any cluster.
 from __future__ import annotations
 
 import json
-import math
 import time
 from contextlib import ExitStack
 from functools import cache
 
 from pyspark.sql import DataFrame
 
+from pipelines.config.datasets import TextPrepare
 from pipelines.lake.manifest import TOKENIZER_NAME, Manifest
-from pipelines.lake.store import file_sha256, storage_errors
+from pipelines.lake.store import storage_errors
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.outcomes import Outcomes, raise_faults, rejected_warning
-from pipelines.prepare.spark_job import arrow_batches, spark_errors
-from pipelines.prepare.text.encoders import EncoderKind
+from pipelines.prepare.spark_job import arrow_batches, num_partitions, spark_errors
 from pipelines.prepare.text.language_manifest import assemble_dataset, read_bytes
 from pipelines.prepare.text.learning import make_tokenizer
 from pipelines.prepare.text.local_copies import Inputs
-from pipelines.prepare.text.partition import OUTCOME_DDL, PackSettings, pack_partition
+from pipelines.prepare.text.pack_settings import PackSettings, pack_settings
+from pipelines.prepare.text.partition import OUTCOME_DDL, pack_partition
 from pipelines.prepare.text.sources import documents_of, readable, refuse_misread, reread
-from pipelines.prepare.text.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
-
-SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores
 
 
-def build_language_dataset(order: BuildOrder) -> Manifest:
+def build_language_dataset(order: BuildOrder, prepare: TextPrepare) -> Manifest:
     """Writes everything into the staging folder; publishes only the table ``rejected``.
 
     The tokenizer of local text is made before the session is asked for: Spark may still be starting.
@@ -44,13 +41,13 @@ def build_language_dataset(order: BuildOrder) -> Manifest:
         DataError: unreadable input, no document left, a split without a row.
         StorageError: disk full, read-only.
     """
-    session, prepare, staging, report = order.session, order.recipe.prepare, order.staging, order.report
+    session, staging, report = order.session, order.staging, order.report
     with spark_errors(prepare):
         inputs = readable(session, prepare, order.listing, staging)
-        outcomes, settings, seconds = _packed(order, inputs)
+        outcomes, settings, seconds = _packed(order, prepare, inputs)
         if again := reread(session, prepare, inputs, read_bytes(outcomes), staging, report):
             inputs = again
-            outcomes, settings, seconds = _packed(order, inputs)
+            outcomes, settings, seconds = _packed(order, prepare, inputs)
         refuse_misread(session, prepare, order.listing.remote, inputs, read_bytes(outcomes))
     with storage_errors(staging):
         manifest = assemble_dataset(outcomes, order, settings)
@@ -61,9 +58,9 @@ def build_language_dataset(order: BuildOrder) -> Manifest:
     return manifest
 
 
-def _packed(order: BuildOrder, inputs: Inputs) -> tuple[Outcomes, PackSettings, float]:
+def _packed(order: BuildOrder, prepare: TextPrepare, inputs: Inputs) -> tuple[Outcomes, PackSettings, float]:
     """All partitions written: their outcomes, what they were packed by, and the seconds that packing took."""
-    session, prepare, staging, report = order.session, order.recipe.prepare, order.staging, order.report
+    session, staging, report = order.session, order.staging, order.report
     started = time.monotonic()
     with ExitStack() as spark_settings:
         @cache
@@ -72,7 +69,7 @@ def _packed(order: BuildOrder, inputs: Inputs) -> tuple[Outcomes, PackSettings, 
             return documents_of(session(), prepare, inputs, staging)
 
         encoder = make_tokenizer(documents, prepare, inputs, staging / TOKENIZER_NAME, report)
-        settings = _pack_settings(order, encoder)
+        settings = pack_settings(order, prepare, encoder)
         report(f"prepare: tokenizer ready after {time.monotonic() - started:.1f} s "
                f"({settings.vocabulary_size:,} tokens, encoded by {encoder})")
         packing = time.monotonic()
@@ -82,20 +79,3 @@ def _packed(order: BuildOrder, inputs: Inputs) -> tuple[Outcomes, PackSettings, 
         outcomes = [json.loads(row.outcome) for row in packed.collect()]
     raise_faults(outcomes)
     return outcomes, settings, time.monotonic() - packing
-
-
-def num_partitions(input_bytes: int, shard_text_bytes: int) -> int:
-    """Partitions, and so shards of a split at most; depends on the data only, never on the cluster."""
-    small = min(SMALL_PARTITIONS, input_bytes // SMALL_PARTITION_BYTES)
-    return max(1, small, math.ceil(input_bytes / shard_text_bytes))
-
-
-def _pack_settings(order: BuildOrder, encoder: EncoderKind) -> PackSettings:
-    path, prepare = order.staging / TOKENIZER_NAME, order.recipe.prepare
-    tokenizer = given_tokenizer(str(path))
-    return PackSettings(
-        staging=str(order.staging), dataset_name=order.recipe.name, dataset_version=order.identity.version, encoder=encoder,
-        tokenizer_path=str(path), tokenizer_sha256=file_sha256(path), vocabulary_size=vocabulary_size(tokenizer),
-        end_of_text_id=end_of_text_id(tokenizer), sequence_length=prepare.sequence_length,
-        rows_per_row_group=prepare.rows_per_row_group, split_kind=prepare.split.kind,
-        validation_fraction=prepare.split.validation_fraction, deduplicate=prepare.deduplicate)

@@ -15,17 +15,17 @@ from pathlib import Path
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.lake.manifest import Baseline, Manifest, Shard, row_group_runs
+from pipelines.lake.manifest import Baseline, Manifest, Shard
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.outcomes import Outcomes
 from pipelines.prepare.publish import publish_rejected
+from pipelines.prepare.shard_files import named_shards
 from pipelines.prepare.text.bigram import bigram_baseline
 from pipelines.prepare.text.input_records import REASONS
 from pipelines.prepare.text.language_rows import language_facts
 from pipelines.prepare.text.local_copies import COPIES
+from pipelines.prepare.text.pack_settings import PackSettings
 from pipelines.prepare.text.packing import unigram_loss
-from pipelines.prepare.text.partition import SPLITS, PackSettings
-from pipelines.prepare.threads import in_threads
 
 
 def read_bytes(outcomes: Outcomes) -> Counter[str]:
@@ -46,13 +46,13 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
     parts = [staging / outcome["attempt"] / "rejected.parquet" for outcome in outcomes]
     publish_rejected([part for part in parts if part.exists()], order.lake, recipe.name, identity.version)
     splits, tokens_V = {}, {}
-    for split in SPLITS:
+    for split in settings.splits:
         splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
-    tokens = {split: int(tokens_V[split].sum()) for split in SPLITS}
-    _check_splits(tokens, counts, order)
+    tokens = {split: int(tokens_V[split].sum()) for split in settings.splits}
+    _check_splits(tokens, counts, order, settings)
     for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
         shutil.rmtree(folder, ignore_errors=True)
-    train, validation = ([staging / shard.path for shard in splits[split]] for split in SPLITS)
+    train, validation = ([staging / shard.path for shard in splits[split]] for split in ("train", "validation"))
     bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)
     token_bytes = {split: counts.pop(f"{split}_text_bytes", 0) / tokens[split] for split in tokens if tokens[split]}
     manifest = Manifest(
@@ -73,25 +73,13 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
 def _name_shards(outcomes: Outcomes, split: str,
                  settings: PackSettings) -> tuple[tuple[Shard, ...], np.ndarray]:
     """Moves a split's shards to their place; how often each token is predicted."""
-    staging = Path(settings.staging)
-    made = [(outcome["attempt"], facts) for outcome in outcomes if (facts := outcome["shards"][split]) is not None]
-    shards = tuple(Shard(f"{split}-{number:05d}.parquet", row_group_runs(facts["row_groups"]), facts["bytes"], facts["sha256"])
-                   for number, (_, facts) in enumerate(made))
-
-    def move(attempt_and_shard: tuple[str, Shard]) -> np.ndarray:
-        attempt, shard = attempt_and_shard
-        written = staging / attempt / f"{split}.parquet"
-        written.rename(staging / shard.path)
-        return np.load(written.with_suffix(".npy"), allow_pickle=False)
-
-    tokens_V = np.zeros(settings.vocabulary_size, dtype=np.int64)
-    for counts_V in in_threads(move, [(attempt, shard) for (attempt, _), shard in zip(made, shards, strict=True)]):
-        tokens_V += counts_V
-    return shards, tokens_V
+    shards, counts = named_shards(outcomes, split, Path(settings.staging),
+                                  lambda written: np.load(written.with_suffix(".npy"), allow_pickle=False))
+    return shards, sum(counts, np.zeros(settings.vocabulary_size, dtype=np.int64))
 
 
-def _check_splits(tokens: dict[str, int], counts: Counter[str], order: BuildOrder) -> None:
-    """Both splits must hold a row."""
+def _check_splits(tokens: dict[str, int], counts: Counter[str], order: BuildOrder, settings: PackSettings) -> None:
+    """Each split must hold a row."""
     refused = {reason: counts[f"rejected_{reason}"] for reason in REASONS}
     if not counts["documents"]:
         why = ", ".join(f"{count:,} {reason}" for reason, count in sorted(refused.items()) if count)
@@ -99,9 +87,10 @@ def _check_splits(tokens: dict[str, int], counts: Counter[str], order: BuildOrde
                         (f"all were rejected ({why})" if why else "there is none"),
                         f"see the table {order.lake.store.place(order.lake.table('rejected'))}, and check format, column and "
                         "delimiter")
-    for split in SPLITS:
+    for split in tokens:
         if not tokens[split]:
-            raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents and "
-                            f"validation_fraction {order.recipe.prepare.split.validation_fraction}",
-                            "give more documents, change prepare.split.validation_fraction, or set "
+            raise DataError("prepare.split", f"the {split} split is empty: {counts['documents']:,} documents, "
+                            f"validation_fraction {settings.validation_fraction} and test_fraction "
+                            f"{settings.test_fraction}",
+                            "give more documents, change the fractions of prepare.split, or set "
                             "prepare.split.kind: position")

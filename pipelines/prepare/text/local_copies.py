@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
@@ -26,6 +26,7 @@ from pipelines.prepare.remote import unreadable
 from pipelines.prepare.text.local_documents import Piece, cut_into_pieces
 from pipelines.prepare.text.remote_documents import LongFile
 from pipelines.prepare.threads import in_threads
+from pipelines.prepare.url_files import copy_file, java_classes, java_file_system, java_path
 
 COPIES = "copies"  # a folder in staging
 
@@ -54,14 +55,15 @@ def compressed(spark: SparkSession, files: tuple[LongFile, ...]) -> list[LongFil
     Raises:
         DataError: a file cannot be opened.
     """
-    factory = _java(spark).org.apache.hadoop.io.compress.CompressionCodecFactory(spark._jsc.hadoopConfiguration())
+    factory = java_classes(spark).org.apache.hadoop.io.compress.CompressionCodecFactory(
+        spark._jsc.hadoopConfiguration())
 
     def is_compressed(file: LongFile) -> bool:
-        path = _path(spark, file.url)
+        path = java_path(spark, file.url)
         if factory.getCodec(path) is not None:
             return True
         try:
-            stream = _file_system(spark, path).open(path)
+            stream = java_file_system(spark, path).open(path)
             try:
                 return codec_of(bytes(stream.readNBytes(HEAD_BYTES))) is not None
             finally:
@@ -90,13 +92,7 @@ def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prep
             raise StorageError(str(folder), f"has {free:,} bytes free, too few for a copy of {file.url} ({file.bytes:,} "
                                "bytes; so long a file at a URL is copied where it is compressed or holds a record that is "
                                "too long)", "free space, set storage.root to another folder, or use smaller files")
-        try:
-            path, target = _path(spark, file.url), _path(spark, copy.as_uri())
-            _file_system(spark, path).copyToLocalFile(False, path, target, True)  # True: no checksum file beside it
-        except Py4JJavaError as error:
-            if "No space left on device" in str(error):
-                raise StorageError(str(folder), "is full", "free space, or set storage.root to another folder") from None
-            raise unreadable(file.place, file.url, error) from None
+        copy_file(spark, file.url, copy, file.place)
         status = copy.stat()
         if status.st_size != file.bytes:
             raise DataError(file.place, f"{file.url}: input changed while it was read",
@@ -104,19 +100,3 @@ def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prep
         listed = InputFile(file.input_index, str(copy), file.url, status.st_size, status.st_mtime_ns)
         pieces += [piece._replace(source=file.url) for piece in cut_into_pieces([listed], prepare.inputs)]
     return inputs.with_copied(pieces, files)
-
-
-def _java(spark: SparkSession) -> Any:
-    """The classes of the session's JVM, by their names."""
-    return spark._jvm
-
-
-def _path(spark: SparkSession, url: str) -> Any:
-    """Java's ``Path``; given as a string, it would not read percent signs."""
-    java = _java(spark)
-    return java.org.apache.hadoop.fs.Path(java.java.net.URI.create(url))
-
-
-def _file_system(spark: SparkSession, path: Any) -> Any:
-    """Java's ``FileSystem`` that the path is on."""
-    return path.getFileSystem(spark._jsc.hadoopConfiguration())

@@ -14,7 +14,6 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,40 +22,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 
-from pipelines.lake.schemas import arrow_schema
 from pipelines.lake.store import file_sha256, synced_file
 from pipelines.lake.task_facts import shard_schema
+from pipelines.prepare.hash_split import HashSplit
+from pipelines.prepare.rejected_rows import COMPRESSION, RejectedWriter
 from pipelines.prepare.text.documents import COPY, FAULT
-from pipelines.prepare.text.encoders import Encoder, EncoderKind, load_encoder
+from pipelines.prepare.text.encoders import Encoder, load_encoder
 from pipelines.prepare.text.language_rows import language_columns
+from pipelines.prepare.text.pack_settings import PackSettings
 from pipelines.prepare.text.packing import WindowPacker, Windows, predicted_tokens
 from pipelines.prepare.text.remote_documents import READ, read_key
 from pipelines.prepare.workers import lighten_worker
 
-SPLITS = ("train", "validation")
 OUTCOME_DDL = "outcome STRING"
-REJECTED_SCHEMA = arrow_schema("rejected")
-REJECTED_ROWS = 8192  # held in memory before they are written
-COMPRESSION = "zstd"
-
-
-@dataclass(frozen=True)
-class PackSettings:
-    """What a task needs to know."""
-
-    staging: str  # a folder that driver and executors see
-    dataset_name: str
-    dataset_version: str
-    encoder: EncoderKind
-    tokenizer_path: str
-    tokenizer_sha256: str
-    vocabulary_size: int
-    end_of_text_id: int
-    sequence_length: int
-    rows_per_row_group: int
-    split_kind: str  # hash | position
-    validation_fraction: float
-    deduplicate: bool
 
 
 def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) -> Iterator[pa.RecordBatch]:
@@ -96,14 +74,14 @@ class PartitionPacker:
     def __init__(self, settings: PackSettings, folder: Path) -> None:
         self._settings = settings
         self._encoder: Encoder = load_encoder(settings.encoder, settings.tokenizer_path, settings.tokenizer_sha256)
-        self._shards = {split: ShardWriter(settings, folder / f"{split}.parquet") for split in SPLITS}
-        self._rejected = RejectedWriter(settings, folder / "rejected.parquet")
+        self._shards = {split: ShardWriter(settings, folder / f"{split}.parquet") for split in settings.splits}
+        self._rejected = RejectedWriter(settings.dataset_name, settings.dataset_version, folder / "rejected.parquet")
         self._counts: Counter[str] = Counter()
         self._kept_key: bytes | None = None  # of the newest record that was no duplicate
         self._kept_place = ""
         self._examples: dict[str, tuple[str, int, str | None]] = {}  # the first refused record by reason
         self._read_bytes: Counter[str] = Counter()  # of long files at URLs
-        self._threshold = round(settings.validation_fraction * 2**64)
+        self._hash_split = HashSplit(settings.validation_fraction, settings.test_fraction)
 
     def add(self, key: bytes, source: str, position: int, content: bytes | None, reason: str | None, detail: str | None,
             size: int) -> None:
@@ -135,13 +113,14 @@ class PartitionPacker:
                 self._shards[split].add(tokens)
 
     def _parts(self, key: bytes, content: bytes) -> list[tuple[str, bytes]]:
-        """The content by split: whole by its hash, or its first characters and its last."""
+        """The content by split: whole by its hash, or its first characters, the next and its last."""
         if self._settings.split_kind == "hash":
-            low = int.from_bytes(key[:8], "big") < self._threshold
-            return [("validation" if low else "train", content)]
+            return [(self._hash_split.of(key), content)]
         text = content.decode()
-        at = int(len(text) * (1.0 - self._settings.validation_fraction))
-        return [(split, part.encode()) for split, part in (("train", text[:at]), ("validation", text[at:])) if part]
+        train, end = (int(len(text) * (1.0 - part)) for part in (
+            self._settings.validation_fraction + self._settings.test_fraction, self._settings.test_fraction))
+        parts = (("train", text[:train]), ("validation", text[train:end]), ("test", text[end:]))
+        return [(split, part.encode()) for split, part in parts if part]
 
     def finish(self) -> dict[str, Any]:
         """Closes the files; what they hold."""
@@ -195,32 +174,3 @@ class ShardWriter:
         self._writer.write_table(pa.Table.from_arrays([tokens, pa.array(windows.length_R)], schema=self._schema), rows)
         self._row_groups.append(rows)
         self._counts_V += np.bincount(predicted_tokens(windows), minlength=len(self._counts_V))
-
-
-class RejectedWriter:
-    """Writes the refused records of a partition; makes no file where there are none."""
-
-    def __init__(self, settings: PackSettings, path: Path) -> None:
-        self._dataset, self._path = (settings.dataset_name, settings.dataset_version), path
-        self._rows: list[tuple[Any, ...]] = []
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, source: str, position: int, reason: str | None, detail: str | None, size: int) -> None:
-        self._rows.append((*self._dataset, source, position, reason, detail, size))
-        if len(self._rows) >= REJECTED_ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        if self._rows:
-            self._flush()
-        if self._writer is not None:
-            self._writer.close()
-
-    def _flush(self) -> None:
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path, REJECTED_SCHEMA, compression=COMPRESSION)
-        columns = zip(*self._rows, strict=True)
-        self._writer.write_table(pa.Table.from_arrays(
-            [pa.array(values, type=field.type) for values, field in zip(columns, REJECTED_SCHEMA, strict=True)],
-            schema=REJECTED_SCHEMA))
-        self._rows = []

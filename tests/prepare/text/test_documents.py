@@ -15,7 +15,8 @@ from pipelines.lake.store import file_sha256
 from pipelines.prepare.text import documents
 from pipelines.prepare.text.documents import MIN_COPY_BYTES, Copies, record_batches
 from pipelines.prepare.text.input_records import Record, text_record
-from pipelines.prepare.text.partition import PackSettings, PartitionPacker
+from pipelines.prepare.text.pack_settings import PackSettings
+from pipelines.prepare.text.partition import PartitionPacker
 from pipelines.prepare.text.tokenizer import bytes_tokenizer
 
 CONTENTS = [b"a" * 400, b"b" * 400, "\u00fcber ".encode() * 100, b"short", b"short too", b"\xff" * 300]
@@ -35,7 +36,7 @@ def packed(rows: list[tuple[Any, ...]]) -> tuple[dict[str, Any], list[dict[str, 
         bytes_tokenizer().save(str(folder / "tokenizer.json"))
         packer = PartitionPacker(PackSettings(
             name, "set", "v", "bytes", str(folder / "tokenizer.json"), file_sha256(folder / "tokenizer.json"), 257, 256,
-            16, 8, "hash", 0.0, True), folder)
+            16, 8, "hash", 0.0, 0.0, True), folder)
         for row in rows:
             packer.add(*row)
         outcome = packer.finish()

@@ -1,0 +1,115 @@
+"""What the inputs of images hold, before any image is decoded.
+
+Runs on: driver.
+Takes:   the listed inputs, and a staging folder that every machine sees.
+Gives:   ``FoundInputs``, found by ``find_inputs``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from pyspark.sql import SparkSession
+
+from pipelines.config.datasets import ImagePrepare
+from pipelines.prepare.build_order import BuildOrder
+from pipelines.prepare.images.decoding import FoundShape
+from pipelines.prepare.images.image_names import ImageNames
+from pipelines.prepare.images.image_piece import ImagePiece
+from pipelines.prepare.images.image_pieces import pieces_of_files
+from pipelines.prepare.images.image_records import Found, ImageRecord, refused
+from pipelines.prepare.images.label_tables import read_labels
+from pipelines.prepare.images.local_images import local_shapes
+from pipelines.prepare.images.remote_images import (
+    RemoteImages,
+    copied,
+    format_of_remote,
+    remote_files,
+    remote_input,
+    remote_shapes,
+)
+from pipelines.prepare.images.remote_tables import RemoteTable, remote_table, table_shapes
+from pipelines.prepare.inputs import is_url
+
+
+@dataclass
+class FoundInputs:
+    """All inputs together."""
+
+    pieces: list[ImagePiece] = field(default_factory=list)  # of local files
+    remote: list[RemoteImages] = field(default_factory=list)  # image files at URLs
+    tables: list[RemoteTable] = field(default_factory=list)  # at URLs
+    refused: list[ImageRecord] = field(default_factory=list)  # labels without an image
+
+    @property
+    def images(self) -> int:
+        """As many as there are at most."""
+        return (sum(piece.rows for piece in self.pieces) + sum(len(images.found) for images in self.remote)
+                + sum(table.rows for table in self.tables))
+
+    def labels(self) -> set[str]:
+        """Those of images that have one, and are of a split."""
+        sets = [piece.class_labels() for piece in self.pieces] + [images.class_labels() for images in self.remote]
+        return set[str]().union(*sets, *(table.labels for table in self.tables))
+
+    def splits(self) -> set[str | None]:
+        return {split for piece in self.pieces for split in piece.splits} | {
+            image.split for images in self.remote for image in images.found} | {
+            split for table in self.tables for split in table.splits}
+
+    def shapes(self, session: Callable[[], SparkSession], prepare: ImagePrepare) -> Iterator[FoundShape]:
+        """Of the first images, found as they are asked for."""
+        yield from local_shapes(self.pieces, prepare.max_image_pixels)
+        for images in self.remote:
+            yield from remote_shapes(session(), images, prepare)
+        for table in self.tables:
+            yield from table_shapes(session(), table, prepare)
+
+
+def find_inputs(order: BuildOrder, prepare: ImagePrepare) -> FoundInputs:
+    """
+    Raises:
+        DataError: an input is damaged, has no labels, or lacks a column.
+    """
+    found = FoundInputs()
+    for index, source in enumerate(prepare.inputs):
+        names = _names(order, index, prepare)
+        files = [file for file in order.listing.files if file.input_index == index]
+        if is_url(source.path):
+            remote = remote_files(order.session(), source, source.place(index))
+            kind = format_of_remote(order.session(), source, remote)
+            if kind in ("table", "petastorm"):
+                found.tables.append(remote_table(order.session(), index, kind, prepare))
+                continue
+            if kind == "folder":
+                found.remote.append(remote_input(index, remote, names))
+                found.refused += _without_image(names, (file.name for file in remote.files))
+                continue
+            files = copied(order.session(), remote, index, source.place(index), order.staging)
+        found.pieces += pieces_of_files(index, files, prepare, names, order.lake.root)
+        found.refused += _without_image(names, (file.name for file in files))
+    return found
+
+
+def _names(order: BuildOrder, index: int, prepare: ImagePrepare) -> ImageNames:
+    """What the names of an input's files say."""
+    source, number = prepare.inputs[index].labels, prepare.label_table(index)
+    by_folder = prepare.split.kind == "folder"
+    if source is None or number is None:
+        return ImageNames(by_folder)
+    table = prepare.read_inputs[number]
+    place = table.place(number)
+    files = [file for file in order.listing.files if file.input_index == number]
+    if is_url(table.path):
+        files = copied(order.session(), remote_files(order.session(), table, place), number, place, order.staging)
+    return ImageNames(by_folder, read_labels(files, source, prepare.split_column, place))
+
+
+def _without_image(names: ImageNames, files: Iterable[str]) -> list[ImageRecord]:
+    """The rows of a table of labels that are of no file."""
+    if names.table is None:
+        return []
+    matched = {names.key(file) for file in files}
+    return [refused(Found(row.source, row.position, row.label, None, 0), "without_image", f"there is no file {name!r}")
+            for name, row in names.table.items() if name not in matched]

@@ -1,0 +1,48 @@
+"""What one reader reads at once: an image file, a range of the images in one file, or a row group of a table.
+
+Runs on: driver (finds pieces), executors (read them).
+Takes:   nothing.
+Gives:   ``ImagePiece``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pipelines.lake.manifest import SPLITS
+
+
+class ImagePiece(NamedTuple):
+    """Images of one local file, with what is known of each."""
+
+    input_index: int
+    format: str  # idx: rows of a file; folder: the file is an image; table, petastorm: a row group of a Parquet file
+    path: str
+    source: str  # what its records, and errors, call it
+    first: int  # row
+    labels: tuple[str | None, ...]  # of each row
+    splits: tuple[str | None, ...]  # of each row; or one, of all of them
+    bytes: int
+    file_bytes: int  # as listed, like what follows
+    modified_ns: int
+    row_group: int = 0
+    column: str = ""  # of images in a table
+
+    @property
+    def rows(self) -> int:
+        return len(self.labels)
+
+    @property
+    def place(self) -> str:
+        """Of its input in the recipe."""
+        return f"prepare.inputs.{self.input_index}.path"
+
+    def class_labels(self) -> set[str]:
+        """Those of images that are of a split."""
+        if len(self.splits) == 1 and self.splits[0] in (None, *SPLITS):
+            return {label for label in self.labels if label is not None}
+        return {label for row, label in enumerate(self.labels) if label is not None and self.split(row) in (None, *SPLITS)}
+
+    def split(self, row: int) -> str | None:
+        """Of the piece's row."""
+        return self.splits[row if len(self.splits) > 1 else 0]

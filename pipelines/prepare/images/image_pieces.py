@@ -1,0 +1,81 @@
+"""The files of local inputs as pieces that the tasks read, each image with its label.
+
+Runs on: driver.
+Takes:   the listed files of the local inputs, and what their names say.
+Gives:   ``pieces_of_files``; ``format_of_files``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+
+from pipelines.config.datasets import ImageInput, ImagePrepare
+from pipelines.errors import DataError
+from pipelines.prepare.images.idx_files import MAGIC_BYTES, idx_content, is_idx
+from pipelines.prepare.images.idx_pieces import idx_pieces
+from pipelines.prepare.images.image_names import ImageNames
+from pipelines.prepare.images.image_piece import ImagePiece
+from pipelines.prepare.images.table_pieces import PARQUET, PETASTORM_METADATA, table_pieces
+from pipelines.prepare.inputs import InputFile, as_listed, is_hidden, local_path, path_text
+
+LOOKED_AT = 16  # files of an input, to recognise its format
+
+
+def pieces_of_files(index: int, files: Sequence[InputFile], prepare: ImagePrepare, names: ImageNames,
+                    lake_root: Path) -> list[ImagePiece]:
+    """All pieces of one input's files, in order.
+
+    Raises:
+        DataError: an IDX file is damaged, or has no labels; a table lacks a column; a class has a folder, and no file in it.
+    """
+    source = prepare.inputs[index]
+    kind = format_of_files(source, files)
+    if kind == "idx":
+        return list(idx_pieces(files, names, prepare.max_image_pixels))
+    if kind in ("table", "petastorm"):
+        return list(table_pieces(files, kind, source, prepare.split_column))
+    if names.table is None and prepare.classes is None:
+        _refuse_empty_classes(index, prepare, files, lake_root)
+    return list(_image_files(files, names))
+
+
+def format_of_files(source: ImageInput, files: Sequence[InputFile]) -> str:
+    """As the recipe says, or as the first files begin."""
+    if source.format != "auto":
+        return source.format
+    for file in [] if source.labels is not None else files[:LOOKED_AT]:
+        with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened:
+            if opened.read(len(PARQUET)) == PARQUET:
+                return "petastorm" if Path(file.path).with_name(PETASTORM_METADATA).exists() else "table"
+            opened.seek(0)
+            if is_idx(idx_content(opened, file.bytes).read(MAGIC_BYTES)):
+                return "idx"
+    return "folder"
+
+
+def _image_files(files: Sequence[InputFile], names: ImageNames) -> Iterator[ImagePiece]:
+    for file in files:
+        said = names.of(file.name)
+        yield ImagePiece(file.input_index, "folder", file.path, path_text(file.path), 0, (said.label,), (said.split,), file.bytes,
+                         file.bytes, file.modified_ns)
+
+
+def _refuse_empty_classes(index: int, prepare: ImagePrepare, files: Sequence[InputFile], lake_root: Path) -> None:
+    """
+    Raises:
+        DataError: a folder that would be a class holds no file.
+    """
+    source = prepare.inputs[index]
+    root = Path(local_path(source.path))
+    if not root.is_dir():  # a glob, or a file
+        return
+    filled = {PurePath(file.name).parts[:depth] for file in files for depth in (1, 2)}
+    parents = [root] if prepare.split.kind != "folder" else [root / parts[0] for parts in filled if len(parts) == 2]
+    for folder in (folder for parent in sorted(set(parents)) if parent.is_dir() for folder in sorted(parent.iterdir())):
+        left_out = is_hidden(folder.name) or any(fnmatch(folder.name, excluded) for excluded in source.exclude)
+        if folder.is_dir() and not left_out and folder.absolute() != lake_root and folder.relative_to(root).parts not in filled:
+            raise DataError(f"prepare.inputs.{index}.path", f"{str(folder)!r} is the folder of a class, and holds no file"
+                            f"{'' if source.pattern is None else f' that matches {source.pattern!r}'}",
+                            "put images there, remove it, or leave it out with exclude")

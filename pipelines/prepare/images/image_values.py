@@ -1,0 +1,123 @@
+"""Values of a table's column of images, recognised by their own first bytes.
+
+Runs on: executors and driver.
+Takes:   bytes of a PNG, JPEG or WebP file, of numpy's npy or npz (as petastorm's codecs write them); a Spark image; a struct
+         with a field ``bytes``, as Hugging Face's datasets have it.
+Gives:   ``image_in``: the image; ``UnknownCodecError`` where a value is none of these.
+
+Nothing is unpickled: arrays of objects are refused.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.prepare.images.decoding import FoundShape, RefusedImageError, decoded, image_of, shape_of
+
+PNG, JPEG, WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
+NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
+CHANNELS = (1, 3, 4)
+SPARK_FIELDS = {"height", "width", "nChannels", "data"}  # Source: Apache Spark, ImageSchema: rows of BGR or BGRA
+
+
+KNOWN_CODECS = "values of npy, npz, PNG, JPEG and WebP are read, and Spark's images"
+
+
+class UnknownCodecError(Exception):
+    """A value is of no format that is read."""
+
+
+def value_shape(source: str, value: Any, max_pixels: int) -> FoundShape:
+    try:
+        return FoundShape(source, shape_of(image_in(value, max_pixels)), "")
+    except RefusedImageError as error:
+        return FoundShape(source, None, error.detail)
+    except UnknownCodecError as error:
+        return FoundShape(source, None, f"it holds {error}; {KNOWN_CODECS}")
+
+
+def size_of(value: Any) -> int:
+    """Bytes of a value."""
+    if isinstance(value, dict):
+        value = value.get("data") if value.keys() >= SPARK_FIELDS else value.get("bytes")
+    return len(value) if isinstance(value, bytes) else 0
+
+
+def image_in(value: Any, max_pixels: int) -> Image.Image:
+    """
+    Raises:
+        RefusedImageError: it is damaged, or has too many pixels. UnknownCodecError: it is none.
+    """
+    if isinstance(value, dict) and value.keys() >= SPARK_FIELDS:
+        return _spark_image(value, max_pixels)
+    if isinstance(value, dict):
+        value = value.get("bytes")
+    if not isinstance(value, bytes):
+        raise UnknownCodecError(f"a {type(value).__name__}")
+    if value.startswith((PNG, JPEG)) or (value.startswith(WEBP) and value[8:12] == b"WEBP"):
+        return decoded(value, max_pixels)
+    if value.startswith(NPY):
+        return image_of(_channels_last(_array(io.BytesIO(value), max_pixels)))
+    if value.startswith(NPZ):
+        return image_of(_channels_last(_only_array(value, max_pixels)))
+    raise UnknownCodecError(f"bytes that begin with {value[:8].hex(' ')}")
+
+
+def _array(file: Any, max_pixels: int) -> NDArray[Any]:
+    """A npy file whose header says no more than may be."""
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, by_columns, dtype = read(file)
+        if dtype.hasobject:
+            raise UnknownCodecError("an array of objects")
+        if dtype not in (np.uint8, np.uint16):
+            raise UnknownCodecError(f"an array of {dtype}; uint8 and uint16 are read")
+        if math.prod(shape) > max_pixels * max(CHANNELS):
+            raise RefusedImageError("oversized", f"{shape} values are above prepare.max_image_pixels ({max_pixels:,})")
+        content = file.read(math.prod(shape) * dtype.itemsize)
+        values = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
+    except (ValueError, EOFError, SyntaxError, OSError, zlib.error, zipfile.BadZipFile) as error:
+        raise RefusedImageError("undecodable", " ".join(str(error).split())[:200]) from None
+    return (values >> 8).astype(np.uint8) if dtype == np.uint16 else values
+
+
+def _only_array(value: bytes, max_pixels: int) -> NDArray[Any]:
+    try:
+        with zipfile.ZipFile(io.BytesIO(value)) as archive:
+            names = archive.namelist()
+            if len(names) != 1:
+                raise UnknownCodecError(f"an archive of {len(names)} arrays")
+            with archive.open(names[0]) as file:
+                return _array(file, max_pixels)
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, RuntimeError) as error:
+        raise RefusedImageError("undecodable", " ".join(str(error).split())[:200]) from None
+
+
+def _channels_last(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """[H, W], [H, W, C] or [C, H, W] as [H, W, C]."""
+    if values.ndim == 2:
+        values = values[:, :, None]
+    elif values.ndim == 3 and values.shape[2] not in CHANNELS and values.shape[0] in CHANNELS:
+        values = values.transpose(1, 2, 0)
+    if values.ndim != 3 or values.shape[2] not in CHANNELS or 0 in values.shape:
+        raise UnknownCodecError(f"an array of {values.shape}; [H, W], [H, W, C] and [C, H, W] of 1, 3 or 4 channels are read")
+    return np.ascontiguousarray(values)
+
+
+def _spark_image(value: dict[str, Any], max_pixels: int) -> Image.Image:
+    height, width, channels, data = value["height"], value["width"], value["nChannels"], value["data"]
+    if not isinstance(data, bytes) or channels not in CHANNELS or len(data) != height * width * channels or not data:
+        raise RefusedImageError("undecodable", f"a Spark image of {height} x {width} x {channels} with {size_of(value)} bytes")
+    if height * width > max_pixels:
+        raise RefusedImageError("oversized", f"{width:,} x {height:,} pixels are above prepare.max_image_pixels ({max_pixels:,})")
+    values = np.frombuffer(data, np.uint8).reshape(height, width, channels)
+    return image_of(np.ascontiguousarray(values[:, :, [2, 1, 0, 3][:channels]] if channels > 1 else values))

@@ -1,0 +1,146 @@
+"""Local files become rows of ``images``, read and decoded in parallel.
+
+Runs on: driver (hands out pieces), executors (read them).
+Takes:   pieces of files.
+Gives:   DataFrame ``images`` (``IMAGE_DDL``): one row per image, refused ones too.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import DataFrame, SparkSession
+
+from pipelines.errors import DataError
+from pipelines.lake.store import storage_errors
+from pipelines.prepare.images.decoding import FoundShape, MixedImagesError, found_shape
+from pipelines.prepare.images.idx_files import IdxError, idx_content, idx_images, read_header
+from pipelines.prepare.images.image_piece import ImagePiece
+from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
+from pipelines.prepare.images.image_values import KNOWN_CODECS, UnknownCodecError, size_of, value_shape
+from pipelines.prepare.inputs import as_listed
+from pipelines.prepare.workers import lighten_worker
+
+MIN_TASK_BYTES, MAX_TASK_BYTES, MIN_TASKS = 256 * 1024, 64 * 1024**2, 8
+IMAGE_COST_BYTES = 4096  # opening and decoding an image costs about as much as reading this
+TABLES = ("table", "petastorm")  # formats
+LOOKED_AT, BATCH_ROWS = 8, 64
+UNREADABLE = "restore it or move it out of the input"
+
+
+def local_images(spark: SparkSession, pieces: list[ImagePiece], records: ImageRecords, staging: Path) -> DataFrame:
+    """``images`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
+    folder = staging / "pieces"
+    with storage_errors(folder):
+        folder.mkdir(exist_ok=True)
+        groups = group_images(pieces)
+        for index, group in enumerate(groups):
+            (folder / f"{index}.json").write_text(json.dumps(group), encoding="ascii")
+
+    def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        yield from image_batches(record for batch in batches for index in batch.column(0).to_pylist()
+                                 for record in _records_or_fault(folder / f"{index}.json", records))
+        lighten_worker()
+
+    return spark.range(0, len(groups), 1, len(groups)).mapInArrow(read, IMAGE_DDL)
+
+
+def local_shapes(pieces: list[ImagePiece], max_pixels: int) -> Iterator[FoundShape]:
+    """The shapes of the first images of each piece."""
+    for piece in pieces:
+        with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns), open(piece.path, "rb") as file:
+            if piece.format == "idx":
+                yield FoundShape(piece.source, read_header(idx_content(file, piece.file_bytes)).image_shape, "")
+            elif piece.format in TABLES:
+                yield from (value_shape(piece.source, value, max_pixels) for value in islice(_values(piece), LOOKED_AT))
+            else:
+                yield found_shape(piece.source, file.read(), max_pixels)
+
+
+def group_images(pieces: list[ImagePiece]) -> list[list[ImagePiece]]:
+    """Neighbouring pieces read by one task: even in bytes, and at least ``MIN_TASKS`` where there is enough to read."""
+    def cost(piece: ImagePiece) -> int:
+        return piece.bytes + piece.rows * IMAGE_COST_BYTES
+
+    target = min(max(sum(map(cost, pieces)) // MIN_TASKS, MIN_TASK_BYTES), MAX_TASK_BYTES)
+    groups: list[list[ImagePiece]] = [[]]
+    filled = 0
+    for piece in pieces:
+        if filled >= target:
+            groups.append([])
+            filled = 0
+        groups[-1].append(piece)
+        filled += cost(piece)
+    return groups
+
+
+def _records_or_fault(pieces: Path, records: ImageRecords) -> Iterator[ImageRecord]:
+    """An exception would reach the driver as a Java trace, after retries."""
+    for content in json.loads(pieces.read_text(encoding="ascii")):
+        piece = ImagePiece(*content)
+        try:
+            yield from read_images(piece, records)
+        except DataError as error:
+            yield fault(error.place, error.problem, UNREADABLE)
+        except IdxError as error:
+            yield fault(piece.place, f"{piece.source} {error}", UNREADABLE)
+        except MixedImagesError as error:
+            yield fault("prepare.inputs", error.problem, error.remedy)
+        except UnknownCodecError as error:
+            yield fault(piece.place, f"{piece.source} holds in column {piece.column!r} {error}", KNOWN_CODECS)
+
+
+def read_images(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecord]:
+    """The records of one piece.
+
+    Raises:
+        DataError: the file cannot be read, or is not the one that was listed.
+        IdxError: it is not what its header says. MixedImagesError: see ``decoding.fitted``. UnknownCodecError: a value of a
+            petastorm dataset is of none that is read.
+    """
+    with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns):
+        if piece.format == "idx":
+            yield from _read_idx(piece, records)
+        elif piece.format in TABLES:
+            yield from _read_row_group(piece, records)
+        else:
+            found = Found(piece.source, 0, piece.labels[0], piece.split(0), piece.file_bytes)
+            refusal = records.refusal(found)
+            yield refusal if refusal is not None else records.of_file(found, Path(piece.path).read_bytes())
+
+
+def _values(piece: ImagePiece) -> Iterator[Any]:
+    """The column of images in a row group."""
+    with pq.ParquetFile(piece.path) as parquet:
+        for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[piece.row_group], columns=[piece.column]):
+            yield from batch.column(0).to_pylist()
+
+
+def _read_row_group(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecord]:
+    for row, value in enumerate(_values(piece)):
+        found = Found(piece.source, piece.first + row, piece.labels[row], piece.split(row), size_of(value))
+        yield records.of_value(found, value, strict=piece.format == "petastorm")
+
+
+def _read_idx(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecord]:
+    with open(piece.path, "rb") as file:
+        content = idx_content(file, piece.file_bytes)
+        header = read_header(content)
+        if piece.first:  # never of an archive
+            file.seek(header.header_bytes + piece.first * header.row_bytes)
+        as_wanted = header.image_shape == records.rule.shape and header.image_shape.channels == 1
+        for row, values in enumerate(idx_images(content, header, piece.first, piece.rows)):
+            found = Found(piece.source, piece.first + row, piece.labels[row], piece.split(row), header.row_bytes)
+            refusal = records.refusal(found)
+            if refusal is not None:
+                yield refusal
+            elif as_wanted:
+                yield records.of_pixels(found, values)
+            else:
+                yield records.of_values(found, header.values_of(values))

@@ -1,0 +1,115 @@
+"""What is exported is what petastorm itself reads: every row, once, as it was prepared."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pyspark.sql import SparkSession
+
+from pipelines.cli import main
+from pipelines.errors import ConfigError, StorageError
+from pipelines.lake.manifest import MANIFEST_NAME
+from pipelines.prepare.petastorm_export import export_petastorm, exported_version
+from pipelines.prepare.prepare import prepare
+from tests.conftest import ROOT
+from tests.prepare.conftest import make_recipe, streams, write_texts
+from tests.prepare.images.conftest import image_recipe, lake, write_pictures  # noqa: F401 - a fixture
+from tests.readme import block
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from petastorm import make_reader
+    from petastorm.pytorch import DataLoader
+
+pytestmark = pytest.mark.processes
+
+Report = Callable[[str], None]
+
+
+@pytest.fixture
+def silent() -> Report:
+    return lambda message: None
+
+
+def test_images_are_read_by_petastorm_and_its_loader(spark: SparkSession, lake, tmp_path: Path, silent: Report) -> None:  # noqa: F811
+    classes_of = write_pictures(tmp_path / "in", {"cat": 30, "dog": 27}, 5, 4, 3)
+    recipe = image_recipe(tmp_path / "in", shard_bytes=1500, split={"validation_fraction": 0.2, "test_fraction": 0.2})
+    manifest = prepare(spark, recipe, lake, silent)
+    assert len(manifest.shards("train")) > 1
+    folder = tmp_path / "an export"
+    assert exported_version(folder) is None
+    export_petastorm(lambda: spark, manifest, lake, folder)
+    assert exported_version(folder) == f"pictures {manifest.version}"
+    found: Counter[tuple[bytes, str]] = Counter()
+    for split in ("train", "validation", "test"):
+        with make_reader(f"file://{folder / split}", num_epochs=1, shuffle_row_groups=False, reader_pool_type="dummy") as reader:
+            read = [(row.image.tobytes(), manifest.task.facts["classes"][row.label]) for row in reader]
+        assert len(read) == manifest.rows(split)
+        found.update(read)
+    assert found == Counter(classes_of.items())
+    text = block("For Petastorm", 0).text.replace("/FOLDER", str(folder))
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+    exec(text + "        seen.append((images, labels))\n", {"seen": seen})  # as README has it
+    images, labels = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert images.shape == (manifest.rows("train"), 3, 5, 4) and images.dtype == torch.uint8
+    assert labels.dtype == torch.int32 and len(labels) == manifest.rows("train")
+
+
+def test_text_is_read_by_petastorm_and_its_loader(spark: SparkSession, lake, tmp_path: Path, silent: Report) -> None:  # noqa: F811
+    write_texts(tmp_path / "in", 20)
+    manifest = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+    export_petastorm(lambda: spark, manifest, lake, tmp_path / "out")
+    for split in ("train", "validation"):
+        with DataLoader(make_reader((tmp_path / "out" / split).as_uri(), num_epochs=1, shuffle_row_groups=False,
+                                    reader_pool_type="dummy"), batch_size=7) as batches:
+            read = [(tokens.numpy(), int(length)) for batch in batches
+                    for tokens, length in zip(batch["tokens"], batch["length"], strict=True)]
+        assert len(read) == manifest.rows(split)
+        assert sum(length - 1 for _, length in read) == manifest.units[split]
+        (stream,) = streams(lake, manifest, split)
+        joined = np.concatenate([tokens[1:length] for tokens, length in read])
+        assert joined.tolist() == stream[1:]
+
+
+def test_an_export_is_whole_and_never_over_another(spark: SparkSession, lake, tmp_path: Path, silent: Report) -> None:  # noqa: F811
+    write_texts(tmp_path / "in", 20)
+    manifest = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
+    shard = lake.root / lake.dataset("test", manifest.version) / manifest.shards("train")[0].path
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-9])
+    with pytest.raises(StorageError, match=r"train-00000.parquet"):
+        export_petastorm(lambda: spark, manifest, lake, tmp_path / "exports" / "one")
+    assert not list((tmp_path / "exports").iterdir())
+    shard.write_bytes(content)
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match="exists, and is not an export; name a folder that does not exist"):
+        exported_version(tmp_path / "mine")
+
+
+def test_the_job_exports_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_texts(tmp_path / "in", 20)
+    out = tmp_path / "out"
+    options = ["--recipe", str(ROOT / "conf/recipes/gpt-demo.yaml"), "--platform", str(ROOT / "conf/platforms/local.yaml"),
+               "--set", f"storage.root={tmp_path / 'lake'}", "--set", f"prepare.inputs=[{{path: {tmp_path / 'in'}}}]",
+               "--set", "prepare.tokenizer.kind=bytes", "--set", "prepare.split.validation_fraction=0.3"]
+    assert main(["prepare", *options, "--export", "tensorflow", str(out)]) == 2
+    assert "--export tensorflow: is not a format that is written; known: petastorm" in capsys.readouterr().err
+    assert main(["prepare", *options, "--export", "petastorm", str(out), "--dry-run"]) == 0
+    assert not out.exists()
+    for said in (f"export: wrote {out}", f"export: export {out} is complete, nothing to do"):
+        done = subprocess.run([sys.executable, ROOT / "jobs/prepare.py", *options, "--export", "petastorm", out], timeout=200,
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0 and said in done.stdout + done.stderr, done.stderr
+    assert (out / "train" / "_common_metadata").exists() and (out / MANIFEST_NAME).exists()
+    content = (out / MANIFEST_NAME).read_text()
+    (out / MANIFEST_NAME).write_text(content.replace('"version": "', '"version": "f'))
+    assert main(["prepare", *options, "--export", "petastorm", str(out), "--dry-run"]) == 2
+    assert "holds dataset gpt-demo f" in capsys.readouterr().err
