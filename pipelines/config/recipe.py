@@ -27,12 +27,24 @@ from pipelines.config.optimizers import (
 from pipelines.config.section import Count, KindedSection, Section, Whole
 
 
+class Augment(Section):
+    """What happens to a picture before it is trained with; drawn anew for each sample in each epoch."""
+
+    mirror: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # how likely left and right change places
+    shift_pixels: Annotated[Whole, Field(ge=0, le=2**15)] = 0  # at most, up or down and left or right
+    least_kept: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0  # of height and width, cut out and made as large as before
+    contrast: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # stretched or flattened by this share, at most
+    brightness: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # lighter or darker by this share of white, at most
+    cover_pixels: Annotated[Whole, Field(ge=0, le=2**15)] = 0  # side of a square that is covered
+
+
 class Data(Section):
     """How the dataset is read: the order of samples, on any layout."""
 
     num_lanes: Annotated[Whole, Field(ge=1, le=2**16)] = 16
     window_row_groups: Count = 4  # rows are shuffled in a window of this many row groups
     shuffle: bool = True
+    augment: Augment | None = None  # of images, as they are trained with; null: as they are
 
 
 class Train(Section):

@@ -37,6 +37,11 @@ class Column:
         return math.prod(self.shape)
 
     @property
+    def is_image(self) -> bool:
+        """Pixels of channels, rows and columns."""
+        return self.dtype == "uint8" and len(self.shape) == 3
+
+    @property
     def row_bytes(self) -> int:
         return int(self.values * self._arrow_value.bit_width // 8)
 

@@ -23,7 +23,7 @@ from pipelines.models.facts import model_facts
 
 # at their defaults they leave the ids of earlier runs as they were
 SETTINGS_ADDED_LATER = (("train", "same_on_any_layout"), ("train", "evaluation_rows"), ("train", "best_by"),
-                        ("model", "dropout"))
+                        ("model", "dropout"), ("data", "augment"))
 
 
 def training_hash(recipe: Recipe, dataset_version: str, model_code: Mapping[str, str]) -> str:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import torch
 
 from pipelines.config.load import Config
-from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
+from pipelines.feed.augment import augmented
+from pipelines.feed.batches import Batch, SampleOrder, Share, TrainingFeed
 from pipelines.feed.sample_ids import batches_of_ids
 from pipelines.lake.manifest import Manifest
 from pipelines.plan.places import Place
@@ -36,4 +37,11 @@ def step_inputs(config: Config, plan: RunPlan, manifest: Manifest, share: Share,
                for step, ids in enumerate(batches_of_ids(dataset, manifest, order, share)))
         return
     with TrainingFeed(dataset, manifest, config.platform.reader, order, share) as feed:
-        yield (StepInput(step.epoch, [batch.to(device) for batch in step.micro_batches], step.data_wait_s) for step in feed)
+        settings, seed = recipe.data.augment, recipe.train.seed
+        images = next((column.name for column in manifest.task.columns if column.is_image), "")
+
+        def prepared(batch: Batch, epoch: int) -> Batch:
+            return (batch if settings is None else augmented(batch, images, settings, seed, epoch)).to(device)
+
+        yield (StepInput(step.epoch, [prepared(batch, step.epoch) for batch in step.micro_batches], step.data_wait_s)
+               for step in feed)

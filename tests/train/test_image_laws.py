@@ -23,7 +23,8 @@ def trained(folder, model, num_replicas, num_segments, **overrides):
     """Records of rank 0, final weights."""
     lake = Lake.at(folder)
     manifest = publish_example(lake) if model is MODELS["gpt"] else publish_images(lake)
-    config = example_config(**{
+    augment = {"mirror": 0.5, "shift_pixels": 2, "least_kept": 0.8, "contrast": 0.3, "brightness": 0.2, "cover_pixels": 3}
+    config = example_config(**{"data__augment": augment if model == CNN else None,
         "model": model, "layout__num_replicas": num_replicas, "layout__num_segments": num_segments, "layout__cut": "parameters",
         "optimizer": {"kind": "sgd", "learning_rate": 0.05}, "train__steps": 8, "train__evaluate_every_steps": 8, **overrides})
     run = prepare_run(lake, config, manifest)
@@ -54,7 +55,7 @@ def alone(tmp_path_factory):
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "{}x{}-{}".format(*layout))
 @pytest.mark.parametrize("name", MODELS)
-def test_what_is_learned_with_dropout_does_not_depend_on_the_layout(tmp_path, alone, name, layout):
+def test_what_is_learned_with_what_is_drawn_does_not_depend_on_the_layout(tmp_path, alone, name, layout):
     num_replicas, num_segments, schedule = layout
     assert_same_training(trained(tmp_path, MODELS[name], num_replicas, num_segments, layout__schedule=schedule,
                                  layout__micro_batch_samples=2), alone[name])
