@@ -1,4 +1,4 @@
-"""The commands: ``sparkring prepare|train|report|predict|pipeline|doctor``; ``jobs/*.py`` are the same for spark-submit.
+"""The commands: ``sparkring prepare|train|evaluate|report|predict|pipeline|doctor``; ``jobs/*.py`` are the same for spark-submit.
 
 Runs on: driver.
 Takes:   command-line arguments.
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,11 +18,11 @@ import typer
 
 from pipelines.config import load_config, load_platform, load_predict
 from pipelines.config.secrets import masked_override
-from pipelines.console import TrainingProgress, print_facts, print_plan, print_summary, say
+from pipelines.console import TrainingProgress, print_dataset, print_evaluations, print_facts, print_plan, print_summary, say
 from pipelines.errors import EXIT_OK, ConfigError, InterruptedRunError, SparkringError
+from pipelines.flow.evaluate_stage import EvaluationWish, evaluation_config
 from pipelines.flow.flow import JOBS, Flow
 from pipelines.flow.predict_stage import predict_request, prediction_lines, run_config
-from pipelines.flow.prepare_stage import dataset_lines
 from pipelines.flow.report_stage import own_run, report_lines, report_run
 from pipelines.flow.stage import Job
 from pipelines.interrupts import Interrupt, arm_interrupts, ignore_interrupts, release_interrupts
@@ -30,6 +31,14 @@ from pipelines.spark.doctor import check_all
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Train PyTorch models on a Spark cluster with Horovod, from raw data to metrics tables.")
+
+
+class WhichModel(StrEnum):
+    """Of a run's models."""
+
+    best = "best"
+    last = "last"
+
 
 RecipeOption = Annotated[Path, typer.Option("--recipe", metavar="FILE", help="What is learned (conf/recipes/*.yaml).")]
 PlatformOption = Annotated[Path, typer.Option("--platform", metavar="FILE",
@@ -42,13 +51,19 @@ ReportRecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FI
 ReportRunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Which run; by default the "
                                                        "recipe's own, or else the newest.")]
 PredictedRunOption = Annotated[str, typer.Option("--run-id", metavar="ID", help="Whose model.")]
-ModelOption = Annotated[str, typer.Option("--model", metavar="best|last", help="Which of the run's models.")]
+ModelOption = Annotated[WhichModel, typer.Option("--model", help="Which of the run's models: the best by train.best_by, or the "
+                                                 "last.")]
 InputOption = Annotated[str, typer.Option("--input", metavar="PATH", help="File, folder, glob or URL of Parquet, JSON lines or "
                                           "text; or the name of a table.")]
 OutputOption = Annotated[str, typer.Option("--output", metavar="FOLDER", help="Where the predictions go: Parquet.")]
 GenerateOption = Annotated[int | None, typer.Option("--generate", metavar="N", help="Go on from each text by up to N tokens.")]
 ExportOption = Annotated[tuple[str, str] | None, typer.Option(
     "--export", metavar="petastorm FOLDER", help="Also write the dataset to FOLDER, for petastorm's make_reader.")]
+EvaluatedRunOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Whose model; by default the "
+                                                        "newest run's.")]
+SplitOption = Annotated[str, typer.Option("--split", metavar="NAME", help="validation, test or train.")]
+DatasetOption = Annotated[Path | None, typer.Option("--dataset", metavar="RECIPE", help="A recipe whose prepared data it is "
+                                                    "evaluated on; by default the run's own.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
@@ -75,6 +90,27 @@ def pipeline(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = N
 
 
 @app.command()
+def evaluate(platform: PlatformOption, run_id: EvaluatedRunOption = None, model: ModelOption = WhichModel.best,
+             split: SplitOption = "validation", dataset: DatasetOption = None, set_: SetOption = None,
+             dry_run: DryRunOption = False) -> None:
+    """A trained model on a split of its dataset, or of another: metrics, each class, the worst mistakes."""
+    config, run_id = evaluation_config(load_platform(platform, set_), run_id)
+    wish = EvaluationWish(model.value, split, None if dataset is None else load_config(dataset, platform, set_).recipe)
+    command = _command("evaluate", None, platform, set_, run_id) + f" --model {wish.model} --split {shlex.quote(split)}"
+    command += "" if dataset is None else f" --dataset {shlex.quote(str(dataset.absolute()))}"
+    with TrainingProgress("evaluate") as progress, Job(config, run_id, command, say, progress, wish) as job:
+        flow = Flow(job, JOBS["evaluate"])
+        flow.plan()
+        if dry_run:
+            print_facts("plan", flow.shown())
+            flow.check()
+            return
+        flow.check()
+        results = flow.run()
+    print_evaluations(results["evaluate"])
+
+
+@app.command()
 def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: SetOption = None,
            run_id: ReportRunIdOption = None, dry_run: DryRunOption = False, json_: JsonOption = False) -> None:
     """A run's report.html and summary, from its tables; Spark is not needed."""
@@ -95,13 +131,13 @@ def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: Se
 
 @app.command()
 def predict(platform: PlatformOption, run_id: PredictedRunOption, input_: InputOption, output: OutputOption,
-            model: ModelOption = "best", generate: GenerateOption = None, set_: SetOption = None,
+            model: ModelOption = WhichModel.best, generate: GenerateOption = None, set_: SetOption = None,
             dry_run: DryRunOption = False) -> None:
     """A trained model over rows: how likely each text is, or with --generate how it goes on."""
     asked = [*(set_ or []), *([] if generate is None else [f"predict.generate={generate}"])]
     on, settings = load_predict(platform, asked)
     with TrainingProgress() as progress, Job(run_config(on, run_id), run_id, shlex.join(sys.argv), say, progress,
-                                             predict_request(model, input_, output, settings)) as job:
+                                             predict_request(model.value, input_, output, settings)) as job:
         flow = Flow(job, JOBS["predict"])
         flow.plan()
         flow.check()
@@ -144,12 +180,13 @@ def _execute(name: str, recipe: Path, platform: Path, overrides: list[str] | Non
     if "report" in results:
         print_summary(results["report"])
     else:
-        print_facts("dataset", dataset_lines(job, results["prepare"]))
+        print_dataset(job, results["prepare"])
 
 
-def _command(job: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None) -> str:
+def _command(job: str, recipe: Path | None, platform: Path, overrides: list[str] | None, run_id: str | None) -> str:
     """A command line that repeats this execution from any folder; secrets in it are masked, since it is stored."""
-    parts = ["sparkring", job, "--recipe", str(recipe.absolute()), "--platform", str(platform.absolute())]
+    parts = ["sparkring", job, *([] if recipe is None else ["--recipe", str(recipe.absolute())]),
+             "--platform", str(platform.absolute())]
     for override in overrides or []:
         parts += ["--set", masked_override(override)]
     if run_id is not None:

@@ -17,6 +17,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.text import Text
 
 from pipelines.config import Config
+from pipelines.flow.prepare_stage import dataset_lines
+from pipelines.flow.stage import Job
 from pipelines.flow.train_stage import layout_line
 from pipelines.lake.metric_facts import METRIC_NAMES, metric_text, metric_title
 from pipelines.plan.layout import Choice
@@ -40,7 +42,8 @@ def say(line: str) -> None:
 class TrainingProgress:
     """An ``Observer`` (see ``launch/observer.py``) that draws a bar or prints a line every few seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, stage: str = "train") -> None:
+        self._stage = stage
         self._plan: RunPlan | None = None
         self._rate = 0.0  # units per second
         self._validation: float | None = None
@@ -57,35 +60,35 @@ class TrainingProgress:
 
     def layout_chosen(self, choice: Choice) -> None:
         for line in choice.lines():
-            say(f"train: {line}")
+            self.say(line)
 
     def ranks_met(self, plan: RunPlan, starts: list[dict[str, Any]]) -> None:
         self._plan = plan
         hosts = list(dict.fromkeys(start["host"] for start in starts))
-        say(f"train: {len(starts)} ranks on {', '.join(hosts)}; {plan.parameters:,} parameters, "
-            f"{plan.steps:,} steps of {plan.units_per_step:,} {plan.unit}")
+        steps = f", {plan.steps:,} steps of {plan.units_per_step:,} {plan.unit}" if self._stage == "train" else ""
+        self.say(f"{len(starts)} ranks on {', '.join(hosts)}; {plan.parameters:,} parameters{steps}")
         if starts[-1]["segment_index"]:
             for line in placement_lines(starts):
-                say(f"train: {line}")
-        if stderr.is_terminal:
+                self.say(line)
+        if stderr.is_terminal and self._stage == "train":
             self._bar = Progress(TextColumn("train"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
                                  TextColumn("{task.fields[figures]}"), TimeRemainingColumn(), console=stderr)
             self._task = self._bar.add_task("train", total=plan.steps, figures="")
             self._bar.start()
 
     def say(self, line: str) -> None:
-        say(f"train: {line}")
+        say(f"{self._stage}: {line}")
 
     def on_record(self, record: dict[str, Any]) -> None:
         if record["kind"] == "cut":
             parts = "; ".join(f"{i}: {part}" for i, part in enumerate(record["parts"]))
-            say(f"train: the model is cut into parts {parts}")
+            self.say(f"the model is cut into parts {parts}")
         elif record["kind"] == "evaluation":
             self._validation = record["loss"]
             if self._bar is None:
                 metrics = "".join(f", {metric_title(name)} {metric_text(name, record[name])}"
                                   for name in METRIC_NAMES if record.get(name) is not None)
-                say(f"train: step {record['step']:,}: validation loss {record['loss']:.4f}{metrics}")
+                self.say(f"step {record['step']:,}: {record['split']} loss {record['loss']:.4f}{metrics}")
         elif record["kind"] == "step":
             rate = record["global_units"] / max(record["seconds"], 1e-9)
             self._rate = rate if not self._rate else SMOOTHING * self._rate + (1 - SMOOTHING) * rate
@@ -102,7 +105,7 @@ class TrainingProgress:
         elif time.monotonic() - self._last_line_s >= PLAIN_LINE_EVERY_S or record["step"] == plan.steps:
             self._last_line_s = time.monotonic()
             left_s = (plan.steps - record["step"]) * plan.units_per_step / max(self._rate, 1e-9)
-            say(f"train: step {record['step']:,}/{plan.steps:,}, {figures}, {left_s:.0f} s left")
+            self.say(f"step {record['step']:,}/{plan.steps:,}, {figures}, {left_s:.0f} s left")
 
 
 def placement_lines(starts: list[dict[str, Any]]) -> list[str]:
@@ -126,6 +129,10 @@ def print_facts(title: str, facts: dict[str, str]) -> None:
         stdout.print(Text(printable(f"  {name:{width}}  {value}")))
 
 
+def print_dataset(job: Job, manifest: Any) -> None:
+    print_facts("dataset", dataset_lines(job, manifest))
+
+
 def print_plan(config: Config, shown: dict[str, str]) -> None:
     """What ``--dry-run`` shows: the stages' lines between recipe and settings."""
     layout = layout_line(config.platform, config.platform.layout)
@@ -140,6 +147,17 @@ def print_summary(summary: dict[str, Any]) -> None:
             stdout.print(Text(f"\n{exhibit['title'].lower()}:"))
             for line in printable(exhibit["text"]).split("\n")[:TEXT_LINES]:
                 stdout.print(Text(f"  | {line}"))
+
+
+def print_evaluations(summary: dict[str, Any]) -> None:
+    """What the job evaluate has found of a run so far, and where it lies."""
+    for found in summary["evaluated"]:
+        facts = {"dataset": f"{found['dataset_name']} {found['dataset_version']}", "samples": f"{found['samples']:,}",
+                 "loss": metric_text("loss", found["loss"])}
+        facts |= {metric_title(name): metric_text(name, found[name]) for name in METRIC_NAMES if found.get(name) is not None}
+        print_facts(f"run {summary['run_id']}: {found['model']} model (step {found['step']:,}) on split {found['split']}", facts)
+    tables = [summary["paths"]["tables"][name] for name in ("evaluations", "class_metrics", "confusions")]
+    print_facts("see", {"report": summary["paths"]["report"], "tables": ", ".join(tables)})
 
 
 def summary_facts(summary: dict[str, Any]) -> dict[str, str]:

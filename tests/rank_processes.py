@@ -11,7 +11,7 @@ from typing import Any
 
 from pipelines.lake.paths import RunFolder
 from pipelines.launch.local import attempt_environments, rank_environments, rank_failure
-from pipelines.launch.rank_process import WORKER, rank_arguments
+from pipelines.launch.rank_process import rank_arguments, worker_of
 from tests.warm_python import warm_pythons
 
 RUNNER = """
@@ -51,7 +51,7 @@ def run_workers(run: RunFolder, *, timeout_s: float = 240) -> None:
     """
     with attempt_environments(run) as environments:
         logs = [run.live(0).log(rank) for rank in range(len(environments))]
-        _run_warm(["-m", WORKER, *rank_arguments(run, 0)], environments, logs, timeout_s)
+        _run_warm(["-m", worker_of(run), *rank_arguments(run, 0)], environments, logs, timeout_s)
 
 
 def _run_warm(arguments: list[str], environments: list[dict[str, str]], logs: list[Path], timeout_s: float) -> None:

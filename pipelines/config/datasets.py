@@ -206,6 +206,8 @@ class ImageSplit(Section):
 class ImagePrepare(PrepareSection):
     """From images with labels to rows of pixels, all of one size."""
 
+    best_by: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "calibration_error")
+
     kind: Literal["images"]
     inputs: tuple[ImageInput, ...] = Field(min_length=1)
     size: tuple[ImageSide, ImageSide] | None = None  # height, width; null: the images have one size

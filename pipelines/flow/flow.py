@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipelines.errors import DataError
+from pipelines.flow.evaluate_stage import plan_evaluation_of, run_evaluation
 from pipelines.flow.export_stage import check_export, plan_export, write_export
 from pipelines.flow.predict_stage import check_predictions, make_predictions, plan_predictions
 from pipelines.flow.prepare_stage import check_build, make_dataset, plan_dataset
@@ -23,10 +24,11 @@ STAGES = (
     Stage("export", ("prepare",), plan_export, write_export, check=check_export),
     Stage("train", ("prepare",), plan_run_of, train_run, check=check_ranks, admit=admit_ranks),
     Stage("report", ("train",), plan_page, write_page),
-    Stage("predict", (), plan_predictions, make_predictions, check=check_predictions),  # of a run that is there
+    Stage("evaluate", (), plan_evaluation_of, run_evaluation, check=check_ranks),  # of a run that is there, as the next
+    Stage("predict", (), plan_predictions, make_predictions, check=check_predictions),
 )
 JOBS = {"prepare": ("prepare",), "export": ("prepare", "export"), "train": ("train", "report"),
-        "pipeline": ("prepare", "train", "report"), "predict": ("predict",)}
+        "pipeline": ("prepare", "train", "report"), "evaluate": ("evaluate",), "predict": ("predict",)}
 
 
 class Flow:

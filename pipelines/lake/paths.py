@@ -9,6 +9,7 @@ Gives:   the key of each published thing (``store.py``), and the folder of a run
     <root>/models/<run_id>/{best,last}/{model.safetensors, sparkring.json, tokenizer.json}
     <root>/tables/{runs,steps,rank_steps,evaluations,datasets,rejected}/
     <root>/runs/<run_id>/report.html
+    <root>/runs/<run_id>/evaluations/<name>/order.json, result.json, attempt-000/{config.json, plan.json, findings.json, ...}
     <root>/profiles/<hash>.json
 """
 
@@ -82,10 +83,14 @@ class Lake:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What lies below ``runs/<run_id>``, border 2: keys of what is published, and each attempt's live folder."""
+    """What lies below ``runs/<run_id>``, border 2: keys of what is published, and each attempt's live folder.
+
+    An evaluation of the run's model has the same below it, but for ``state`` and ``report``.
+    """
 
     lake: Lake
     run_id: str
+    evaluation: str | None = None  # its name; None: the run itself
 
     @property
     def store(self) -> Store:
@@ -93,7 +98,31 @@ class RunFolder:
 
     @property
     def key(self) -> str:
-        return f"{self.lake.runs()}/{self.run_id}"
+        run = f"{self.lake.runs()}/{self.run_id}"
+        return run if self.evaluation is None else f"{run}/evaluations/{self.evaluation}"
+
+    def evaluated(self, name: str) -> RunFolder:
+        """The folder of one evaluation."""
+        return RunFolder(self.lake, self.run_id, name)
+
+    @property
+    def evaluations(self) -> str:
+        """All evaluations of the run."""
+        return f"{self.lake.runs()}/{self.run_id}/evaluations"
+
+    @property
+    def order(self) -> str:
+        """What an evaluation is of: what its ranks read, beside config and plan."""
+        return f"{self.key}/order.json"
+
+    @property
+    def result(self) -> str:
+        """What an evaluation found (``findings.py``); there once it is complete."""
+        return f"{self.key}/result.json"
+
+    def findings(self, attempt: int) -> str:
+        """The same as rank 0 writes it, before all ranks have ended well."""
+        return f"{self.attempt(attempt)}/findings.json"
 
     @property
     def state(self) -> str:

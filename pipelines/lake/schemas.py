@@ -11,6 +11,8 @@ Gives:   Spark DDL by table name, and the Arrow schema that it says. Suffixes sa
                  rank computed; communication_s = pipeline_wait_s (for other segments) + averaging_s (for other replicas)
     evaluations  one row per run, step and split, as training went on (model is null); and one per model, split and dataset
                  that the job evaluate was asked for (attempt is null). The metrics: ``metric_facts.py``
+    class_metrics  one row per row of evaluations that has a model, and class
+    confusions   one row per such row and pair of classes, one true and one said, that a sample has
     datasets     one row per dataset version
     rejected     one row per record that prepare refused
 """
@@ -38,6 +40,12 @@ TABLE_DDL: dict[str, str] = {
         "perplexity DOUBLE, bits_per_byte DOUBLE, accuracy DOUBLE, top5_accuracy DOUBLE, macro_precision DOUBLE, "
         "macro_recall DOUBLE, macro_f1 DOUBLE, calibration_error DOUBLE, model STRING, dataset_name STRING, "
         "dataset_version STRING, time TIMESTAMP"),
+    "class_metrics": (
+        "run_id STRING, step INT, split STRING, model STRING, dataset_name STRING, dataset_version STRING, class_index INT, "
+        "class_name STRING, samples BIGINT, precision DOUBLE, recall DOUBLE, f1 DOUBLE, time TIMESTAMP"),
+    "confusions": (
+        "run_id STRING, step INT, split STRING, model STRING, dataset_name STRING, dataset_version STRING, true_class STRING, "
+        "said_class STRING, samples BIGINT, time TIMESTAMP"),
     "datasets": (
         "dataset_name STRING, dataset_version STRING, created TIMESTAMP, task STRING, unit STRING, "
         "train_rows BIGINT, validation_rows BIGINT, test_rows BIGINT, train_units BIGINT, validation_units BIGINT, "

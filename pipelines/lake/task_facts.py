@@ -64,6 +64,15 @@ def shard_schema(columns: Iterable[Column]) -> pa.Schema:
     return pa.schema([pa.field(column.name, column.arrow_type, nullable=False) for column in columns])
 
 
+# facts that data and model must have in common, where both have them
+_CONTRACT = {"tokenizer_sha256": "another tokenizer", "classes": "other classes, or in another order"}
+
+
+def _shown(value: Any) -> str:
+    shown = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    return shown if len(shown) <= 100 else f"{shown[:100]}..."
+
+
 @dataclass(frozen=True)
 class TaskFacts:
     """A task as a dataset was prepared for it."""
@@ -76,6 +85,19 @@ class TaskFacts:
     loss_unit: str  # of the mean loss: "nats per token"
     loss_exponential: str | None = None  # what e to the power of the loss is called, where it has a name: "perplexity"
     facts: dict[str, Any] = field(default_factory=dict)  # that only the task's own code reads
+
+    def difference_from(self, model: TaskFacts) -> str | None:
+        """Why data of this task is not what a model of the other is made for, as the rest of a sentence; None where it is."""
+        if self.name != model.name:
+            return f"is for the task {self.name}, the model for {model.name}"
+        for name, size in model.sizes.items():
+            if self.sizes.get(name) != size:
+                return f"has {name} {self.sizes.get(name)}, the model {size}"
+        for name, words in _CONTRACT.items():
+            own, its = self.facts.get(name), model.facts.get(name)
+            if own and its and own != its:  # the first models did not say which tokenizer they had
+                return f"has {words} ({_shown(own)}) than the model ({_shown(its)})"
+        return None
 
     @staticmethod
     def of_json(content: dict[str, Any]) -> TaskFacts:

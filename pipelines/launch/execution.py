@@ -18,7 +18,7 @@ from pipelines.launch.diagnosis import frozen
 from pipelines.launch.gang import Gang
 from pipelines.launch.news import News
 from pipelines.launch.observer import Observer
-from pipelines.launch.rank_process import GangOrder, read_exits
+from pipelines.launch.rank_process import GangOrder, read_exits, worker_of
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.launch.watch import watch
 from pipelines.plan.run_plan import RunPlan
@@ -39,7 +39,7 @@ def run_gang(spark: SparkSession, platform: Platform, run: RunFolder, attempt: i
             threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_ports=rendezvous.ports,
             rendezvous_key=rendezvous.key, device=layout.device,
             network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
-            cycle_time_ms=plan.cycle_time_ms), layout.num_ranks)
+            cycle_time_ms=plan.cycle_time_ms, module=worker_of(run), evaluation=run.evaluation), layout.num_ranks)
         gang.start()
         try:
             watch(gang, rendezvous, run.live(attempt), news, launch, plan, observer)

@@ -24,7 +24,7 @@ from pipelines.launch.attempt import begin_attempt
 from pipelines.launch.diagnosis import how_it_ended
 from pipelines.launch.interfaces import interface_of
 from pipelines.launch.planning import plan_train
-from pipelines.launch.rank_process import POLL_S, GangOrder, end_rank, rank_environment, start_rank
+from pipelines.launch.rank_process import POLL_S, GangOrder, end_rank, rank_environment, start_rank, worker_of
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.plan.places import place_ranks
 from pipelines.plan.run_plan import RunPlan
@@ -74,7 +74,7 @@ def started(run: RunFolder, attempt: int = 0) -> Iterator[list[subprocess.Popen[
     with attempt_environments(run, attempt) as environments:
         try:
             for rank, environment in enumerate(environments):
-                processes.append(start_rank(run, attempt, rank, environment))
+                processes.append(start_rank(run, attempt, rank, environment, worker_of(run)))
             yield processes
         finally:
             for process in processes:

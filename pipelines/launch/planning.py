@@ -54,7 +54,11 @@ def plan_train(config: Config, lake: Lake, manifest: Manifest, run_id: str | Non
         DataError: see ``plan/run_plan.py``. ResourceError: an automatic layout finds no room for the model.
     """
     run_id = run_id or default_run_id(config.recipe, manifest)
-    earlier = check_run_id(lake.run(run_id), config.recipe, manifest)
+    return plan_ranks(config, lake, manifest, run_id, check_run_id(lake.run(run_id), config.recipe, manifest))
+
+
+def plan_ranks(config: Config, lake: Lake, manifest: Manifest, run_id: str, earlier: RunState | None) -> TrainPlan:
+    """The next launch of a run's ranks, as far as it can be planned before the executors are there."""
     automatic = config.platform.layout.automatic
     room = room_known(config.platform) if automatic else None
     attempt = None if automatic and room is None else _plan_attempt(config, lake, manifest, run_id, room)

@@ -32,7 +32,7 @@ from pipelines.launch.rendezvous import announce
 from pipelines.plan.places import Seat, place_ranks
 from pipelines.train import rank_variables
 
-WORKER = "pipelines.train.worker"
+WORKER, EVALUATION_WORKER = "pipelines.train.worker", "pipelines.train.evaluation_worker"
 POLL_S = 0.05
 TAIL_BYTES = 4096
 TERMINATE_GRACE_S = 2.0
@@ -58,10 +58,12 @@ class GangOrder:
     cycle_time_ms: float
     device: str = "cpu"
     module: str = WORKER  # what a rank runs, see ``start_rank``
+    evaluation: str | None = None  # of the run's model; None: the run itself
 
     @property
     def run(self) -> RunFolder:
-        return Lake.at(self.root).run(self.run_id)
+        run = Lake.at(self.root).run(self.run_id)
+        return run if self.evaluation is None else run.evaluated(self.evaluation)
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,13 @@ def run_rank(order: GangOrder, context: Any) -> None:
 
 
 def rank_arguments(run: RunFolder, attempt: int) -> list[str]:
-    """What a rank's program is told: ROOT RUN_ID ATTEMPT."""
-    return [str(run.lake.root), run.run_id, str(attempt)]
+    """What a rank's program is told: ROOT RUN_ID ATTEMPT, and the name of an evaluation."""
+    return [str(run.lake.root), run.run_id, str(attempt), *([] if run.evaluation is None else [run.evaluation])]
+
+
+def worker_of(run: RunFolder) -> str:
+    """The module that a rank of a run, or of an evaluation, is."""
+    return WORKER if run.evaluation is None else EVALUATION_WORKER
 
 
 def start_rank(run: RunFolder, attempt: int, rank: int, environment: dict[str, str], module: str = WORKER

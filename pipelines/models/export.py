@@ -9,7 +9,7 @@ Gives:   ``model.safetensors`` (weights, step, losses), ``sparkring.json`` (the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -90,3 +90,17 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedMod
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
     return ExportedModel(model.eval(), settings, task, files, notes)
+
+
+def fill_trained(model: LayeredModel, settings: Model, files: Store, layers: Collection[str]) -> None:
+    """Gives some layers of a sketch the values of an exported model: a rank reads no more than it holds.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or is of another model.
+    """
+    fill_model(model, settings, 0, layers)
+    try:
+        with safe_open(files.local_path(WEIGHTS_NAME), framework="pt") as weights:
+            model.load_filled(weights.get_tensor)
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        raise CheckpointError(files.place(), f"is not an exported model of these settings ({error})", "train it again") from error

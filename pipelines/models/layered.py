@@ -82,11 +82,22 @@ class LayeredModel(nn.Module):
             KeyError, ValueError: a name is missing or unknown, or a shape differs.
         """
         for name, value in self._fitting(state).items():
-            given = state[name]
-            for dim, stride in enumerate(value.stride()):
-                if stride == 0:  # an expanded view: one value in memory, and torch would not write it several times
-                    value, given = value.narrow(dim, 0, 1), given.narrow(dim, 0, 1)
-            value.copy_(given)
+            _overwrite(value, state[name])
+
+    def load_filled(self, value_of: Callable[[str], Tensor]) -> None:
+        """Copies values into those parameters and persistent buffers that are filled.
+
+        Args:
+            value_of: called with the first name of each.
+        Raises:
+            ValueError: a shape differs.
+        """
+        for value, names in names_of(self.named_state()).items():
+            if not value.is_meta:
+                given = value_of(names[0])
+                if given.shape != value.shape:
+                    raise ValueError(f"{names[0]}: shape {tuple(given.shape)} is not {tuple(value.shape)}")
+                _overwrite(value.detach(), given)
 
     def adopt(self, state: dict[str, Tensor]) -> None:
         """Makes parameters and persistent buffers of the given tensors, without a copy (ties stay ties).
@@ -116,6 +127,13 @@ class LayeredModel(nn.Module):
             if value.shape != state[name].shape:
                 raise ValueError(f"{name}: shape {tuple(state[name].shape)} is not {tuple(value.shape)}")
         return own
+
+
+def _overwrite(value: Tensor, given: Tensor) -> None:
+    for dim, stride in enumerate(value.stride()):
+        if stride == 0:  # an expanded view: one value in memory, and torch would not write it several times
+            value, given = value.narrow(dim, 0, 1), given.narrow(dim, 0, 1)
+    value.copy_(given)
 
 
 def names_of(named: Iterable[tuple[str, Tensor]]) -> dict[Tensor, list[str]]:

@@ -16,10 +16,12 @@ from torch.nn import functional
 from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
 from pipelines.lake.exhibits import Exhibit
+from pipelines.lake.findings import Findings
 from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.tasks.class_counts import ClassCounts
+from pipelines.tasks.class_findings import ClassMistakes, class_findings
 from pipelines.tasks.task import IGNORED
 
 PIXEL_RANGE = 255
@@ -67,6 +69,13 @@ class Classification:
 
     def metrics(self, loss: float, sums: Tensor, dataset: TaskFacts, split: str) -> Metrics:
         return ClassCounts.of_sums(sums, self._num_classes).metrics()
+
+    def findings(self, sums: Tensor) -> Findings:
+        return class_findings(ClassCounts.of_sums(sums, self._num_classes), self.facts.facts["classes"])
+
+    @property
+    def mistakes(self) -> ClassMistakes:
+        return ClassMistakes(self.facts.facts["classes"])
 
     def example(self, samples: int) -> Batch:
         """Pixels that count up from the sample's number, in steps of a prime."""

@@ -18,6 +18,7 @@ from torch.nn import functional
 from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
 from pipelines.lake.exhibits import Exhibit, TextExhibit
+from pipelines.lake.findings import Findings
 from pipelines.lake.manifest import TOKENIZER_NAME
 from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
@@ -33,6 +34,7 @@ class Language:
 
     model_takes_and_gives = "the first takes tokens [B, T], the last returns logits [B, T, vocabulary_size]"
     exported_files = (TOKENIZER_NAME,)
+    mistakes = None
 
     def __init__(self, facts: TaskFacts) -> None:
         self._vocabulary_size, self._sequence_length = facts.sizes["vocabulary_size"], facts.sizes["sequence_length"]
@@ -71,6 +73,9 @@ class Language:
         return {"perplexity": math.exp(loss) if loss < LARGEST_EXPONENT else None,
                 "bits_per_byte": loss / math.log(2) / token_bytes if token_bytes else None,
                 "accuracy": right / counted if counted else None}
+
+    def findings(self, sums: Tensor) -> Findings:
+        return Findings()
 
     def example(self, samples: int) -> Batch:
         """Tokens that count up from the sample's number."""

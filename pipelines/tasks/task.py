@@ -17,11 +17,26 @@ from torch import Tensor, nn
 from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
 from pipelines.lake.exhibits import Exhibit
+from pipelines.lake.findings import Findings
 from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 
 IGNORED = -100  # a target that no loss counts (torch's default for cross_entropy)
+
+
+class Mistakes(Protocol):
+    """How bad what the model said of each sample is, in a few numbers that travel, so that the worst can be shown."""
+
+    @property
+    def num_facts(self) -> int:
+        """How many numbers ``of`` gives for each sample."""
+
+    def of(self, output: Any, targets: Tensor) -> Tensor:
+        """float64 [B, num_facts]: first how bad it is, 0 where it is right or counts in nothing; then what the task shows."""
+
+    def shown(self, facts: list[list[float]], rows: Batch) -> list[Exhibit]:
+        """Of the worst samples, in their order: their facts, and their rows."""
 
 
 class Task(Protocol):
@@ -62,6 +77,13 @@ class Task(Protocol):
         Args:
             loss: the mean. sums: ``metric_sums`` of all samples. dataset, split: that the samples are of.
         """
+
+    def findings(self, sums: Tensor) -> Findings:
+        """What there is to say of these sums beside ``metrics``."""
+
+    @property
+    def mistakes(self) -> Mistakes | None:
+        """None where no sample's mistake is worth showing."""
 
     def example(self, samples: int) -> Batch:
         """Made-up samples of full size that differ, for what looks at a model or measures it."""

@@ -17,6 +17,7 @@ from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, is_run_id
 from pipelines.lake.runs import AttemptState, OlderRunError, RunState, current_state
 from pipelines.lake.schemas import TABLE_NAMES
+from pipelines.track.evaluated import evaluations_found
 from pipelines.track.figures import RankFigures, StepFigures, evaluations_in_order
 from pipelines.track.record_rows import last_exhibits
 from pipelines.track.settings import run_settings
@@ -82,6 +83,7 @@ def _summary(lake: Lake, state: RunState, steps: StepFigures, rank_figures: Rank
         "split_step": split_step_of(lake.run(state.run_id), state),
         "evaluations": evaluations,
         "exhibits": _exhibits(lake, state),
+        "evaluated": [_encodable(result) for result in evaluations_found(lake, state.run_id)],
         "environment": newest.environment,
         "command": newest.command,
         "paths": _paths(lake, state),

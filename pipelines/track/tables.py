@@ -21,6 +21,7 @@ from pipelines.lake.claims import claimed
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.runs import AttemptState, RunState, current_state
 from pipelines.lake.schemas import arrow_schema
+from pipelines.track.evaluated import EVALUATION_TABLES, load_evaluations
 from pipelines.track.figures import StepFigures, evaluations_in_order
 from pipelines.track.parts import (
     TablePart,
@@ -56,8 +57,9 @@ def load_run(lake: Lake, run_id: str) -> None:
         state = current_state(run)  # inside the claim: a loader that waited must not use an old one
         if state is None:
             raise DataError(f"run {run_id}", f"{run.store.place(run.state)} vanished")
-        for table in LOADED_TABLES:
+        for table in {*LOADED_TABLES, *EVALUATION_TABLES}:
             ensure_columns(lake, table)
+        load_evaluations(lake, run_id)
         try:
             for attempt in state.attempts:  # oldest first: no reader sees a step of two attempts
                 for table in ("steps", "rank_steps", "evaluations"):

@@ -69,8 +69,8 @@ class EvaluatedSplit:
 
 
 def evaluation_of(config: Config, split: EvaluatedSplit, evaluating: Evaluating, task: Task, device: torch.device,
-                  progress: Progress, also: See | None = None) -> Callable[[], Evaluation]:
-    """The loop's ``evaluate``.
+                  progress: Progress, also: See | None = None) -> Callable[[], tuple[Evaluation, Tensor]]:
+    """What evaluates the split whenever it is called: the figures, and the sums that the metrics were made of.
 
     Args:
         also: looks at all that the metrics are made of, too.
@@ -78,7 +78,7 @@ def evaluation_of(config: Config, split: EvaluatedSplit, evaluating: Evaluating,
     feed = EvaluationFeed(split.dataset, split.manifest, config.platform.reader, split.share, split=split.name, rows=split.rows)
     micro_batches = feed if evaluating.place.needs_samples else ()
 
-    def evaluate() -> Evaluation:
+    def evaluate() -> tuple[Evaluation, Tensor]:
         began = time.perf_counter()
         sums = torch.zeros(task.num_metric_sums, dtype=torch.float64)
 
@@ -91,7 +91,8 @@ def evaluation_of(config: Config, split: EvaluatedSplit, evaluating: Evaluating,
         totals = evaluating.evaluate((batch.to(device) for batch in counted), len(feed), see)
         evaluating.sum_over_ranks(sums)
         loss = totals.loss / max(totals.units, 1)
-        return Evaluation(loss, totals.samples, totals.units, time.perf_counter() - began,
-                          task.metrics(loss, sums, split.manifest.task, split.name))
+        evaluation = Evaluation(loss, totals.samples, totals.units, time.perf_counter() - began,
+                                task.metrics(loss, sums, split.manifest.task, split.name))
+        return evaluation, sums
 
     return evaluate

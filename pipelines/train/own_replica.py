@@ -7,11 +7,12 @@ Gives:   a ``Replica``; the layers that this rank holds are filled, and equal on
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+
 import torch
 
 from pipelines.config.load import Config
 from pipelines.lake.rank_records import RecordWriter
-from pipelines.models.build import fill_model
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.peers import Peers
 from pipelines.parallel.replica.replica import Replica
@@ -22,17 +23,20 @@ from pipelines.plan.run_plan import RunPlan
 from pipelines.tasks.task import Task
 from pipelines.train.costs import measured_split
 
+Fill = Callable[[LayeredModel, Collection[str]], None]  # gives some layers of a sketch their values
+
 
 def own_replica(config: Config, plan: RunPlan, task: Task, model: LayeredModel, peers: Peers, device: torch.device,
-                records: RecordWriter) -> Replica:
-    """``model`` is a sketch, the same on every rank.
-
+                records: RecordWriter, fill: Fill) -> Replica:
+    """
+    Args:
+        model: a sketch, the same on every rank.
     Raises:
         ConfigError: ranks would begin with different models; a model that cannot be split.
     """
     recipe, layout = config.recipe, config.platform.layout
     if peers.group is None:
-        fill_model(model, recipe.model, recipe.train.seed, model.layers)
+        fill(model, model.layers)
         check_same_start(model, peers)
         return WholeReplica(model, task, peers.place, device=device, precision=recipe.train.precision, compiled=layout.compile)
     split = (measured_split(plan, task, model, recipe.train.precision, peers, device) if plan.cut_is_measured
@@ -40,7 +44,7 @@ def own_replica(config: Config, plan: RunPlan, task: Task, model: LayeredModel, 
     names = list(model.layers)
     records.write("cut", schedule=split.schedule, counts=split.counts, parts=[
         f"{names[part[0]]} to {names[part[-1]]}" if len(part) > 1 else names[part[0]] for part in split.ranges])
-    fill_model(model, recipe.model, recipe.train.seed, {names[i] for i in split.layers_of(peers.place.segment_index)})
+    fill(model, {names[i] for i in split.layers_of(peers.place.segment_index)})
     check_same_start(model, peers)
     return SplitReplica(model, task, split, peers.group, device=device, precision=recipe.train.precision,
                         compiled=layout.compile)

@@ -41,8 +41,9 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
     agreement = assemble(config, plan, task, manifest.task.sizes, peers, device, records)
     validation = EvaluatedSplit(manifest, dataset, "validation", share, recipe.train.evaluation_rows)
     progress = Progress(records, platform.launch.stall_timeout_s)
+    evaluate = evaluation_of(config, validation, agreement, task, device, progress)
     loop = TrainingLoop(recipe, plan.steps, agreement, records, device=device,
-                        evaluate=evaluation_of(config, validation, agreement, task, device, progress),
+                        evaluate=lambda: evaluate()[0],
                         save=saving_of(config, plan, task, agreement, progress))
     with ExitStack() as stack:
         if platform.layout.compile:

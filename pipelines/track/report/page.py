@@ -56,6 +56,7 @@ def render(measured: Measured) -> str:
         run=summary, verdict=verdict(summary), loss=loss_chart(summary, measured.steps.loss),
         ranged=not measured.steps.loss.single, charts=small_charts(measured.steps, measured.ranks, summary["throughput"]["unit"]),
         evaluations=spread(summary["evaluations"], MAX_EVALUATIONS),
+        metric_names=METRIC_NAMES,
         metrics=[name for name in METRIC_NAMES if any(name in each for each in summary["evaluations"])],
         timelines=timelines(summary["split_step"]), open_ranks=OPEN_RANKS,
         ranks=[(rank, shares, time_bar(shares)) for rank in ranks if (shares := time_shares([rank])) is not None],

@@ -1,0 +1,36 @@
+"""Some rows of a split by their numbers, for what is to be looked at: not for training.
+
+Runs on: ranks.
+Takes:   a dataset's store and its manifest, the numbers of the rows (``Batch.sample_ids_B``).
+Gives:   ``rows_by_id``: a ``Batch`` of just these, in the order asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+
+from pipelines.feed.batches import Batch
+from pipelines.feed.checked_shards import Rows, ShardFiles
+from pipelines.feed.readers import open_reader, read_in_order
+from pipelines.lake.manifest import Manifest
+from pipelines.lake.store import Store
+
+
+def rows_by_id(dataset: Store, manifest: Manifest, reader_kind: str, split: str, sample_ids: Sequence[int]) -> Batch:
+    """Reads the row groups that hold them; at least one row has to be asked for.
+
+    Raises:
+        DataError: a shard is not what the manifest says.
+    """
+    shards = ShardFiles(dataset, manifest.shards(split), manifest.task.columns)
+    ends_G = np.cumsum(shards.row_group_rows())
+    groups = sorted({int(group) for group in np.searchsorted(ends_G, sample_ids, side="right")})
+    found: dict[int, Rows] = {}
+    with closing(read_in_order(open_reader(reader_kind, shards), shards, groups)) as rows_read:
+        for rows in rows_read:
+            places = np.flatnonzero(np.isin(rows.sample_ids_B, sample_ids))
+            found |= {int(rows.sample_ids_B[place]): rows[np.array([place])] for place in places}
+    return Batch.of(Rows.joined([found[sample_id] for sample_id in sample_ids]))

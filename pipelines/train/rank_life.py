@@ -1,0 +1,60 @@
+"""What every rank does around its work: it joins its peers, records its start and its end, and leaves.
+
+Runs on: ranks.
+Takes:   the folder of a run or of an evaluation, ``config.json`` and ``plan.json`` of the attempt; the work.
+Gives:   ``live_as_rank``.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from pipelines.config.load import Config
+from pipelines.errors import SparkringError
+from pipelines.lake.paths import RunFolder
+from pipelines.lake.rank_records import RecordWriter
+from pipelines.parallel.peers import Peers
+from pipelines.parallel.ring import PeerLostError
+from pipelines.plan.run_plan import RunPlan
+from pipelines.train import rank_variables
+from pipelines.train.device import training_device
+
+ResultT = TypeVar("ResultT")
+Work = Callable[[Config, RunPlan, Peers, torch.device, RecordWriter], tuple[int, ResultT]]  # its last step, and what it likes
+
+
+def live_as_rank(run: RunFolder, attempt: int, work: Work[ResultT]) -> tuple[int, int, ResultT]:
+    """One rank's part, from joining the ring to its end record.
+
+    Returns:
+        The rank, and what the work gave.
+    Raises:
+        SparkringError: also written as the end record's error.
+    """
+    config = Config.from_json(run.store.read(run.config(attempt)).decode())
+    plan = RunPlan.load(run, attempt)
+    layout = config.platform.layout
+    torch.set_num_threads(layout.threads_per_rank)
+    device = training_device(layout)
+    peers = Peers.join(layout.num_segments, int(os.environ.get(rank_variables.SEGMENT_INDEX, "0")), run.live(attempt).meeting,
+                       device, config.platform.launch)
+    place = peers.place
+    with RecordWriter(run.live(attempt).record(place.rank), place.rank, attempt) as records:
+        records.write("start", replica_index=place.replica_index, segment_index=place.segment_index,
+                      num_ranks=place.num_ranks, host=socket.gethostname(), pid=os.getpid(), start_step=0,
+                      device=layout.device, threads=layout.threads_per_rank, versions={"torch": torch.__version__})
+        try:
+            last_step, result = work(config, plan, peers, device, records)
+            records.write("end", step=last_step, status="completed", error=None)
+        except SparkringError as error:
+            records.write("end", step=None, status="failed", error={
+                "exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy,
+                "peer_lost": isinstance(error, PeerLostError)})
+            raise
+        peers.leave()  # behind the end: what is complete must be known as that, whatever happens while ranks leave
+    return place.rank, last_step, result
