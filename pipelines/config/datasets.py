@@ -217,8 +217,9 @@ class ImagePrepare(PrepareSection):
     max_image_pixels: Count = 89_478_485  # more are rejected as "oversized"; Pillow's own limit
     max_image_bytes: Bytes = 64 * 1024**2
     split: ImageSplit = ImageSplit()
+    storage: Literal["pixels", "encoded"] = "pixels"  # encoded: a shard holds image files, which ranks decode at every reading
     rows_per_row_group: RowsPerRowGroup | None = None  # null: about 1 MiB of pixels, 16 to 512 rows
-    shard_bytes: Bytes = 64 * 1024**2  # of pixels in a shard; small inputs make smaller ones
+    shard_bytes: Bytes = 64 * 1024**2  # of pixels (encoded: of the input's files) in a shard; small inputs make smaller ones
 
     @property
     def read_inputs(self) -> tuple[InputPath, ...]:

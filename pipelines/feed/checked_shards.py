@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError, RankFailedError, ResourceError, SparkringError
+from pipelines.feed.image_files import ImageFileError, decoded_column
 from pipelines.lake.manifest import Shard, row_group_runs
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import Column, shard_schema
@@ -123,7 +124,12 @@ class ShardFiles:
 
     def _values(self, number: int, column: Column, found: pa.Array, rows: int) -> NDArray[Any]:
         whole = len(found) == rows and not found.null_count
-        if column.shape:
+        if column.encoding is not None and whole:
+            try:
+                return decoded_column(column, found)
+            except ImageFileError as error:
+                raise self._fault(number, f"holds in column {column.name} what is no image of it: {error}") from None
+        if column.shape and column.encoding is None:
             offsets_R = self._even_offsets[column.name][: rows + 1]
             whole = whole and not found.values.null_count and bool((found.offsets.to_numpy() == offsets_R).all())
         if not whole:

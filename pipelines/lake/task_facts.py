@@ -20,6 +20,8 @@ from typing import Any
 
 import pyarrow as pa
 
+IMAGE_FILE = "image file"  # PNG, JPEG or WebP, upright, of the column's channels and size
+
 
 @dataclass(frozen=True)
 class Column:
@@ -30,6 +32,7 @@ class Column:
     shape: tuple[int, ...] = ()  # of one row; a shard holds it flat, as a list of so many values; (): one value
     filling: int = 0  # every value of a sample that is only padding
     allowed: tuple[int, int] | None = None  # lowest and highest value; None: not looked at
+    encoding: str | None = None  # IMAGE_FILE: a shard holds an image file, of which the feed makes the values; None: the values
 
     @property
     def values(self) -> int:
@@ -47,6 +50,8 @@ class Column:
 
     @property
     def arrow_type(self) -> pa.DataType:
+        if self.encoding is not None:
+            return pa.binary()
         return pa.list_(self._arrow_value) if self.shape else self._arrow_value
 
     @property

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import FolderStore, Store, storage_errors, synced_file
 from pipelines.lake.task_facts import Column
+from pipelines.prepare.images.decoding import decoded, pixels_of
 
 COMPRESSION = "zstd"
 
@@ -114,7 +116,9 @@ def _codec_values(column: Column, values: pa.Array) -> pa.Array:
     """Values as petastorm's codecs write them: arrays as npy files."""
     if not column.shape:
         return values
-    rows = np.frombuffer(values.values.to_numpy().tobytes(), np.uint8).reshape(len(values), -1)
+    content = (values.values.to_numpy().tobytes() if column.encoding is None
+               else b"".join(pixels_of(decoded(file, math.prod(column.shape))) for file in values.to_pylist()))
+    rows = np.frombuffer(content, np.uint8).reshape(len(values), -1)
     file = io.BytesIO()
     np.save(file, np.zeros(column.shape, column.dtype), allow_pickle=False)
     head = np.frombuffer(file.getvalue()[: -rows.shape[1]], np.uint8)

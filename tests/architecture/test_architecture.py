@@ -46,7 +46,7 @@ TABLE = {
     "printable": row(0),
     "config": row(0, "", "pydantic yaml"),
     "lake": row(1, "", "pyarrow"),
-    "feed": row(2, "config lake", "pyarrow petastorm numpy torch"),
+    "feed": row(2, "config lake", "pyarrow petastorm numpy torch PIL"),
     "spark": row(2, "config lake interrupts", "pyspark py4j psutil"),
     "plan": row(3, "config lake feed.lanes feed.read_ahead", "numpy"),
     "models": row(4, "config lake feed.draws plan", "torch numpy safetensors pydantic"),

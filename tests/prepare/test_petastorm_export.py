@@ -39,9 +39,12 @@ def silent() -> Report:
     return lambda message: None
 
 
-def test_images_are_read_by_petastorm_and_its_loader(spark: SparkSession, lake, tmp_path: Path, silent: Report) -> None:  # noqa: F811
+@pytest.mark.parametrize("storage", ["pixels", "encoded"])
+def test_images_are_read_by_petastorm_and_its_loader(
+        spark: SparkSession, lake, tmp_path: Path, silent: Report, storage: str) -> None:  # noqa: F811
     classes_of = write_pictures(tmp_path / "in", {"cat": 30, "dog": 27}, 5, 4, 3)
-    recipe = image_recipe(tmp_path / "in", shard_bytes=1500, split={"validation_fraction": 0.2, "test_fraction": 0.2})
+    split = {"validation_fraction": 0.2, "test_fraction": 0.2}
+    recipe = image_recipe(tmp_path / "in", storage=storage, shard_bytes=1500, split=split)
     manifest = prepare(spark, recipe, lake, silent)
     assert len(manifest.shards("train")) > 1
     folder = tmp_path / "an export"

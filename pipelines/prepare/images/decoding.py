@@ -185,6 +185,16 @@ def image_of(values_HWC: NDArray[np.uint8]) -> Image.Image:
     return _plain(Image.fromarray(values_HWC)) if values_HWC.shape[2] == 4 else Image.fromarray(values_HWC)
 
 
+def file_of(image: Image.Image, *, lossy: bool) -> bytes:
+    """An image file that decodes to the image: PNG; or nearly so, a JPEG of quality 95."""
+    file = io.BytesIO()
+    if lossy:
+        image.save(file, "JPEG", quality=95, subsampling=0)
+    else:
+        image.save(file, "PNG", compress_level=6)
+    return file.getvalue()
+
+
 def pixels_of(image: Image.Image) -> bytes:
     """Its values, channel after channel."""
     if image.mode == "L":

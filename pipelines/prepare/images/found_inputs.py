@@ -48,6 +48,12 @@ class FoundInputs:
         return (sum(piece.rows for piece in self.pieces) + sum(len(images.found) for images in self.remote)
                 + sum(table.rows for table in self.tables))
 
+    @property
+    def bytes(self) -> int:
+        """Of the images, as they are stored."""
+        return (sum(piece.bytes for piece in self.pieces) + sum(image.bytes for images in self.remote for image in images.found)
+                + sum(table.bytes for table in self.tables))
+
     def labels(self) -> set[str]:
         """Those of images that have one, and are of a split."""
         sets = [piece.class_labels() for piece in self.pieces] + [images.class_labels() for images in self.remote]
@@ -80,7 +86,7 @@ def find_inputs(order: BuildOrder, prepare: ImagePrepare) -> FoundInputs:
             remote = remote_files(order.session(), source, source.place(index))
             kind = format_of_remote(order.session(), source, remote)
             if kind in ("table", "petastorm"):
-                found.tables.append(remote_table(order.session(), index, kind, prepare))
+                found.tables.append(remote_table(order.session(), index, kind, sum(file.bytes for file in remote.files), prepare))
                 continue
             if kind == "folder":
                 found.remote.append(remote_input(index, remote, names))

@@ -23,6 +23,7 @@ from pipelines.config.datasets import ImagePrepare
 from pipelines.errors import DataError
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.store import storage_errors
+from pipelines.lake.task_facts import IMAGE_FILE
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_manifest import assemble_images
 from pipelines.prepare.images.image_partition import OUTCOME_DDL, RowPlace, WriteSettings, write_partition
@@ -67,7 +68,7 @@ def _written(order: BuildOrder, prepare: ImagePrepare, sources: ImageSources) ->
         images = images.persist(StorageLevel.DISK_ONLY)  # read and decoded once
         lasts = _lasts(images, prepare)
     settings = _write_settings(order, prepare, sources, lasts)
-    partitions = num_partitions(sources.images * settings.shape.values, prepare.shard_bytes)
+    partitions = num_partitions(sources.shard_bytes, prepare.shard_bytes)
     written = (images.repartition(partitions, "key").sortWithinPartitions("key", "source", "position")
                .mapInArrow(lambda batches: write_partition(iter(batches), settings), OUTCOME_DDL))
     try:
@@ -105,5 +106,6 @@ def _write_settings(order: BuildOrder, prepare: ImagePrepare, sources: ImageSour
     splits = ("train", "validation", "test") if sources.has_test else ("train", "validation")
     return WriteSettings(
         staging=str(order.staging), dataset_name=order.recipe.name, dataset_version=order.identity.version, shape=shape,
-        num_classes=len(sources.classes), deduplicate=prepare.deduplicate, splits=splits, fractions=prepare.split.fractions,
+        num_classes=len(sources.classes), encoding=IMAGE_FILE if sources.records.as_files else None,
+        deduplicate=prepare.deduplicate, splits=splits, fractions=prepare.split.fractions,
         rows_per_row_group=prepare.rows_per_row_group or max(fewest, min(most, ROW_GROUP_BYTES // shape.values)), lasts=lasts)

@@ -49,12 +49,12 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
             """Each is in its place."""
     for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
         shutil.rmtree(folder, ignore_errors=True)
-    mean, deviation = _mean_and_deviation(outcomes)
     channels, height, width = settings.shape
+    mean, deviation = _mean_and_deviation(outcomes, int(class_counts["train"].sum()) * height * width)
     manifest = Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
         task=classification_facts(channels=channels, height=height, width=width, classes=classes, mean=mean, deviation=deviation,
-                                  class_counts=class_counts["train"].tolist()),
+                                  class_counts=class_counts["train"].tolist(), encoding=settings.encoding),
         splits=splits, units={split: int(counts_K.sum()) for split, counts_K in class_counts.items()},
         counts=dict(sorted(counts.items())), baselines=(
             Baseline("guessing", math.log(len(classes))),
@@ -73,14 +73,17 @@ def _class_counts(outcomes: Outcomes, split: str, num_classes: int) -> np.ndarra
     return counts_K
 
 
-def _mean_and_deviation(outcomes: Outcomes) -> tuple[list[float], list[float]]:
-    """Of each channel, of the training rows' pixels between 0 and 1; from how often each value is, so exact."""
+def _mean_and_deviation(outcomes: Outcomes, values: int) -> tuple[list[float], list[float]]:
+    """Of each channel, of the training rows' pixels between 0 and 1; from whole numbers, so the same in any order.
+
+    Args:
+        values: of one channel, in all rows.
+    """
     shards = [outcome["shards"]["train"] for outcome in outcomes]
-    counts_CV = np.sum([facts["value_counts"] for facts in shards if facts is not None], axis=0, dtype=np.int64)
-    values_V = np.arange(counts_CV.shape[1]) / PIXEL_RANGE
-    mean_C = (counts_CV * values_V).sum(1) / counts_CV.sum(1)
-    variance_C = (counts_CV * (values_V - mean_C[:, None]) ** 2).sum(1) / counts_CV.sum(1)
-    return mean_C.tolist(), np.sqrt(variance_C).tolist()
+    sums_C2 = np.sum([facts["sums"] for facts in shards if facts is not None], axis=0, dtype=np.int64).tolist()
+    mean = [total / values / PIXEL_RANGE for total, _ in sums_C2]
+    deviation = [math.sqrt(values * squares - total**2) / values / PIXEL_RANGE for total, squares in sums_C2]
+    return mean, deviation
 
 
 def _frequency_loss(train_K: np.ndarray, validation_K: np.ndarray) -> float:

@@ -53,6 +53,7 @@ class WriteSettings:
     dataset_version: str
     shape: ImageShape
     num_classes: int
+    encoding: str | None  # of the column of images
     rows_per_row_group: int
     deduplicate: bool
     splits: tuple[str, ...]
@@ -111,7 +112,7 @@ class PartitionWriter:
             self._rejected.add(record.source, record.position, record.reason, record.detail, record.bytes)
             return
         self._counts["images"] += 1
-        self._shards[split].add(record.image, record.label)
+        self._shards[split].add(record)
 
     def _first_of_its_pixels(self, record: ImageRecord) -> ImageRecord:
         """The record; refused where an earlier one has the same pixels."""
@@ -147,18 +148,22 @@ class ImageShardWriter:
 
     def __init__(self, settings: WriteSettings, path: Path) -> None:
         self._path, self._rows, self._shape = path, settings.rows_per_row_group, settings.shape
-        self._schema = shard_schema(image_columns(*settings.shape, settings.num_classes))
+        self._schema = shard_schema(image_columns(*settings.shape, settings.num_classes, settings.encoding))
         self._file: Any = None
         self._writer: pq.ParquetWriter | None = None
         self._images: list[bytes] = []
         self._labels: list[int] = []
         self._row_groups: list[int] = []
         self._class_counts: Counter[int] = Counter()
-        self._value_counts_CV = np.zeros((settings.shape.channels, 256), dtype=np.int64)
+        self._sums_C2 = np.zeros((settings.shape.channels, 2), dtype=np.int64)  # of values, and of their squares
+        self._as_files = settings.encoding is not None
 
-    def add(self, image: bytes, label: int) -> None:
-        self._images.append(image)
-        self._labels.append(label)
+    def add(self, record: ImageRecord) -> None:
+        """An image that is not refused."""
+        self._images.append(record.image or b"")
+        self._labels.append(-1 if record.label is None else record.label)
+        if record.sums is not None:
+            self._sums_C2 += np.reshape(record.sums, (2, -1)).T
         if len(self._labels) == self._rows:
             self._write()
 
@@ -171,19 +176,25 @@ class ImageShardWriter:
         self._writer.close()
         self._file.close()
         return {"row_groups": self._row_groups, "bytes": self._path.stat().st_size, "sha256": file_sha256(self._path),
-                "class_counts": self._class_counts, "value_counts": self._value_counts_CV.tolist()}
+                "class_counts": self._class_counts, "sums": self._sums_C2.tolist()}
 
     def _write(self) -> None:
         if self._writer is None:
             self._file = synced_file(self._path)  # closed by close()
             self._writer = pq.ParquetWriter(self._file, self._schema, compression=COMPRESSION, use_dictionary=False,
                                             write_statistics=False)
-        rows, values = len(self._labels), self._shape.values
-        flat = np.frombuffer(b"".join(self._images), np.uint8)
-        images = pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * values), pa.array(flat))
+        rows = len(self._labels)
+        images = pa.array(self._images, pa.binary()) if self._as_files else self._pixels()
         self._writer.write_table(pa.Table.from_arrays([images, pa.array(self._labels, pa.int32())], schema=self._schema), rows)
         self._row_groups.append(rows)
         self._class_counts.update(self._labels)
-        for channel, values_RP in enumerate(flat.reshape(rows, self._shape.channels, -1).transpose(1, 0, 2)):
-            self._value_counts_CV[channel] += np.bincount(values_RP.ravel(), minlength=256)
         self._images, self._labels = [], []
+
+    def _pixels(self) -> pa.ListArray:
+        """Rows of values; they are added up."""
+        rows, values = len(self._images), self._shape.values
+        flat = np.frombuffer(b"".join(self._images), np.uint8)
+        for channel, values_RP in enumerate(flat.reshape(rows, self._shape.channels, -1).transpose(1, 0, 2)):
+            counts_V = np.bincount(values_RP.ravel(), minlength=256)
+            self._sums_C2[channel] += [counts_V @ np.arange(256), counts_V @ np.arange(256) ** 2]
+        return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * values), pa.array(flat))

@@ -17,8 +17,17 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.prepare.images.decoding import ImageRule, MixedImagesError, RefusedImageError, decoded, fitted, image_of, pixels_of
-from pipelines.prepare.images.image_values import UnknownCodecError, image_in
+from pipelines.prepare.images.decoding import (
+    ImageRule,
+    MixedImagesError,
+    RefusedImageError,
+    decoded,
+    file_of,
+    fitted,
+    image_of,
+    pixels_of,
+)
+from pipelines.prepare.images.image_values import JPEG, UnknownCodecError, image_in
 
 REASONS = ("empty", "undecodable", "oversized", "wrong_size", "unlabelled", "unknown_label", "unknown_split", "duplicate",
            "contradiction", "without_image")
@@ -26,10 +35,10 @@ FAULT = "fault"  # a row that stops the job: its detail is "place\tproblem\treme
 BATCH_BYTES, BATCH_ROWS = 8 * 1024**2, 4096
 
 IMAGE_DDL = ("key BINARY, source STRING, position BIGINT, image BINARY, label INT, split STRING, reason STRING, detail STRING, "
-             "bytes BIGINT")
+             "bytes BIGINT, sums ARRAY<BIGINT>")
 IMAGE_SCHEMA = pa.schema([("key", pa.binary()), ("source", pa.string()), ("position", pa.int64()), ("image", pa.binary()),
                           ("label", pa.int32()), ("split", pa.string()), ("reason", pa.string()), ("detail", pa.string()),
-                          ("bytes", pa.int64())])
+                          ("bytes", pa.int64()), ("sums", pa.list_(pa.int64()))])
 
 
 class ImageRecord(NamedTuple):
@@ -38,12 +47,13 @@ class ImageRecord(NamedTuple):
     key: bytes  # SHA-256 of the pixels; of the place where there are none
     source: str
     position: int  # the row in a file of several images, else 0
-    image: bytes | None
+    image: bytes | None  # values, channel after channel; or an image file of them
     label: int | None
     split: str | None  # as the input says; None: it says nothing
     reason: str | None
     detail: str | None
     bytes: int
+    sums: list[int] | None = None  # of an image file: of each channel's values, then of their squares
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,7 @@ class ImageRecords:
     rule: ImageRule
     labels: Mapping[str, int]  # of each class, by its name
     max_bytes: int
+    as_files: bool  # an image file is kept, not its values
 
     def refusal(self, found: Found) -> ImageRecord | None:
         """What can be refused without a look at the image."""
@@ -94,7 +105,7 @@ class ImageRecords:
             MixedImagesError: see ``decoding.fitted``.
         """
         try:
-            return self.of_image(found, decoded(content, self.rule.max_pixels))
+            return self.of_image(found, decoded(content, self.rule.max_pixels), content)
         except RefusedImageError as error:
             return refused(found, error.reason, error.detail)
 
@@ -115,23 +126,38 @@ class ImageRecords:
             if strict:
                 raise
             return refused(found, "undecodable", str(error))
-        return self.of_image(found, image)
+        return self.of_image(found, image, value if isinstance(value, bytes) else b"")
 
     def of_values(self, found: Found, values_HWC: NDArray[np.uint8]) -> ImageRecord:
         """Of an array of 1, 3 or 4 channels."""
         return self.of_image(found, image_of(values_HWC))
 
-    def of_image(self, found: Found, image: Image.Image) -> ImageRecord:
+    def of_image(self, found: Found, image: Image.Image, content: bytes = b"") -> ImageRecord:
+        """
+        Args:
+            content: the file that the image was decoded from.
+        """
         try:
-            return self.of_pixels(found, pixels_of(fitted(image, self.rule)))
+            whole = fitted(image, self.rule)
+            return self._of_file_as_kept(found, whole, content) if self.as_files else self.of_pixels(found, pixels_of(whole))
         except RefusedImageError as error:
             return refused(found, error.reason, error.detail)
         except MixedImagesError as error:
             row = f" in row {found.position}" if found.position else ""
             raise MixedImagesError(f"{found.source}{row} {error.problem}", error.remedy) from None
 
+    def _of_file_as_kept(self, found: Found, image: Image.Image, content: bytes) -> ImageRecord:
+        """The file as it is where the image was not changed, else one of the changed image."""
+        if image.format is None or not content:  # Pillow gives a format to what is as it was read
+            content = file_of(image, lossy=content.startswith(JPEG))
+            image = decoded(content, self.rule.max_pixels)
+        pixels = pixels_of(image)
+        values_CP = np.frombuffer(pixels, np.uint8).reshape(self.rule.shape.channels, -1).astype(np.int64)
+        return self.of_pixels(found, pixels)._replace(image=content, sums=[*values_CP.sum(1).tolist(),
+                                                                           *(values_CP ** 2).sum(1).tolist()])
+
     def of_pixels(self, found: Found, pixels: bytes) -> ImageRecord:
-        """Of values that are as the rule wants them."""
+        """Of values that are as the rule wants them; not for image files."""
         return ImageRecord(hashlib.sha256(pixels).digest(), found.source, found.position, pixels,
                            self.labels[found.label or ""], found.split, None, None, found.bytes)
 

@@ -16,20 +16,20 @@ from pipelines.lake.task_facts import Column, TaskFacts
 PIXEL_RANGE = 255  # a pixel of 255 is 1.0: mean and deviation are of pixels divided by it
 
 
-def image_columns(channels: int, height: int, width: int, num_classes: int) -> tuple[Column, ...]:
-    return (Column("image", "uint8", (channels, height, width)),
+def image_columns(channels: int, height: int, width: int, num_classes: int, encoding: str | None = None) -> tuple[Column, ...]:
+    return (Column("image", "uint8", (channels, height, width), encoding=encoding),
             Column("label", "int32", allowed=(0, num_classes - 1)))
 
 
 def classification_facts(*, channels: int, height: int, width: int, classes: Sequence[str], mean: Sequence[float],
-                         deviation: Sequence[float], class_counts: Sequence[int]) -> TaskFacts:
+                         deviation: Sequence[float], class_counts: Sequence[int], encoding: str | None = None) -> TaskFacts:
     """
     Args:
         mean, deviation: of each channel, of pixels between 0 and 1 of the training rows. class_counts: of each class, how
             many training rows have it.
     """
     return TaskFacts(
-        "classification", image_columns(channels, height, width, len(classes)),
+        "classification", image_columns(channels, height, width, len(classes), encoding),
         sizes={"channels": channels, "height": height, "width": width, "num_classes": len(classes)},
         unit="samples", units_per_sample=1, loss_unit="nats per sample",
         facts={"classes": list(classes), "mean": list(mean), "deviation": list(deviation), "class_counts": list(class_counts)})

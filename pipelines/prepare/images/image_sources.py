@@ -43,6 +43,11 @@ class ImageSources:
         """As many as there are at most."""
         return self.found.images
 
+    @property
+    def shard_bytes(self) -> int:
+        """What all shards are likely to hold."""
+        return self.found.bytes if self.records.as_files else self.images * self.records.rule.shape.values
+
 
 def image_sources(order: BuildOrder, prepare: ImagePrepare) -> ImageSources:
     """
@@ -53,7 +58,8 @@ def image_sources(order: BuildOrder, prepare: ImagePrepare) -> ImageSources:
     classes = ordered_classes(found.labels(), prepare.classes)
     rule = _rule(prepare, found.shapes(order.session, prepare))
     return ImageSources(prepare, found, classes, prepare.split.takes_test or "test" in found.splits(),
-                        ImageRecords(rule, {name: label for label, name in enumerate(classes)}, prepare.max_image_bytes))
+                        ImageRecords(rule, {name: label for label, name in enumerate(classes)}, prepare.max_image_bytes,
+                                     prepare.storage == "encoded"))
 
 
 def _rule(prepare: ImagePrepare, shapes: Iterator[FoundShape]) -> ImageRule:

@@ -134,7 +134,7 @@ def _read_idx(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecord]
         header = read_header(content)
         if piece.first:  # never of an archive
             file.seek(header.header_bytes + piece.first * header.row_bytes)
-        as_wanted = header.image_shape == records.rule.shape and header.image_shape.channels == 1
+        as_wanted = header.image_shape == records.rule.shape and header.image_shape.channels == 1 and not records.as_files
         for row, values in enumerate(idx_images(content, header, piece.first, piece.rows)):
             found = Found(piece.source, piece.first + row, piece.labels[row], piece.split(row), header.row_bytes)
             refusal = records.refusal(found)

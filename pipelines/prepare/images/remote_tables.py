@@ -37,9 +37,10 @@ class RemoteTable(NamedTuple):
     labels: frozenset[str]
     splits: frozenset[str]
     rows: int
+    bytes: int  # of its files
 
 
-def remote_table(spark: SparkSession, index: int, kind: str, prepare: ImagePrepare) -> RemoteTable:
+def remote_table(spark: SparkSession, index: int, kind: str, size_bytes: int, prepare: ImagePrepare) -> RemoteTable:
     """
     Raises:
         DataError: it cannot be read, or lacks a column.
@@ -50,7 +51,7 @@ def remote_table(spark: SparkSession, index: int, kind: str, prepare: ImagePrepa
         column = image_column(dict(table.dtypes), index, source.path, source, split_column)
         labels = frozenset(text for text in map(label_text, _distinct(table, source.label)) if text is not None)
         splits = frozenset(split_word(str(word)) for word in (_distinct(table, split_column) if split_column else ()))
-        return RemoteTable(index, kind, column, labels, splits, table.count())
+        return RemoteTable(index, kind, column, labels, splits, table.count(), size_bytes)
     except PySparkException as error:
         raise unreadable(source.place(index), source.path, error) from None
 

@@ -74,12 +74,17 @@ def write_idx(folder: Path, images: np.ndarray, labels: np.ndarray, prefix: str 
 def rows(lake: Lake, manifest: Manifest, split: str) -> list[tuple[bytes, str]]:
     """The pixels and class of each row of a split."""
     folder = lake.root / lake.dataset(manifest.name, manifest.version)
-    found = []
+    found, as_files = [], manifest.task.columns[0].encoding is not None
     for shard in manifest.shards(split):
         table = pq.read_table(folder / shard.path)
-        found += [(bytes(image), manifest.task.facts["classes"][label])
+        found += [(pixels_in(image) if as_files else bytes(image), manifest.task.facts["classes"][label])
                   for image, label in zip(table["image"].to_pylist(), table["label"].to_pylist(), strict=True)]
     return found
+
+
+def pixels_in(file: bytes) -> bytes:
+    """Of an image file, as Pillow alone reads it."""
+    return channels_first(np.asarray(Image.open(io.BytesIO(file))))
 
 
 def every_row(lake: Lake, manifest: Manifest) -> list[tuple[bytes, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pyspark.sql import SparkSession
@@ -321,12 +322,56 @@ def test_what_cannot_become_a_dataset_is_told(
     assert plan_prepare(recipe, lake).exists is False
 
 
+def files_in(lake: Lake, manifest: Manifest) -> list[bytes]:
+    folder = lake.root / lake.dataset(manifest.name, manifest.version)
+    return [file for shards in manifest.splits.values() for shard in shards
+            for file in pq.read_table(folder / shard.path)["image"].to_pylist()]
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_encoded_shards_keep_files_that_need_no_change_and_say_the_same_of_their_pixels(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, url: bool) -> None:
+    given = {}
+    for number in range(30):
+        folder = tmp_path / "in" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        form = ("PNG", "JPEG", "WEBP")[number % 3]
+        content = encoded(picture(number, 8, 6, 3), form)
+        (folder / f"{number}.{form.lower()}").write_bytes(content)
+        given[content] = "ab"[number % 2]
+    place = remote_url(tmp_path / "in") if url else tmp_path / "in"
+    plain = prepare(spark, image_recipe(place, name="plain"), lake, silent)
+    kept = prepare(spark, image_recipe(place, storage="encoded"), lake, silent)
+    assert sorted(files_in(lake, kept)) == sorted(given)
+    for split in ("train", "validation"):
+        assert rows(lake, kept, split) == rows(lake, plain, split)
+    assert kept.task.facts == plain.task.facts and kept.baselines == plain.baselines
+    check_facts(lake, kept)
+
+
+def test_encoded_shards_hold_changed_images_as_new_files(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    for number in range(24):
+        folder = tmp_path / "in" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        form = ("PNG", "JPEG")[number % 4 // 2]
+        (folder / f"{number}.{form}").write_bytes(encoded(picture(number, 20, 16, 3), form))
+    recipe = image_recipe(tmp_path / "in", storage="encoded", size=[8, 8])
+    manifest = prepare(spark, recipe, lake, silent)
+    assert Counter(file[:3] for file in files_in(lake, manifest)) == {b"\xff\xd8\xff": 12, b"\x89PN": 12}
+    check_facts(lake, manifest)
+    digits = prepare(spark, image_recipe(MNIST, storage="encoded", split={"validation_rows": 9}, name="digits"), lake, silent)
+    plain = prepare(spark, image_recipe(MNIST, split={"validation_rows": 9}, name="plain"), lake, silent)
+    assert digits.task.facts == plain.task.facts and rows(lake, digits, "validation") == rows(lake, plain, "validation")
+
+
+@pytest.mark.parametrize("storage", ["pixels", "encoded"])
 @pytest.mark.parametrize("kind", ["arrow", "petastorm"])
 def test_both_readers_feed_every_split_as_it_was_written(
-        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, kind: str) -> None:
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, kind: str, storage: str) -> None:
     classes_of = write_pictures(tmp_path / "in", CLASSES, 5, 6, 3)
     split = {"validation_fraction": 0.3, "test_fraction": 0.3}
-    manifest = prepare(spark, image_recipe(tmp_path / "in", split=split), lake, silent)
+    manifest = prepare(spark, image_recipe(tmp_path / "in", split=split, storage=storage), lake, silent)
     found: Counter[tuple[bytes, str]] = Counter()
     for name in ("train", "validation", "test"):
         feed = EvaluationFeed(lake.store.below(lake.dataset(manifest.name, manifest.version)), manifest, Reader(kind=kind),
