@@ -21,11 +21,16 @@ class Predict(Section):
 
     # the input
     format: Given | None = None  # null: by the files' endings; what has none of a known kind is text
-    column: str = Field(default="text", min_length=1)  # parquet, jsonl, tables: the one that the model is given
+    # parquet, jsonl, tables: the one that the model is given; null: "text", or "image" for a model of images
+    column: str | None = Field(default=None, min_length=1)
     id_column: str | None = None  # what rows are called; null: by their place in the input
     max_row_bytes: Count = 16 * 1024**2  # longer ones are kept as "oversized"
-    rows: Annotated[Whole, Field(ge=1, le=4096)] = 8  # that the model computes at once
+    rows: Annotated[Whole, Field(ge=1, le=4096)] = 8  # texts that the model computes at once
     factory: str | None = None  # of a model of the user's: its ``model.factory`` again
+    # of images:
+    top: Count = 1  # the likeliest classes that are told
+    resize: Literal["crop", "pad", "stretch", "refuse"] | None = None  # other sizes; null: as the recipe of the run, else crop
+    max_image_pixels: Count = 89_478_485  # larger ones are kept as "oversized"
     # a language model goes on from each text instead of scoring it:
     generate: Count | None = None  # by so many tokens at most
     temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.8  # 0: always the likeliest token

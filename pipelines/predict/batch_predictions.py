@@ -44,7 +44,7 @@ def predict_planned(spark: SparkSession, plan: PredictPlan, lake_root: Path, rep
     """
     look = plan.look or look_at(plan.input, plan.contract.settings, lake_root, spark)
     refuse_other_input(plan.contract, look)
-    given = rows_of(spark, look, plan.contract.settings)
+    given = rows_of(spark, look, plan.contract)
     identity = json.loads(json.dumps(plan.identity(look)))
     with plan.output.claim():
         if (totals := plan.output.totals(identity)) is not None:
@@ -66,7 +66,7 @@ def predict_planned(spark: SparkSession, plan: PredictPlan, lake_root: Path, rep
 
 def _answer(given: DataFrame, plan: PredictPlan, look: Look, done: frozenset[str]) -> None:
     # whole files that are answered are not opened again; of longer ones the answered ranges are read and left
-    complete = [name.partition(" ")[2] for name in done if name.startswith("0 ")] if look.format == "text" else []
+    complete = [name.partition(" ")[2] for name in done if name.startswith("0 ")] if look.format in ("text", "image") else []
     if complete:
         given = given.where(~col("file").isin(complete))
     contract, output, form = plan.contract, plan.output, look.format
@@ -86,7 +86,7 @@ def answer_partition(batches: Iterable[pa.RecordBatch], contract: Contract, outp
                      done: frozenset[str]) -> str:
     """Writes a part of the rows of a Spark task; an error that a user can meet, as JSON, or nothing."""
     try:
-        reader, schema = RecordReader(contract.settings, form), arrow_schema_of(contract)
+        reader, schema = RecordReader(contract, form), arrow_schema_of(contract)
         ranges: set[str] = set()
         tables: list[pa.Table] = []
         for batch in batches:

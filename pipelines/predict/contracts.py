@@ -2,10 +2,10 @@
 
 Runs on: driver.
 Takes:   the folder of an exported model.
-Gives:   ``Contract``: what rows it takes, which columns it fills, and the module that fills them in Spark's Python workers.
+Gives:   ``Contract``: what rows it takes, which columns it fills, and the class that fills them in Spark's Python workers.
 
-A further task is a line in ``contract_of`` and a module that holds ``loaded(contract, threads)``, which gives an object with
-``of(ids, contents, reasons)``: the columns of that many rows (``text_answers.py``).
+A further task is a line in ``contract_of`` and a class whose ``of(ids, contents, reasons)`` gives the columns of that many rows
+(``text_answers.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.config.predictions import Predict
-from pipelines.errors import CheckpointError
+from pipelines.errors import CheckpointError, ConfigError, SparkringError
 from pipelines.lake.exported import described
 from pipelines.lake.paths import WEIGHTS_NAME
 from pipelines.lake.store import FolderStore
@@ -30,17 +30,23 @@ class Contract:
     task: str
     takes: str  # "text" or "image"
     columns: str  # as Spark's DDL, without the row's id
-    module: str  # that fills them; by its name, since it imports torch
+    answers: str  # the class that fills them, as module:name, since its module imports torch
+
+    @property
+    def column(self) -> str:
+        """Of a table, the one that the model is given."""
+        return self.settings.column or self.takes
 
 
 SCORES = "tokens BIGINT, bytes BIGINT, log_likelihood DOUBLE, bits_per_byte DOUBLE, reason STRING"
+CLASSES = "label STRING, probability DOUBLE, labels ARRAY<STRING>, probabilities ARRAY<DOUBLE>, reason STRING"
 CONTINUATIONS = "continuation STRING, tokens BIGINT, reason STRING"
 
 
 def contract_of(folder: str | Path, settings: Predict) -> Contract:
     """
     Raises:
-        CheckpointError: it is no exported model, or one of a task whose models cannot be asked.
+        CheckpointError: it is no exported model, or one of a task whose models cannot be asked. ConfigError: not so.
     """
     files = FolderStore(Path(folder).absolute())
     weights = files.facts(WEIGHTS_NAME)
@@ -50,8 +56,14 @@ def contract_of(folder: str | Path, settings: Predict) -> Contract:
         _, task = described(files)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
-    if task.name != "language":
+    if task.name == "language":
+        return Contract(files.place(), weights.version, settings, task.name, "text",
+                        SCORES if settings.generate is None else CONTINUATIONS, "pipelines.predict.text_answers:TextAnswers")
+    if task.name != "classification":
         raise CheckpointError(str(folder), f"is a model for the task {task.name!r}, which cannot be asked for predictions",
-                              "give a model for the task language")
-    return Contract(files.place(), weights.version, settings, task.name, "text",
-                    SCORES if settings.generate is None else CONTINUATIONS, "pipelines.predict.text_answers")
+                              "give a model for the task language or classification")
+    if settings.generate is not None:
+        raise ConfigError(SparkringError("predict.generate", "is given, but the model is for the task classification",
+                                         "leave it out, or give a model for the task language"))
+    return Contract(files.place(), weights.version, settings, task.name, "image", CLASSES,
+                    "pipelines.predict.image_answers:ImageAnswers")

@@ -29,6 +29,7 @@ from pipelines.config.datasets import InputPath
 from pipelines.config.predictions import Predict
 from pipelines.config.secrets import has_credentials
 from pipelines.errors import ConfigError, DataError, SparkringError
+from pipelines.predict.contracts import Contract
 from pipelines.prepare.inputs import fingerprint, is_url, list_files, local_path
 from pipelines.prepare.remote import file_reader, unreadable, without_host
 
@@ -124,20 +125,20 @@ def _format_of(names: Sequence[str]) -> str:
     return next(iter(found))
 
 
-def rows_of(spark: SparkSession, look: Look, settings: Predict) -> DataFrame:
+def rows_of(spark: SparkSession, look: Look, contract: Contract) -> DataFrame:
     """
     Raises:
         DataError: the columns are not there or of other types; the files cannot be read.
     """
     with _spark_place(look.path):
         if look.format in ("parquet", "table"):
-            return _table_rows(spark, look, settings)
-        if look.format == "text":
-            return _document_rows(spark, look, settings)
+            return _table_rows(spark, look, contract)
+        if look.format in ("text", "image"):
+            return _document_rows(spark, look, contract.settings)
         lines = _reader(spark, look).text(_spark_path(look.path))
         if look.format == "jsonl":
-            _refuse_other_objects(lines, look, settings)
-        return _given(lines, lit(None), lit(None), col("value"), settings.max_row_bytes * 8)  # escapes, and other fields
+            _refuse_other_objects(lines, look, contract.column)
+        return _given(lines, lit(None), lit(None), col("value"), contract.settings.max_row_bytes * 8)  # escapes, and other fields
 
 
 def _given(files: DataFrame, row: Column, row_id: Column, content: Column, most_bytes: int) -> DataFrame:
@@ -147,23 +148,26 @@ def _given(files: DataFrame, row: Column, row_id: Column, content: Column, most_
                         when(size <= most_bytes, content.cast("binary")).alias("content"), size.alias("bytes"))
 
 
-def _table_rows(spark: SparkSession, look: Look, settings: Predict) -> DataFrame:
+def _table_rows(spark: SparkSession, look: Look, contract: Contract) -> DataFrame:
+    settings, column = contract.settings, contract.column
+    wanted = ("binary",) if contract.takes == "image" else ("string", "binary")
     if look.format == "table":
         table = spark.read.table(look.path)
     else:
         table = _reader(spark, look).parquet(_spark_path(look.path))
     kinds = dict(table.dtypes)
-    if kinds.get(settings.column) not in ("string", "binary"):
-        found = f"is {kinds[settings.column]}, not text" if settings.column in kinds else "is not there"
-        raise DataError("predict.column", f"{settings.column!r} of {look.path} {found}",
-                        f"name a column of strings with --set predict.column=...; there are {', '.join(kinds)}")
+    if kinds.get(column) not in wanted:
+        found = (f"is {kinds[column]}, but the model is for the task {contract.task}, which takes {contract.takes}s"
+                 if column in kinds else "is not there")
+        raise DataError("predict.column", f"{column!r} of {look.path} {found}",
+                        f"name a column of {' or '.join(wanted)} with --set predict.column=...; there are {', '.join(kinds)}")
     name = settings.id_column
     if name is not None and (name not in kinds or re.match("array|map|struct", kinds[name])):
         found = f"is {kinds[name]}, which names no row" if name in kinds else "is not there"
         raise DataError("predict.id_column", f"{name!r} of {look.path} {found}", f"there are {', '.join(kinds)}")
     has_index = look.format == "parquet"
     return _given(table, col("_metadata.row_index") if has_index else lit(None),
-                  lit(None) if name is None else col(f"`{name}`"), col(f"`{settings.column}`"), settings.max_row_bytes)
+                  lit(None) if name is None else col(f"`{name}`"), col(f"`{column}`"), settings.max_row_bytes)
 
 
 def _document_rows(spark: SparkSession, look: Look, settings: Predict) -> DataFrame:
@@ -180,7 +184,7 @@ def _document_rows(spark: SparkSession, look: Look, settings: Predict) -> DataFr
     return rows.union(spark.createDataFrame(empty, GIVEN_DDL)) if empty else rows
 
 
-def _refuse_other_objects(lines: DataFrame, look: Look, settings: Predict) -> None:
+def _refuse_other_objects(lines: DataFrame, look: Look, column: str) -> None:
     """Where none of the first lines has the field: it is another name, or not what the model takes."""
     fields: dict[str, None] = {}
     for row in lines.limit(100).collect():
@@ -189,8 +193,8 @@ def _refuse_other_objects(lines: DataFrame, look: Look, settings: Predict) -> No
         except ValueError:
             continue
         fields |= dict.fromkeys(found if isinstance(found, dict) else ())
-    if fields and settings.column not in fields:
-        raise DataError("predict.column", f"{settings.column!r} is in none of the first lines of {look.path}",
+    if fields and column not in fields:
+        raise DataError("predict.column", f"{column!r} is in none of the first lines of {look.path}",
                         f"name a field with --set predict.column=...; there are {', '.join(fields)}")
 
 

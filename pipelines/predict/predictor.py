@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 from pydantic import ValidationError
 from pyspark.sql import Column
-from pyspark.sql.functions import col
+from pyspark.sql.functions import col, lit, sha2
 from pyspark.sql.pandas.functions import pandas_udf
 
 from pipelines.config.predictions import Predict
@@ -59,8 +59,10 @@ class Predictor:
             for values, ids in batches:
                 yield _answers(contract, [str(each) for each in ids], values.tolist()).drop(["id"]).to_pandas()
 
-        ids = column if id_column is None else id_column
-        values, names = (col(each) if isinstance(each, str) else each for each in (column, ids))
+        values = col(column) if isinstance(column, str) else column
+        names = col(id_column) if isinstance(id_column, str) else id_column
+        if names is None:
+            names = lit("") if contract.settings.generate is None else sha2(values.cast("binary"), 256)
         return pandas_udf(answer, self.columns)(values, names.cast("string"))  # type: ignore[call-overload]
 
     def in_arrow(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -70,12 +72,12 @@ class Predictor:
             DataError: it has other columns.
         """
         for batch in batches:
-            missing = [name for name in ("id", self.contract.settings.column) if name not in batch.schema.names]
+            missing = [name for name in ("id", self.contract.column) if name not in batch.schema.names]
             if missing:
                 raise DataError("mapInArrow", f"there is no column {missing[0]!r}, but {', '.join(batch.schema.names)}",
-                                "select the columns id and " + self.contract.settings.column)
+                                f"select the columns id and {self.contract.column}")
             ids = [str(value) for value in batch.column("id").to_pylist()]
-            yield from _answers(self.contract, ids, batch.column(self.contract.settings.column).to_pylist()).to_batches()
+            yield from _answers(self.contract, ids, batch.column(self.contract.column).to_pylist()).to_batches()
 
 
 def predictor(model_folder: str | Path, **settings: Any) -> Predictor:
@@ -94,8 +96,14 @@ def predictor(model_folder: str | Path, **settings: Any) -> Predictor:
 
 
 def _answers(contract: Contract, ids: list[str], values: list[Any]) -> pa.Table:
-    settings = contract.settings
-    records = [value_record("", 0, bytes(value) if isinstance(value, bytearray) else value, settings.column,
-                            settings.max_row_bytes) for value in values]
-    columns = answers_of(contract).of(ids, [record.content for record in records], [record.reason for record in records])
+    limit = contract.settings.max_row_bytes
+    values = [bytes(value) if isinstance(value, bytearray) else value for value in values]
+    if contract.takes == "image":
+        contents = [value if isinstance(value, bytes) and 0 < len(value) <= limit else None for value in values]
+        reasons = [None if content is not None else "empty" if not value else "oversized" if isinstance(value, bytes)
+                   else "malformed" for value, content in zip(values, contents, strict=True)]
+    else:
+        records = [value_record("", 0, value, contract.column, limit) for value in values]
+        contents, reasons = [record.content for record in records], [record.reason for record in records]
+    columns = answers_of(contract).of(ids, contents, reasons)
     return pa.Table.from_pydict({"id": ids, **columns}, arrow_schema_of(contract))

@@ -19,12 +19,12 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from pipelines.config.predictions import Predict
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.compressed import Decompressed, codec_of
 from pipelines.prepare.text.input_records import BYTE_ORDER_MARK, json_record, text_record
 
-_ARROW_TYPES = {"STRING": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64()}
+_ARROW_TYPES = {"STRING": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "ARRAY<STRING>": pa.list_(pa.string()),
+                "ARRAY<DOUBLE>": pa.list_(pa.float64())}
 
 
 class GivenRecord(NamedTuple):
@@ -46,8 +46,8 @@ def arrow_schema_of(contract: Contract) -> pa.Schema:
 class RecordReader:
     """Of one Spark task, which reads its ranges one after the other."""
 
-    def __init__(self, settings: Predict, form: str) -> None:
-        self._settings, self._form = settings, form
+    def __init__(self, contract: Contract, form: str) -> None:
+        self._contract, self._settings, self._form = contract, contract.settings, form
         self._range: tuple[str, int] | None = None
         self._index = 0  # of the next row in it
 
@@ -62,7 +62,7 @@ class RecordReader:
     def _place(self, file: str, start: int, row: int | None) -> str:
         """What a row without an id is called: ``file``, ``file:row``, or ``file:start of its range:row in it``."""
         name = re.sub("^file:(//)?/", "/", unquote(file))
-        if self._form == "text":
+        if self._form in ("text", "image"):
             return name
         return f"{name}:{row}" if row is not None else f"{name}:{start}:{self._index}"
 
@@ -70,8 +70,10 @@ class RecordReader:
         limit, content = self._settings.max_row_bytes, given.content
         if content is None:
             return given._replace(reason="empty" if size is None else "oversized")
+        if self._contract.takes == "image":  # the model's module looks into it
+            return given if content else given._replace(content=None, reason="empty")
         if self._form == "jsonl":
-            read = json_record("", self._index - 1 + given.start, content, self._settings.column, limit)
+            read = json_record("", self._index - 1 + given.start, content, self._contract.column, limit)
             row_id = _id_in(content, self._settings.id_column) if read.reason is None else None
             return given._replace(id=row_id or given.id, content=read.content, reason=read.reason)
         if self._form == "text":

@@ -2,7 +2,7 @@
 
 Runs on: Spark's Python workers.
 Takes:   UTF-8 texts; those that cannot be used come with a reason.
-Gives:   ``loaded``: the columns of ``contracts.py``, with reason "unencodable" for a text that the tokenizer cannot spell.
+Gives:   ``TextAnswers``: the columns of ``contracts.py``, with reason "unencodable" for a text that the tokenizer cannot spell.
 
 A score is the sum of the log-probabilities of a text's tokens, each counted once, the first after the token that ends the text
 before it. A text longer than the model's window is read in windows that overlap by half:
@@ -134,9 +134,3 @@ def windows_of(row: int, num_tokens: int, window: int) -> Iterator[_Window]:
 def row_seed(seed: int, row_id: str) -> int:
     """63 bits that only the seed and the row decide."""
     return int.from_bytes(hashlib.sha256(f"{seed} {row_id}".encode()).digest()[:8], "little") >> 1
-
-
-def loaded(contract: Contract, threads: int) -> TextAnswers:
-    """The model, ready; this process computes on so many threads from now on."""
-    torch.set_num_threads(threads)
-    return TextAnswers(contract)

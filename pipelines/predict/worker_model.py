@@ -33,13 +33,12 @@ class Answers(Protocol):
         """
 
 
-class _AnswersModule(Protocol):
-    def loaded(self, contract: Contract, threads: int) -> Answers: ...
-
-
 @lru_cache(maxsize=2)
 def _answers(contract: Contract, threads: int) -> Answers:
-    return cast(_AnswersModule, importlib.import_module(contract.module)).loaded(contract, threads)
+    """Ready; this process computes on so many threads from now on."""
+    module, _, name = contract.answers.partition(":")
+    importlib.import_module("torch").set_num_threads(threads)
+    return cast(Answers, getattr(importlib.import_module(module), name)(contract))
 
 
 def answers_of(contract: Contract) -> Answers:

@@ -302,12 +302,12 @@ def test_what_does_not_fit_the_model_is_refused(predict, tmp_path):
         (tmp_path / folder / name).write_bytes(b"\x89PNG")
     (tmp_path / "mixed" / "c.txt").write_text("x")
     for match, path, options in (
-            ("predict.column: 'body' of .* is not there; name a column of strings .*; there are text, more", given,
+            ("predict.column: 'body' of .* is not there; name a column of string or binary .*; there are text, more", given,
              {"column": "body"}),
             ("predict.id_column: 'more' of .* is array<bigint>, which names no row; there are text, more", given,
              {"id_column": "more"}),
             ("predict.id_column: 'key' of .* is not there", given, {"id_column": "key"}),
-            ("predict.column: 'text' of .* is bigint, not text", numbers, {}),
+            ("predict.column: 'text' of .* is bigint, but the model is for the task language, which takes texts", numbers, {}),
             ("predict.column: 'text' is in none of the first lines of .*; there are body", tmp_path / "given.jsonl", {}),
             ("--input: .*images holds images, but the model is for the task language, which takes texts", tmp_path / "images",
              {}),

@@ -44,7 +44,7 @@ def test_a_column_of_texts_becomes_a_column_of_scores(spark, folder):
 def test_a_column_and_map_in_arrow_write_the_same_texts_on_any_partitioning(spark, folder):
     rows = [(i, text) for i, text in enumerate(texts(30))]
     write = predictor(str(folder), generate=8, temperature=1.5, seed=3)
-    found = []
+    found: list[dict[str, str]] = []
     for partitions in (1, 4):
         frame = spark.createDataFrame(rows, "id INT, text STRING").repartition(partitions)
         by_column = frame.select("id", write("text", "id").alias("said")).collect()

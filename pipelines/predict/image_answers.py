@@ -1,0 +1,81 @@
+"""What a classification model says of images: their classes, and how sure it is.
+
+Runs on: Spark's Python workers.
+Takes:   files of images, or values of a table's column (``prepare/images/image_values.py``); those that cannot be used come with
+         a reason.
+Gives:   ``ImageAnswers``: the columns of ``contracts.py``, with ``prepare/images/decoding.py``'s reasons for what is no image.
+
+What the model takes is made by the code that made its training rows: decoded and fitted by prepare, normalised by its task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipelines.models.export import load_model
+from pipelines.predict.contracts import Contract
+from pipelines.prepare.images.decoding import ImageRule, ImageShape, RefusedImageError, fitted, pixels_of
+from pipelines.prepare.images.image_values import UnknownCodecError, image_in
+from pipelines.tasks.classification import Classification
+
+ROWS = 64  # that the model computes at once
+
+
+class ImageAnswers:
+    """Of one model: ``of`` is what the workers call."""
+
+    def __init__(self, contract: Contract) -> None:
+        exported, settings = load_model(contract.folder, factory=contract.settings.factory), contract.settings
+        self._model, self._task = exported.model, Classification(exported.task)
+        sizes = exported.task.sizes
+        shape = ImageShape(sizes["channels"], sizes["height"], sizes["width"])
+        self._rule = ImageRule(shape, size_given=True, channels_given=True, resize=settings.resize or "crop",
+                               max_pixels=settings.max_image_pixels, first="")
+        self._classes, self._top = exported.task.facts["classes"], min(settings.top, sizes["num_classes"])
+
+    def of(self, ids: Sequence[str], contents: Sequence[bytes | None], reasons: Sequence[str | None]) -> dict[str, list[Any]]:
+        """See ``worker_model.Answers``."""
+        said = list(reasons)
+        nothing: list[Any] = [None] * len(said)
+        labels, probabilities = list(nothing), list(nothing)
+        for at in range(0, len(said), ROWS):
+            rows, inputs_BCHW = self.inputs(contents[at : at + ROWS], said, at)
+            if rows:
+                found = self._top_of(inputs_BCHW)
+                for row, (names, values) in zip(rows, found, strict=True):
+                    labels[row], probabilities[row] = names, values
+        return {"label": [names and names[0] for names in labels],
+                "probability": [values and values[0] for values in probabilities],
+                "labels": labels, "probabilities": probabilities, "reason": said}
+
+    def inputs(self, contents: Sequence[bytes | None], reasons: list[str | None], first: int) -> tuple[list[int], Tensor]:
+        """What the model takes of some rows: their numbers, and ``inputs_BCHW``; the others get a reason.
+
+        Args:
+            first: the number of the first row. reasons: of all rows.
+        """
+        rows: list[int] = []
+        pixels = bytearray()
+        for row, content in enumerate(contents, first):
+            if content is None:
+                continue
+            try:
+                pixels += pixels_of(fitted(image_in(content, self._rule.max_pixels), self._rule))
+                rows.append(row)
+            except RefusedImageError as error:
+                reasons[row] = error.reason
+            except UnknownCodecError:
+                reasons[row] = "undecodable"
+        if not rows:
+            return rows, torch.empty(0, *self._rule.shape)
+        return rows, self._task.inputs(torch.frombuffer(pixels, dtype=torch.uint8).view(len(rows), *self._rule.shape))
+
+    @torch.no_grad()
+    def _top_of(self, inputs_BCHW: Tensor) -> list[tuple[list[str], list[float]]]:
+        values_BK, classes_BK = self._model(inputs_BCHW).float().softmax(-1).topk(self._top)
+        return [([self._classes[index] for index in classes], values)
+                for classes, values in zip(classes_BK.tolist(), values_BK.tolist(), strict=True)]
