@@ -42,18 +42,19 @@ def build_image_dataset(order: BuildOrder, prepare: ImagePrepare) -> Manifest:
         DataError: unreadable input, images of several sizes, no image left, a split without a row, a class without one.
         StorageError: disk full, read-only.
     """
-    began = time.monotonic()
     with spark_errors(prepare):
         sources = image_sources(order, prepare)
         channels, height, width = sources.records.rule.shape
         order.report(f"prepare: {len(sources.classes):,} classes, images of {channels} x {height} x {width}")
         with arrow_batches(order.session()):
+            began = time.monotonic()
             outcomes, settings = _written(order, prepare, sources)
+            seconds = time.monotonic() - began
         if order.listing.remote.files:
             refuse_changed(order.session(), prepare.read_inputs, order.listing.remote)
     with storage_errors(order.staging):
         manifest = assemble_images(outcomes, order, prepare, settings, sources.classes)
-    images, seconds = manifest.counts["images"], time.monotonic() - began
+    images = manifest.counts["images"]
     order.report(f"prepare: {images:,} images written in {seconds:.1f} s ({images / seconds:,.0f} images/s)")
     if warning := rejected_warning(manifest.counts, outcomes, order.lake):
         order.report(warning)
