@@ -79,7 +79,7 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
     if not manifest.rows("train"):
         raise DataError(place, "has no training rows", "give more input")
     for name, size in manifest.task.sizes.items():
-        if (wanted := getattr(recipe.prepare, name, size)) != size:
+        if (wanted := getattr(recipe.prepare, name, size)) not in (size, None):  # None: what the data has
             raise DataError(place, f"has {name} {size}, prepare.{name} is {wanted}", "prepare the dataset again")
     if recipe.data.augment is not None and not any(column.is_image for column in manifest.task.columns):
         raise ConfigError(SparkringError("data.augment", f"is of images, the dataset {place} has none", "leave it out"))

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pipelines.config import Config, Platform, Recipe, content_hash, load_config, load_platform
+from pipelines.config.models import CnnModel
 from pipelines.errors import ConfigError
 from tests.readme import block
 
@@ -210,3 +211,11 @@ def test_a_platform_can_be_read_alone():
     assert load_platform(PLATFORM, ["layout.num_replicas=1"]).layout.num_replicas == 1
     with pytest.raises(ConfigError, match="num_replica"):
         load_platform(PLATFORM, ["layout.num_replica=1"])
+
+
+def test_the_recipe_of_the_classic_network_is_that_of_the_well_known_example():
+    recipe = load_config(ROOT / "conf/recipes/mnist-cnn.yaml", PLATFORM).recipe
+    assert (recipe.model.kind, recipe.optimizer.kind, recipe.optimizer.learning_rate, recipe.optimizer.momentum) == (
+        "cnn", "sgd", 0.01, 0.9)
+    assert (recipe.train.global_batch_samples, recipe.train.epochs, recipe.train.best_by) == (64, 10, "accuracy")
+    assert recipe.model == CnnModel()  # 32 and 64 channels, 128 values, dropouts of 0.25 and 0.5

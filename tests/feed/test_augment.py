@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from pipelines.config.recipe import Augment
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, DataError
 from pipelines.feed.augment import augmented, pictures
 from pipelines.feed.batches import Batch
 from pipelines.lake.paths import Lake
 from pipelines.launch.planning import plan_train
 from tests.example_data import example_config, publish_example
+from tests.image_data import publish_images
 
 ALL = Augment(mirror=0.5, shift_pixels=3, least_kept=0.7, contrast=0.4, brightness=0.2, cover_pixels=4)
 IDS = np.array([3, 11, 4, 90, -1])
@@ -59,3 +60,13 @@ def test_a_dataset_without_images_is_refused(tmp_path):
     lake = Lake.at(tmp_path)
     with pytest.raises(ConfigError, match=r"data.augment: is of images, the dataset .* has none"):
         plan_train(example_config(data__augment={"mirror": 0.5}), lake, publish_example(lake), None)
+
+
+def test_a_recipe_that_leaves_the_channels_to_the_images_is_planned_and_one_that_names_others_is_refused(tmp_path):
+    lake = Lake.at(tmp_path)
+    manifest = publish_images(lake)
+    prepare, sgd = {"kind": "images", "inputs": [{"path": "none"}]}, {"kind": "sgd"}
+    given = {"model": {"kind": "cnn"}, "optimizer": sgd, "data__augment": {"mirror": 0.5}}
+    assert plan_train(example_config(prepare=prepare, **given), lake, manifest, None).attempt is not None
+    with pytest.raises(DataError, match=r"has channels 1, prepare.channels is 3"):
+        plan_train(example_config(prepare={**prepare, "channels": 3}, **given), lake, manifest, None)
