@@ -12,7 +12,7 @@ import sys
 
 from benchmarks.results import keep, show
 
-BENCHMARKS = ("prepare", "images", "launch", "feed", "training", "split", "slow_link", "whole", "quality")
+BENCHMARKS = ("prepare", "images", "launch", "feed", "training", "split", "slow_link", "whole", "quality", "mnist")
 
 
 def main(names: list[str]) -> int:
