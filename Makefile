@@ -2,10 +2,11 @@
 # that the clone may lie in a folder whose name has spaces.
 python := .venv/bin/python
 recipe := conf/recipes/gpt-demo.yaml
+digits := conf/recipes/digits.yaml
 platform := conf/platforms/local.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast lint bench clean
+.PHONY: help setup demo demo-images test test-fast lint bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -18,6 +19,14 @@ export DATA
 demo: setup ## prepare, train, tables, report on real text; DATA="folder, file, glob or URL" for your own
 	@if [ -n "$$DATA" ]; then set -- --set "$$($(python) setup/inputs.py)"; else set --; fi; \
 	exec $(python) jobs/pipeline.py --recipe $(recipe) --platform $(platform) "$$@"
+
+# Pictures of any size and colour become 32 x 32 in colour.
+demo-images: setup ## prepare, train, evaluate on handwritten digits; DATA="folder with a folder of images for each class"
+	@if [ -n "$$DATA" ]; then \
+	set -- --set "$$($(python) setup/inputs.py images)" --set "prepare.size=[32, 32]" --set prepare.channels=3; \
+	else $(python) setup/digits.py; set --; fi; \
+	$(python) jobs/pipeline.py --recipe $(digits) --platform $(platform) "$$@" && \
+	exec $(python) jobs/evaluate.py --recipe $(digits) --platform $(platform) "$$@"
 
 test: setup ## run every test, two at a time
 	@$(python) -m pytest -n 2 --dist worksteal

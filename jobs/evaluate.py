@@ -1,7 +1,8 @@
 """A trained model on a split of its dataset, or of another recipe's: metrics, classes, mistakes; tables and report.
 
 Runs on: driver, with spark-submit or python, from any folder.
-Takes:   --platform FILE [--run-id ID] [--model best|last] [--split NAME] [--dataset RECIPE] [--set key=value]... [--dry-run]
+Takes:   --platform FILE [--recipe FILE] [--run-id ID] [--model best|last] [--split NAME] [--dataset RECIPE]
+         [--set key=value]... [--dry-run]
 Gives:   an exit code of ``pipelines/errors.py``.
 """
 

@@ -59,8 +59,9 @@ OutputOption = Annotated[str, typer.Option("--output", metavar="FOLDER", help="W
 GenerateOption = Annotated[int | None, typer.Option("--generate", metavar="N", help="Go on from each text by up to N tokens.")]
 ExportOption = Annotated[tuple[str, str] | None, typer.Option(
     "--export", metavar="petastorm FOLDER", help="Also write the dataset to FOLDER, for petastorm's make_reader.")]
-EvaluatedRunOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Whose model; by default the "
-                                                        "newest run's.")]
+EvaluatedRecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Evaluate this recipe's own run.")]
+EvaluatedRunOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Whose model; by default the recipe's "
+                                                        "own run's, or else the newest run's.")]
 SplitOption = Annotated[str, typer.Option("--split", metavar="NAME", help="validation, test or train.")]
 DatasetOption = Annotated[Path | None, typer.Option("--dataset", metavar="RECIPE", help="A recipe whose prepared data it is "
                                                     "evaluated on; by default the run's own.")]
@@ -90,10 +91,12 @@ def pipeline(recipe: RecipeOption, platform: PlatformOption, set_: SetOption = N
 
 
 @app.command()
-def evaluate(platform: PlatformOption, run_id: EvaluatedRunOption = None, model: ModelOption = WhichModel.best,
-             split: SplitOption = "validation", dataset: DatasetOption = None, set_: SetOption = None,
-             dry_run: DryRunOption = False) -> None:
+def evaluate(platform: PlatformOption, recipe: EvaluatedRecipeOption = None, run_id: EvaluatedRunOption = None,
+             model: ModelOption = WhichModel.best, split: SplitOption = "validation", dataset: DatasetOption = None,
+             set_: SetOption = None, dry_run: DryRunOption = False) -> None:
     """A trained model on a split of its dataset, or of another: metrics, each class, the worst mistakes."""
+    if recipe is not None:
+        run_id = run_id or own_run(load_config(recipe, platform, set_))
     config, run_id = evaluation_config(load_platform(platform, set_), run_id)
     wish = EvaluationWish(model.value, split, None if dataset is None else load_config(dataset, platform, set_).recipe)
     command = _command("evaluate", None, platform, set_, run_id) + f" --model {wish.model} --split {shlex.quote(split)}"

@@ -147,6 +147,10 @@ def print_summary(summary: dict[str, Any]) -> None:
             stdout.print(Text(f"\n{exhibit['title'].lower()}:"))
             for line in printable(exhibit["text"]).split("\n")[:TEXT_LINES]:
                 stdout.print(Text(f"  | {line}"))
+        elif exhibit["kind"] == "pictures":
+            stdout.print(Text(printable(f"\n{exhibit['title'].lower()} (the report has the pictures):")))
+            for picture in exhibit["pictures"][:TEXT_LINES]:
+                stdout.print(Text(printable(f"  | {picture['caption']}")))
 
 
 def print_evaluations(summary: dict[str, Any]) -> None:
@@ -171,10 +175,10 @@ def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     for name, key in (("training loss", "train_last"), ("validation loss", "validation_last")):
         if loss[key] is not None:
             facts[name] = f"{loss[key]:.4f}"
+    facts |= {f"  by {baseline['name']}": f"{baseline['loss']:.4f}" for baseline in reversed(summary["baselines"])}
     if summary["evaluations"]:
         last = summary["evaluations"][-1]
         facts |= {metric_title(name): metric_text(name, last[name]) for name in METRIC_NAMES if last.get(name) is not None}
-    facts |= {f"  by {baseline['name']}": f"{baseline['loss']:.4f}" for baseline in reversed(summary["baselines"])}
     if throughput["units_per_s"]:
         facts["throughput"] = f"{throughput['units_per_s']:,.0f} {throughput['unit']}/s"
     if share:

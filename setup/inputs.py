@@ -1,8 +1,9 @@
-"""Turns ``make demo DATA=...`` into an override for the job.
+"""Turns ``make demo DATA=...`` (with the argument ``images``: ``make demo-images DATA=...``) into an override for the job.
 
 Runs on: the machine that runs make.
 Takes:   the environment variable DATA: a file, a folder, a glob or a URL; or several, as a shell would read them.
-Gives:   ``prepare.inputs=[...]`` on standard output; the format follows the ending (.jsonl, .parquet, else text).
+Gives:   ``prepare.inputs=[...]`` on standard output; the format of text follows the ending (.jsonl, .parquet, else text), that
+         of images is found by the job.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from pathlib import Path
 
 FORMATS = {".jsonl": "jsonl", ".parquet": "parquet"}
 
 
-def inputs_override(data: str) -> str:
+def inputs_override(data: str, *, images: bool = False) -> str:
     """The override. A path that exists is taken whole, so that spaces in it need no quoting."""
     paths = [data] if Path(data).exists() else shlex.split(data)
-    inputs = [{"path": path, "format": FORMATS.get(Path(path).suffix, "text")} for path in paths]
+    inputs = [{"path": path} if images else {"path": path, "format": FORMATS.get(Path(path).suffix, "text")} for path in paths]
     return "prepare.inputs=" + json.dumps(inputs, ensure_ascii=False)
 
 
 if __name__ == "__main__":
-    print(inputs_override(os.environ["DATA"]))
+    print(inputs_override(os.environ["DATA"], images=sys.argv[1:] == ["images"]))

@@ -2,7 +2,7 @@
 
 Runs on: ranks.
 Takes:   a dataset's store and its manifest, the numbers of the rows (``Batch.sample_ids_B``).
-Gives:   ``rows_by_id``: a ``Batch`` of just these, in the order asked.
+Gives:   ``rows_by_id``: a ``Batch`` of just these, in the order asked; ``some_rows``: of a few that are spread over the split.
 """
 
 from __future__ import annotations
@@ -34,3 +34,17 @@ def rows_by_id(dataset: Store, manifest: Manifest, reader_kind: str, split: str,
             places = np.flatnonzero(np.isin(rows.sample_ids_B, sample_ids))
             found |= {int(rows.sample_ids_B[place]): rows[np.array([place])] for place in places}
     return Batch.of(Rows.joined([found[sample_id] for sample_id in sample_ids]))
+
+
+def some_rows(dataset: Store, split: str, number: int) -> Batch | None:
+    """Evenly apart in the split, always the same ones; all where there are no more; None where none are wanted.
+
+    Raises:
+        DataError: the dataset is gone or damaged.
+    """
+    if not number:
+        return None
+    manifest = Manifest.load(dataset)
+    total = manifest.rows(split)
+    number = min(number, total)
+    return rows_by_id(dataset, manifest, "arrow", split, [i * total // number for i in range(number)])

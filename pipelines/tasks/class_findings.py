@@ -2,7 +2,7 @@
 
 Runs on: ranks.
 Takes:   ``ClassCounts`` over all ranks; the names of the classes.
-Gives:   ``class_findings``; ``ClassMistakes``, the ``Mistakes`` of a classification.
+Gives:   ``class_findings``; ``predictions_shown``; ``ClassMistakes``, the ``Mistakes`` of a classification.
 """
 
 from __future__ import annotations
@@ -60,6 +60,19 @@ def _table(of_classes: Sequence[ClassFigures], confusions_KK: Tensor) -> TableEx
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
+
+
+def predictions_shown(logits_BK: Tensor, targets_B: Tensor, images_BCHW: Tensor, classes: Sequence[str]) -> PicturesExhibit:
+    """Each image with what is said of it; mistakes are marked, with what is true."""
+    probability_B, said_B = logits_BK.float().softmax(1).max(1)
+    answers = zip(said_B.tolist(), targets_B.tolist(), probability_B.tolist(), strict=True)
+    pictures = []
+    for image, (said, true, probability) in zip(images_BCHW, answers, strict=True):
+        told = f"{classes[said]} ({probability:.0%})"
+        if said != true:
+            told = f"said {told}, is {classes[true]}"
+        pictures.append(Picture(png_base64(image), told, marked=said != true))
+    return PicturesExhibit("What it says of images that it has not learned from", tuple(pictures))
 
 
 @dataclass(frozen=True)

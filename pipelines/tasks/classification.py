@@ -21,10 +21,11 @@ from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.tasks.class_counts import ClassCounts
-from pipelines.tasks.class_findings import ClassMistakes, class_findings
+from pipelines.tasks.class_findings import ClassMistakes, class_findings, predictions_shown
 from pipelines.tasks.task import IGNORED
 
 PIXEL_RANGE = 255
+SHOWN_PREDICTIONS = 10  # behind the end of a training
 
 
 class Classification:
@@ -86,8 +87,12 @@ class Classification:
         return Batch({image.name: images_BCHW, label.name: labels_B}, torch.ones(samples), torch.arange(samples))
 
     def exhibit_request(self, recipe: Recipe) -> dict[str, Any] | None:
-        """Nothing."""
-        return None
+        """Some images with what is said of them."""
+        return {"validation_rows": SHOWN_PREDICTIONS}
 
-    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store) -> list[Exhibit]:
-        return []
+    @torch.no_grad()
+    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store, rows: Batch | None) -> list[Exhibit]:
+        if rows is None:
+            return []
+        inputs, targets = self.inputs_and_targets(rows)
+        return [predictions_shown(model(inputs), targets, rows.fields["image"], self.facts.facts["classes"])]

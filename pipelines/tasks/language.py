@@ -90,7 +90,7 @@ class Language:
             return None
         return {"prompt": recipe.train.sample_prompt, "num_tokens": recipe.train.sample_tokens}
 
-    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store) -> list[Exhibit]:
+    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store, rows: Batch | None) -> list[Exhibit]:
         writer = Writer(model, Tokenizer.from_buffer(files.read(TOKENIZER_NAME)), self.facts)
         prompt, text = request["prompt"], writer.generate(request["prompt"], request["num_tokens"])
         return [TextExhibit("What it writes", prompt, text.removeprefix(prompt))]

@@ -90,11 +90,12 @@ class Task(Protocol):
 
     def exhibit_request(self, recipe: Recipe) -> dict[str, Any] | None:
         """What the best model is asked to show once training has ended (``train/exhibition.py``), as JSON holds it; None:
-        nothing is wanted."""
+        nothing is wanted. ``validation_rows`` in it is how many rows of that split it wants to see."""
 
-    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store) -> list[Exhibit]:
+    def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store, rows: Batch | None) -> list[Exhibit]:
         """What it shows.
 
         Args:
             model: whole, in evaluation mode. files: of the exported model, ``exported_files`` among them.
+            rows: of the validation split, as many as were asked for, or all where it has fewer; None where none were.
         """

@@ -53,7 +53,8 @@ def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, A
     shown: list[Any] = []
     if reason is None:
         timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
-        shown, reason = _shown(config.recipe.model, lake.store.place(model), request, timeout_s)
+        folders = {"folder": lake.store.place(model), "dataset": lake.store.place(plan.dataset)}
+        shown, reason = _shown(config.recipe.model, folders, request, timeout_s)
     with RecordWriter(run.live(attempt).record(0), 0, attempt) as records:
         records.write("exhibits", step=step, shown=shown, reason=reason)
 
@@ -71,9 +72,9 @@ def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None
             f"{rank_bytes / 2**30:.2f} GiB")
 
 
-def _shown(settings: Model, folder: str, request: dict[str, Any], timeout_s: float) -> tuple[list[Any], str | None]:
+def _shown(settings: Model, folders: dict[str, str], request: dict[str, Any], timeout_s: float) -> tuple[list[Any], str | None]:
     """What the model shows, or else the reason."""
-    order = json.dumps({"folder": folder, "factory": settings.users_factory, "request": request})
+    order = json.dumps({**folders, "factory": settings.users_factory, "request": request})
     try:
         done = subprocess.run([sys.executable, "-m", "pipelines.train.exhibitor"], input=order, capture_output=True,
                               text=True, errors="replace", timeout=timeout_s,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import json
 import os
 import re
 import shlex
@@ -20,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 from pipelines.config.datasets import InputSource
 
@@ -180,6 +184,41 @@ def test_make_demo_hands_the_data_to_the_job(data: str, inputs: list[tuple[str, 
     assert arguments[:4] == ["--recipe", "conf/recipes/gpt-demo.yaml", "--platform", "conf/platforms/local.yaml"]
     given_inputs = [each for override in arguments[5:] for each in yaml.safe_load(override.partition("=")[2])]
     assert [(each["path"], each["format"]) for each in given_inputs] == inputs
+
+
+@pytest.mark.parametrize("data", ["", "my pictures"])
+def test_make_demo_images_trains_and_evaluates_on_the_same(data: str, clone: Path):
+    (clone / "my pictures").mkdir()
+    (clone / "setup/setup.sh").write_text("#!/bin/sh\n", encoding="utf-8")
+    (clone / "setup/digits.py").write_text("print('digits')", encoding="utf-8")
+    (clone / "jobs").mkdir()
+    for job in ("pipeline", "evaluate"):
+        (clone / f"jobs/{job}.py").write_text(f"import json, sys; print(json.dumps(['{job}', *sys.argv[1:]]))", encoding="utf-8")
+    (clone / ".venv/bin").mkdir(parents=True)
+    (clone / ".venv/bin/python").symlink_to(sys.executable)
+    ended = run(["make", "demo-images", *([f"DATA={data}"] if data else [])], clone, PATH=os.environ["PATH"], HOME=clone)
+    *written, trained, evaluated = ended.stdout.splitlines()
+    assert written == ([] if data else ["digits"])
+    assert (trained, evaluated) == tuple(ended.stdout.splitlines()[-2:])
+    (job, *options), (then, *again) = json.loads(trained), json.loads(evaluated)
+    assert (job, then, options) == ("pipeline", "evaluate", again)
+    assert options[:4] == ["--recipe", "conf/recipes/digits.yaml", "--platform", "conf/platforms/local.yaml"]
+    given_inputs = ['prepare.inputs=[{"path": "my pictures"}]', "prepare.size=[32, 32]", "prepare.channels=3"]
+    assert options[5::2] == (given_inputs if data else [])
+
+
+def test_the_digits_become_a_folder_of_pictures_for_each_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "setup"))
+    import digits
+    rows = [[float(brightness)] * 64 + [float(digit)] for brightness, digit in ((0, 3), (8, 3), (16, 7))]
+    table = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    monkeypatch.setattr(digits, "digits_file", lambda: gzip.compress(table.encode(), mtime=0))
+    with pytest.raises(SystemExit, match="is not the file that it was"):
+        digits.write_digits(tmp_path)
+    monkeypatch.setattr(digits, "SHA256", hashlib.sha256(gzip.compress(table.encode(), mtime=0)).hexdigest())
+    assert digits.write_digits(tmp_path) == 3
+    found = {str(path.relative_to(tmp_path)): set(Image.open(path).getdata()) for path in tmp_path.rglob("*.png")}
+    assert found == {"3/0000.png": {0}, "3/0001.png": {128}, "7/0002.png": {255}}
 
 
 def test_make_alone_lists_every_target(clone: Path):

@@ -3,11 +3,13 @@
 import pytest
 
 from pipelines.config.platform import Layout
+from pipelines.feed.rows_by_id import some_rows
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run
 from pipelines.train.exhibition import too_large
 from tests.example_data import example_config, publish_example
+from tests.image_data import PATTERN_CLASSES, publish_images
 from tests.rank_processes import run_workers
 
 GIB = 2**30
@@ -37,3 +39,29 @@ def test_a_split_model_that_is_too_large_for_one_rank_is_not_loaded_whole():
         "the whole model needs 8.35 GiB, a rank of this split model is planned with 4.00 GiB")
     assert too_large(split, weights_bytes=1 * GIB, rank_bytes=4 * GIB) is None
     assert too_large(whole, weights_bytes=8 * GIB, rank_bytes=4 * GIB) is None  # each rank held it, with its gradients
+
+
+@pytest.mark.parametrize("num_segments", [1, 2])
+@pytest.mark.processes
+def test_a_model_of_images_shows_what_it_says_of_some_that_it_has_not_learned_from(tmp_path, num_segments):
+    lake = Lake.at(tmp_path)
+    config = example_config(model={"kind": "cnn", "first_channels": 4, "second_channels": 4, "dense_width": 8},
+                            layout__num_replicas=1, layout__num_segments=num_segments, layout__micro_batch_samples=2)
+    run = prepare_run(lake, config, publish_images(lake, validation_rows=9))
+    run_workers(run)
+    exhibits = RecordTail(run.live(0).record(0)).new_records()[-1]
+    assert (exhibits["kind"], exhibits["reason"]) == ("exhibits", None)
+    (shown,) = exhibits["shown"]
+    assert shown["kind"] == "pictures" and len(shown["pictures"]) == 9  # all that there are
+    for picture in shown["pictures"]:
+        assert picture["png"].startswith("iVBORw0KGgo") and any(name in picture["caption"] for name in PATTERN_CLASSES)
+        assert picture["marked"] == ("said" in picture["caption"])
+
+
+def test_rows_to_show_are_evenly_apart_and_none_where_none_are_wanted(tmp_path):
+    lake = Lake.at(tmp_path)
+    manifest = publish_images(lake, validation_rows=29)
+    dataset = lake.store.below(lake.dataset(manifest.name, manifest.version))
+    assert some_rows(dataset, "validation", 10).sample_ids_B.tolist() == [0, 2, 5, 8, 11, 14, 17, 20, 23, 26]
+    assert len(some_rows(dataset, "validation", 100)) == 29
+    assert some_rows(dataset, "validation", 0) is None
