@@ -20,7 +20,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
 from pipelines.spark.session import spark_session
-from tests.readme import block
+from tests.support.readme import block
 
 ROOT = Path(__file__).resolve().parents[1]
 UNMARKED = {"git"}  # programs that any test may run

@@ -30,7 +30,7 @@ from pipelines.config.predictions import PredictFile
 from pipelines.config.recipe import SECTION_KINDS
 from pipelines.lake.schemas import TABLE_DDL
 from tests.conftest import ROOT
-from tests.readme import README, block, blocks
+from tests.support.readme import README, block, blocks
 
 RECIPE, PLATFORM = ROOT / "conf/recipes/gpt-demo.yaml", ROOT / "conf/platforms/local.yaml"
 # The demo made small: a few seconds on the folder texts.

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.readme import block
+from tests.support.readme import block
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -9,7 +9,7 @@ import yaml
 from pipelines.config import Config, Platform, Recipe, content_hash, load_config, load_platform
 from pipelines.config.models import CnnModel
 from pipelines.errors import ConfigError
-from tests.readme import block
+from tests.support.readme import block
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "conf/recipes/gpt-demo.yaml"

@@ -11,8 +11,8 @@ from pipelines.feed.augment import augmented, pictures
 from pipelines.feed.batches import Batch
 from pipelines.lake.paths import Lake
 from pipelines.launch.planning import plan_train
-from tests.example_data import example_config, publish_example
-from tests.image_data import publish_images
+from tests.support.example_data import example_config, publish_example
+from tests.support.image_data import publish_images
 
 ALL = Augment(mirror=0.5, shift_pixels=3, least_kept=0.7, contrast=0.4, brightness=0.2, cover_pixels=4)
 IDS = np.array([3, 11, 4, 90, -1])

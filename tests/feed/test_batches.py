@@ -22,7 +22,7 @@ from pipelines.feed.batches import EvaluationFeed, SampleOrder, Share, TrainingF
 from pipelines.feed.checked_shards import NO_SAMPLE, ShardFiles
 from pipelines.feed.lanes import LaneOrder
 from pipelines.lake.store import FolderStore
-from tests.feed.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
+from tests.support.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
 
 KINDS = ["arrow", "petastorm"]
 PRIME_SHARDS = ([4, 4, 3], [5, 1], [7, 7, 5, 1])  # 37 rows
@@ -181,7 +181,7 @@ from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
 from pipelines.lake.store import FolderStore
-from tests.feed.shard_files import manifest_in
+from tests.support.shard_files import manifest_in
 atexit.register(lambda: print(threading.active_count()))  # the last one to run
 folder = Path({str(tmp_path)!r})
 feed = TrainingFeed(FolderStore(folder), manifest_in(folder), Reader(kind="arrow"),

@@ -18,7 +18,7 @@ from pipelines.feed.read_ahead import StepRing
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.store import FolderStore
 from pipelines.lake.task_facts import Column, TaskFacts, shard_schema
-from tests.feed.shard_files import manifest_for, write_shard
+from tests.support.shard_files import manifest_for, write_shard
 
 SHAPE = (3, 4, 5)
 COLUMNS = (Column("image", "uint8", SHAPE, filling=7), Column("label", "int32", filling=-1, allowed=(0, 9)),

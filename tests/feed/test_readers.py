@@ -17,7 +17,7 @@ from pipelines.feed.checked_shards import RowGroup, ShardFiles
 from pipelines.feed.readers import open_reader, read_in_order
 from pipelines.lake.manifest import row_group_runs
 from pipelines.lake.store import FolderStore
-from tests.feed.shard_files import (
+from tests.support.shard_files import (
     SEQUENCE_LENGTH,
     described,
     length_of,
@@ -107,7 +107,7 @@ from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.batches import SampleOrder, Share, TrainingFeed
 from pipelines.lake.store import FolderStore
-from tests.feed.shard_files import manifest_in
+from tests.support.shard_files import manifest_in
 folder = Path({str(tmp_path)!r})
 with TrainingFeed(FolderStore(folder), manifest_in(folder), Reader(kind="arrow"),
                   SampleOrder(Data(num_lanes=1), 0, 2), Share(2)) as feed:

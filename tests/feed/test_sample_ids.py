@@ -9,7 +9,7 @@ from pipelines.config.recipe import Data
 from pipelines.feed.batches import Batch, SampleOrder, Share, TrainingFeed
 from pipelines.feed.sample_ids import batches_of_ids
 from pipelines.lake.paths import Lake
-from tests.example_data import publish_example
+from tests.support.example_data import publish_example
 
 
 @pytest.mark.parametrize(("rows", "num_replicas", "shuffle"), [(37, 1, True), (37, 2, True), (3, 4, True), (23, 2, False)])

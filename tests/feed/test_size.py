@@ -11,7 +11,7 @@ from pipelines.feed.lanes import LaneOrder
 from pipelines.lake.manifest import MANIFEST_NAME, Shard, row_group_runs
 from pipelines.lake.store import FolderStore
 from pipelines.prepare.text.language_rows import language_columns
-from tests.feed.shard_files import manifest_in, manifest_of
+from tests.support.shard_files import manifest_in, manifest_of
 
 SHARDS, ROW_GROUPS_PER_SHARD, ROWS = 31_250, 160, 512
 

@@ -11,7 +11,7 @@ from pipelines.flow.stage import Job, Planned, Stage
 from pipelines.flow.train_stage import train_run
 from pipelines.lake.paths import Lake
 from pipelines.launch.planning import TrainPlan
-from tests.example_data import example_config
+from tests.support.example_data import example_config
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import pytest
 
 from pipelines.errors import RankFailedError, ResourceError
 from pipelines.lake.paths import Lake
-from tests.example_data import example_config, publish_example
 from tests.jobs.test_jobs import ROOT
 from tests.jobs.test_standalone import cluster  # noqa: F401 - a fixture
+from tests.support.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
 

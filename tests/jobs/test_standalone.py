@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from tests.conftest import ROOT
-from tests.readme import block
+from tests.support.readme import block
 from tests.test_readme import SMALL
 
 pytestmark = pytest.mark.processes

@@ -13,7 +13,7 @@ from pipelines.lake.manifest import MANIFEST_NAME, Baseline
 from pipelines.lake.task_facts import Column, TaskFacts
 from pipelines.prepare.inputs import dataset_version, recipe_hash
 from pipelines.prepare.text.language_rows import language_facts
-from tests.feed.shard_files import manifest_for, manifest_in
+from tests.support.shard_files import manifest_for, manifest_in
 
 FIRST = """{
   "name": "plays", "version": "b0a5c3a1d2e4f607", "sequence_length": 16, "vocabulary_size": 257, "end_of_text_id": 256,

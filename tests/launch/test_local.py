@@ -15,7 +15,7 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail, end_record
 from pipelines.launch.by_hand import main
 from pipelines.launch.local import prepare_run, rank_environments, rank_failure, run_attempt, started
-from tests.example_data import example_config, publish_example
+from tests.support.example_data import example_config, publish_example
 
 
 def prepared(folder, **overrides):

@@ -8,8 +8,8 @@ from pipelines.lake.paths import Lake
 from pipelines.launch.identity import check_run_id, default_run_id
 from pipelines.launch.local import prepare_run
 from pipelines.models.facts import model_facts
-from tests.example_data import example_config, publish_example
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, publish_example
+from tests.support.rank_processes import run_workers
 from tests.track.conftest import save_state
 
 pytestmark = pytest.mark.processes

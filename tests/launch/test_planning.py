@@ -10,7 +10,7 @@ from pipelines.launch import planning
 from pipelines.launch.planning import attempt_plan, plan_train
 from pipelines.plan.layout import Room
 from pipelines.plan.run_plan import RunPlan
-from tests.example_data import example_config, publish_example
+from tests.support.example_data import example_config, publish_example
 
 ROOM = Room(slots=4, memory_bytes=4 * 1024**3, most_replicas=8)
 

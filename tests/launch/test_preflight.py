@@ -7,7 +7,7 @@ from pipelines.errors import ConfigError, ResourceError
 from pipelines.launch import preflight
 from pipelines.launch.preflight import check_launch
 from pipelines.launch.rendezvous import MAX_RING_SIZE
-from tests.example_data import example_config
+from tests.support.example_data import example_config
 
 STANDALONE = "spark://host:7077"
 

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.errors import ResourceError
 from pipelines.launch.rendezvous import KEYS_PER_RANK, MAX_RING_SIZE, MAX_VALUE_BYTES, PAIR_BYTES, Rendezvous, announce
-from tests.rank_processes import run_ranks
+from tests.support.rank_processes import run_ranks
 
 LOOPBACK = "127.0.0.1"
 

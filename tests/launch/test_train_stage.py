@@ -27,7 +27,7 @@ from pipelines.launch.execution import driver_address
 from pipelines.launch.identity import claim_run
 from pipelines.launch.planning import plan_train
 from pipelines.launch.train import train
-from tests.example_data import example_config, publish_example
+from tests.support.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
 

@@ -9,10 +9,10 @@ import pytest
 from pipelines.config.models import MODEL_SECTIONS, FactoryModel, GptModel
 from pipelines.models.architectures import ARCHITECTURES, architecture_of
 from pipelines.models.build import build_model
-from tests.example_data import example_config, sizes
+from tests.support.example_data import example_config, sizes
 
 PIPELINES = Path(__file__).resolve().parents[2] / "pipelines"
-FACTORY = {"factory": "tests.own_models:residual", "depth": 2}
+FACTORY = {"factory": "tests.support.own_models:residual", "depth": 2}
 
 
 def test_every_kind_of_model_that_a_recipe_can_name_has_an_architecture():

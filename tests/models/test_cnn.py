@@ -13,8 +13,8 @@ from pipelines.models.build import build_model
 from pipelines.models.cnn.facts import cnn_facts
 from pipelines.models.facts import model_facts
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, language
-from tests.image_data import patterns
+from tests.support.example_data import example_config, language
+from tests.support.image_data import patterns
 
 CLASSIC = {"channels": 1, "height": 28, "width": 28, "num_classes": 10}
 

@@ -17,7 +17,7 @@ from pipelines.models.gpt.model import causal_attention
 from pipelines.models.layered import runnable
 from pipelines.predict.language_model import load_language_model
 from pipelines.prepare.text.language_rows import language_facts
-from tests.example_data import language, sizes
+from tests.support.example_data import language, sizes
 
 SMALL = GptModel(num_layers=2, num_heads=2, width=16)
 

@@ -11,9 +11,9 @@ from pipelines.models.build import build_model
 from pipelines.models.export import load_model, save_model
 from pipelines.models.layered import LayeredModel, bits_of, runnable
 from pipelines.prepare.text.language_rows import language_facts
-from tests.example_data import sizes
+from tests.support.example_data import sizes
 
-CONSTANTS = FactoryModel(factory="tests.own_models:with_constant_buffers")
+CONSTANTS = FactoryModel(factory="tests.support.own_models:with_constant_buffers")
 SIZES = sizes(26, 8)
 
 

@@ -11,8 +11,8 @@ from pipelines.plan.layout import Room, check_split, choose_layout
 from pipelines.plan.memory import FeedFacts
 from pipelines.prepare.images.image_rows import classification_facts
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config
-from tests.image_data import patterns
+from tests.support.example_data import example_config
+from tests.support.image_data import patterns
 
 TINY = {"blocks": (1, 2), "width": 4, "norm_groups": 2}
 

@@ -10,7 +10,7 @@ from pipelines.errors import ConfigError
 from pipelines.parallel.buckets import GradientAverage, cut_into_buckets, squared_norm
 from pipelines.parallel.ring import Ring
 from pipelines.plan.places import Place
-from tests.rank_processes import run_ranks
+from tests.support.rank_processes import run_ranks
 
 STEP = """
 import torch

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.rank_processes import run_ranks
+from tests.support.rank_processes import run_ranks
 
 pytestmark = pytest.mark.processes
 

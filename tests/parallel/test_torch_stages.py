@@ -9,8 +9,8 @@ from pipelines.errors import ConfigError
 from pipelines.models.build import build_model, sketch_model
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.replica.torch_stages import shapes_between
-from tests.example_data import sizes
-from tests.own_models import residual
+from tests.support.example_data import sizes
+from tests.support.own_models import residual
 
 WIDTH = 8
 

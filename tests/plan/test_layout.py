@@ -23,8 +23,8 @@ from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.run_plan import cycle_time_ms, plan_run
 from pipelines.plan.split_plan import SplitPlan, cut_by_cost
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, language, publish_example
-from tests.own_models import with_constant_buffers
+from tests.support.example_data import example_config, language, publish_example
+from tests.support.own_models import with_constant_buffers
 
 GIB = 1024**3
 AUTO = Layout.model_validate("auto")
@@ -173,14 +173,14 @@ def test_a_layout_that_the_model_or_its_schedule_cannot_have_is_refused(layout, 
 
 
 @pytest.mark.parametrize(("factory", "message"), [
-    ("tests.own_models:not_layered", "returned Sequential, not a layered model"),
-    ("tests.own_models:nothing", "tests.own_models has no nothing"),
+    ("tests.support.own_models:not_layered", "returned Sequential, not a layered model"),
+    ("tests.support.own_models:nothing", "tests.support.own_models has no nothing"),
     ("no_such_package:build", "cannot be imported"),
-    ("tests.own_models:with_running_statistics",
+    ("tests.support.own_models:with_running_statistics",
      r"layer norm: changes its buffers as it trains \(running_mean, running_var, num_batches_tracked\)"),
-    ("tests.own_models:with_state_that_is_no_tensor", r"neither a parameter nor a buffer \(middle._extra_state\)"),
-    ("tests.own_models:with_a_buffer_of_no_saved_type", "has middle.waves of type torch.complex128"),
-    ("tests.own_models:layers_that_do_not_fit", "layer out: failed on a sample"),
+    ("tests.support.own_models:with_state_that_is_no_tensor", r"neither a parameter nor a buffer \(middle._extra_state\)"),
+    ("tests.support.own_models:with_a_buffer_of_no_saved_type", "has middle.waves of type torch.complex128"),
+    ("tests.support.own_models:layers_that_do_not_fit", "layer out: failed on a sample"),
 ])
 @pytest.mark.processes
 def test_a_factory_that_cannot_be_trained_is_refused_before_anything_is_launched(tmp_path, factory, message):
@@ -193,7 +193,7 @@ def test_a_factory_that_cannot_be_trained_is_refused_before_anything_is_launched
 def test_a_model_whose_shapes_depend_on_the_data_is_refused_before_launch_where_it_is_split(tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake)
-    config = example_config(model={"factory": "tests.own_models:with_data_dependent_shapes"}, layout__num_segments=2)
+    config = example_config(model={"factory": "tests.support.own_models:with_data_dependent_shapes"}, layout__num_segments=2)
     with pytest.raises(ConfigError, match=r"num_segments: 2: model.factory, layer passing: its shapes depend on the data"):
         prepare_run(lake, config, manifest)
     facts = model_facts(config.recipe, manifest)

@@ -8,8 +8,8 @@ from pipelines.errors import ConfigError, DataError
 from pipelines.lake.paths import Lake
 from pipelines.models.facts import model_facts
 from pipelines.plan.run_plan import plan_run
-from tests.example_data import example_config, publish_example
-from tests.image_data import publish_images
+from tests.support.example_data import example_config, publish_example
+from tests.support.image_data import publish_images
 
 
 def test_more_steps_than_the_tables_count_are_refused(tmp_path):

@@ -32,7 +32,7 @@ from pipelines.predict.text_answers import row_seed, windows_of
 from pipelines.prepare.text.language_rows import language_facts
 from pipelines.prepare.text.tokenizer import bytes_tokenizer
 from pipelines.tasks.generation import Prompt, Sampling, continuations
-from tests.example_data import example_config
+from tests.support.example_data import example_config
 
 WINDOW, END = 24, 256
 pytestmark = pytest.mark.processes

@@ -22,7 +22,7 @@ from pipelines.prepare.prepare import prepare
 from tests.conftest import ROOT
 from tests.prepare.conftest import make_recipe, streams, write_texts
 from tests.prepare.images.conftest import image_recipe, lake, write_pictures  # noqa: F401 - a fixture
-from tests.readme import block
+from tests.support.readme import block
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

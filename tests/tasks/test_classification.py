@@ -13,7 +13,7 @@ from pipelines.models.build import build_model
 from pipelines.prepare.images.image_rows import classification_facts
 from pipelines.tasks.table import task_of
 from pipelines.tasks.task import IGNORED
-from tests.image_data import patterns
+from tests.support.image_data import patterns
 
 
 def test_pixels_are_normalised_channel_by_channel_and_labels_of_weight_zero_are_not_counted() -> None:

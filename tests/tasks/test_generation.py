@@ -8,7 +8,7 @@ import torch
 from pipelines.config.models import GptModel
 from pipelines.models.build import build_model
 from pipelines.tasks.generation import PlainContext, Prompt, Sampling, _drawn, continuations
-from tests.example_data import language, sizes
+from tests.support.example_data import language, sizes
 
 WINDOW, VOCABULARY = 16, 40
 TASK = language(VOCABULARY, WINDOW)  # token 39 ends a text

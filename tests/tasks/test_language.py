@@ -16,7 +16,7 @@ from pipelines.models.build import build_model
 from pipelines.prepare.text.language_rows import language_columns
 from pipelines.tasks.table import task_of
 from pipelines.tasks.task import IGNORED
-from tests.example_data import example_config, language, sizes
+from tests.support.example_data import example_config, language, sizes
 
 
 def test_targets_past_a_rows_length_and_of_weight_zero_are_not_counted() -> None:

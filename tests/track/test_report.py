@@ -23,7 +23,7 @@ from pipelines.track.report.charts import Chart, Series, line_chart, nice_ticks,
 from pipelines.track.report.page import longest_computing_first, render, write_report
 from pipelines.track.summary import Measured, summarize
 from pipelines.track.tables import load_run
-from tests.example_data import example_config
+from tests.support.example_data import example_config
 from tests.track.conftest import WriteRun, save_state, write_steps
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}

@@ -2,7 +2,7 @@
 
 from pipelines.lake.store import FolderStore
 from pipelines.track.settings import run_settings
-from tests.example_data import example_config
+from tests.support.example_data import example_config
 
 
 def test_a_users_model_is_not_held_against_the_defaults_of_a_gpt(tmp_path):

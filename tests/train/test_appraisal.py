@@ -15,9 +15,9 @@ from pipelines.launch.evaluating import begin_evaluation
 from pipelines.launch.evaluation_plan import plan_evaluation
 from pipelines.launch.local import prepare_run
 from pipelines.train.appraisal import MOST_SHOWN, Worst, worst_first
-from tests.example_data import example_config, publish_example
-from tests.image_data import PATTERN_CLASSES, publish_images
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, publish_example
+from tests.support.image_data import PATTERN_CLASSES, publish_images
+from tests.support.rank_processes import run_workers
 
 CNN = {"kind": "cnn", "first_channels": 4, "second_channels": 4, "dense_width": 8}
 SETTINGS = {"images": {"model": CNN, "train__steps": 2, "train__evaluate_every_steps": 2, "schedule__warmup_steps": 1},

@@ -8,7 +8,7 @@ from pipelines.lake.rank_records import RecordWriter
 from pipelines.parallel.steps import StepOutcome
 from pipelines.train.evaluate import Evaluation
 from pipelines.train.loop import StepInput, TrainingLoop
-from tests.example_data import example_config
+from tests.support.example_data import example_config
 
 OUTCOME = StepOutcome(loss=1.0, global_units=1, global_samples=1, units=1, samples=1, gradient_norm=1.0, averaging_s=0.0,
                       finite=True, first_bad_rank=None)

@@ -8,12 +8,12 @@ from pipelines.launch.local import prepare_run
 from pipelines.models.build import build_model
 from pipelines.models.export import load_model
 from pipelines.models.layered import bits_of
-from tests.example_data import END_OF_TEXT, example_config, publish_example, sizes
-from tests.rank_processes import run_workers
+from tests.support.example_data import END_OF_TEXT, example_config, publish_example, sizes
+from tests.support.rank_processes import run_workers
 
 pytestmark = pytest.mark.processes
 
-FACTORY = "tests.own_models:with_constant_buffers"
+FACTORY = "tests.support.own_models:with_constant_buffers"
 
 
 @pytest.mark.parametrize("num_segments", [1, 2])

@@ -9,7 +9,7 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import end_record
 from pipelines.launch.local import prepare_run
 from pipelines.launch.rank_process import rank_arguments
-from tests.example_data import example_config, publish_example
+from tests.support.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
 

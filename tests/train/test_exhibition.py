@@ -8,9 +8,9 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run
 from pipelines.train.exhibition import too_large
-from tests.example_data import example_config, publish_example
-from tests.image_data import PATTERN_CLASSES, publish_images
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, publish_example
+from tests.support.image_data import PATTERN_CLASSES, publish_images
+from tests.support.rank_processes import run_workers
 
 GIB = 2**30
 
@@ -22,7 +22,7 @@ GIB = 2**30
 @pytest.mark.processes
 def test_a_model_that_cannot_write_ends_its_run_well_and_says_why_it_shows_nothing(tmp_path, shorter, reason):
     lake = Lake.at(tmp_path)
-    config = example_config(model={"factory": "tests.own_models:fixed_length", "shorter": shorter},
+    config = example_config(model={"factory": "tests.support.own_models:fixed_length", "shorter": shorter},
                             layout__num_replicas=1, train__sample_tokens=8,
                             launch__stall_timeout_s=8 if shorter == "hang" else 600)
     run = prepare_run(lake, config, publish_example(lake))

@@ -11,7 +11,7 @@ from pipelines.models.gpt.facts import gpt_facts
 from pipelines.plan.layout import planned_split
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.train.optimizer import build_optimizer, learning_rate_at
-from tests.example_data import example_config, language
+from tests.support.example_data import example_config, language
 
 
 @pytest.mark.parametrize("given", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"momentum": 0.0},

@@ -20,10 +20,10 @@ from pipelines.models.dropout import draw_by_sample
 from pipelines.models.facts import model_facts
 from pipelines.models.layered import LayeredModel
 from pipelines.train.probe import facts_of
-from tests.example_data import example_config, language, publish_example, sizes
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, language, publish_example, sizes
+from tests.support.rank_processes import run_workers
 
-DRAWING = {"factory": "tests.own_models:recurrent_with_dropout"}
+DRAWING = {"factory": "tests.support.own_models:recurrent_with_dropout"}
 WIDTH = 8
 LANGUAGE = language(32, 16)
 DATASET = SimpleNamespace(task=LANGUAGE)  # what a model is made for, of a manifest
@@ -129,8 +129,8 @@ def test_a_layer_that_keeps_samples_apart_is_not_blamed(name):
 
 @pytest.mark.processes
 def test_a_model_that_mixes_samples_is_refused_unless_the_law_is_given_up():
-    recipe = {"model": {"factory": "tests.own_models:mixing"}}
-    with pytest.raises(ConfigError, match=r"layers mixed of tests.own_models:mixing give a sample another result"):
+    recipe = {"model": {"factory": "tests.support.own_models:mixing"}}
+    with pytest.raises(ConfigError, match=r"layers mixed of tests.support.own_models:mixing give a sample another result"):
         model_facts(example_config(**recipe).recipe, DATASET)
     assert model_facts(example_config(**recipe, train__same_on_any_layout=False).recipe, DATASET).mixing_layers == ("mixed",)
 

@@ -6,8 +6,8 @@ from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run
-from tests.example_data import example_config, publish_example
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, publish_example
+from tests.support.rank_processes import run_workers
 
 pytestmark = pytest.mark.processes
 
@@ -17,7 +17,7 @@ def test_a_factory_that_draws_other_weights_on_another_rank_is_refused_by_all(tm
     num_replicas, num_segments = layout
     lake = Lake.at(tmp_path)
     config = example_config(layout__num_replicas=num_replicas, layout__num_segments=num_segments, layout__cut="parameters",
-                            model={"factory": "tests.own_models:drawn_from_numpy"})
+                            model={"factory": "tests.support.own_models:drawn_from_numpy"})
     run = prepare_run(lake, config, publish_example(lake))
     with pytest.raises(SparkringError, match="ended with exit code 2"):
         run_workers(run)

@@ -9,7 +9,7 @@ from pipelines.errors import RankFailedError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run, started
-from tests.example_data import example_config, publish_example
+from tests.support.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pipelines.lake.paths import Lake
 from pipelines.prepare.text import bigram
 from pipelines.prepare.text.bigram import bigram_baseline, bigram_loss, sampled_pairs
-from tests.example_data import publish_example
+from tests.support.example_data import publish_example
 
 V = 32  # of the example
 

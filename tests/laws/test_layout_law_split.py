@@ -15,14 +15,14 @@ from pipelines.lake.store import FolderStore
 from pipelines.launch.local import prepare_run
 from pipelines.launch.planning import plan_train
 from pipelines.predict.language_model import load_language_model
-from tests.example_data import example_config, publish_example
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, publish_example
+from tests.support.rank_processes import run_workers
 
 pytestmark = pytest.mark.processes
 
 GPT = {"num_layers": 6, "num_heads": 2, "width": 16}
 MODELS = {"gpt": {**GPT, "tied_embeddings": False}, "tied gpt": {**GPT, "tied_embeddings": True},
-          "residual": {"factory": "tests.own_models:residual", "depth": 6}}
+          "residual": {"factory": "tests.support.own_models:residual", "depth": 6}}
 LAYOUTS = [  # replicas, segments, schedule, samples of a micro-batch
     (1, 2, "gpipe", 3), (1, 2, "1f1b", 2), (1, 2, "interleaved_1f1b", 2), (1, 2, "zero_bubble", 2),
     (1, 4, "gpipe", 8), (1, 4, "1f1b", 2), (1, 4, "interleaved_1f1b", 2),
@@ -84,7 +84,7 @@ def test_losses_norms_and_weights_do_not_depend_on_how_the_model_is_split(tmp_pa
         assert all(rank_steps[at]["loss"] == step["loss"] for rank_steps in steps)
 
 
-LARGE = {"model": {"factory": "tests.own_models:large_tensors"}, "data__num_lanes": 12, "train__global_batch_samples": 24,
+LARGE = {"model": {"factory": "tests.support.own_models:large_tensors"}, "data__num_lanes": 12, "train__global_batch_samples": 24,
          "layout__micro_batch_samples": 4, "train__steps": 4, "train__evaluate_every_steps": 4, "train__clip_norm": 0.05,
          "optimizer__learning_rate": 1e-4}
 
@@ -108,7 +108,7 @@ def test_norms_and_clipped_steps_do_not_depend_on_the_layout_where_millions_of_v
     ((4, 1, "1f1b"), 3), ((1, 2, "zero_bubble"), 0), ((2, 2, "interleaved_1f1b"), 0)], ids=lambda case: str(case))
 def test_a_parameter_that_takes_part_rarely_or_never_is_updated_alike_on_every_layout(tmp_path, layout, rare_tokens):
     num_replicas, num_segments, schedule = layout
-    sometimes = {"model": {"factory": "tests.own_models:taking_part_sometimes", "rare_tokens": rare_tokens},
+    sometimes = {"model": {"factory": "tests.support.own_models:taking_part_sometimes", "rare_tokens": rare_tokens},
                  "optimizer__weight_decay": 1.0}
     expected = trained(tmp_path / "1x1", num_replicas=1, num_segments=1, **sometimes)
     assert_same_training(trained(tmp_path / "many", num_replicas=num_replicas, num_segments=num_segments,
@@ -118,7 +118,7 @@ def test_a_parameter_that_takes_part_rarely_or_never_is_updated_alike_on_every_l
 @pytest.mark.parametrize("layout", [(1, 2, "1f1b"), (2, 2, "interleaved_1f1b")], ids=lambda layout: "{}x{}-{}".format(*layout))
 def test_a_model_whose_first_segment_is_not_trained_learns_the_same_when_it_is_split(tmp_path, layout):
     num_replicas, num_segments, schedule = layout
-    frozen = {"model": {"factory": "tests.own_models:with_frozen_beginning"}, "layout__cut": "parameters"}
+    frozen = {"model": {"factory": "tests.support.own_models:with_frozen_beginning"}, "layout__cut": "parameters"}
     expected = trained(tmp_path / "1x1", num_replicas=1, num_segments=1, **frozen)
     assert_same_training(trained(tmp_path / "split", num_replicas=num_replicas, num_segments=num_segments,
                                  layout__schedule=schedule, layout__micro_batch_samples=2, **frozen), expected)
@@ -194,7 +194,7 @@ def test_the_timeline_of_a_step_has_every_micro_batch_forth_and_back(tmp_path):
 def test_a_users_model_is_exported_and_loaded_only_by_who_names_its_factory(tmp_path):
     trained(tmp_path, MODELS["residual"], 1, 2, layout__micro_batch_samples=2)
     folder = next(tmp_path.glob("models/*/best"))
-    loaded = load_language_model(folder, factory="tests.own_models:residual")
+    loaded = load_language_model(folder, factory="tests.support.own_models:residual")
     assert len(loaded.generate("a", 5)) > 1
     with pytest.raises(Exception, match=r"was made by the factory tests\.own_models:residual"):
         load_language_model(folder)

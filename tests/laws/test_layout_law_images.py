@@ -6,15 +6,15 @@ from safetensors.torch import load_file
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run
-from tests.example_data import example_config, publish_example
-from tests.image_data import publish_images
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, publish_example
+from tests.support.image_data import publish_images
+from tests.support.rank_processes import run_workers
 
 pytestmark = pytest.mark.processes
 
 CNN = {"kind": "cnn", "first_channels": 4, "second_channels": 6, "dense_width": 16}
 RESNET = {"kind": "resnet", "blocks": [1, 1], "width": 4, "normalisation": "batch", "norm_samples": 2, "dropout": 0.2}
-MODELS = {"cnn": CNN, "resnet": RESNET, "own": {"factory": "tests.own_models:of_images"},
+MODELS = {"cnn": CNN, "resnet": RESNET, "own": {"factory": "tests.support.own_models:of_images"},
           "gpt": {"num_layers": 4, "num_heads": 2, "width": 16, "dropout": 0.2}}
 LAYOUTS = [(2, 1, "1f1b"), (4, 1, "1f1b"), (1, 2, "gpipe"), (1, 2, "zero_bubble"), (1, 4, "1f1b"), (2, 2, "1f1b")]
 

@@ -7,8 +7,8 @@ from pipelines.errors import SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run
-from tests.example_data import example_config, publish_example
-from tests.rank_processes import run_workers
+from tests.support.example_data import example_config, publish_example
+from tests.support.rank_processes import run_workers
 
 pytestmark = pytest.mark.processes
 

@@ -12,7 +12,7 @@ from typing import Any
 from pipelines.lake.paths import RunFolder
 from pipelines.launch.local import attempt_environments, rank_environments, rank_failure
 from pipelines.launch.rank_process import rank_arguments, worker_of
-from tests.warm_python import warm_pythons
+from tests.support.warm_python import warm_pythons
 
 RUNNER = """
 import json, sys

@@ -4,7 +4,7 @@ Each rank is a process of its own, as in a run. The ranks of one job come from d
 so that nothing which differs between fresh processes is the same here by luck. What needs a truly fresh process (the
 allocator's settings, a peak of memory, a kill) starts one.
 
-``python -m tests.warm_python`` is such a Python: it reads one order a line and says the process id, then the exit code.
+``python -m tests.support.warm_python`` is such a Python: it reads one order a line and says the process id, then the exit code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import sys
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PRELOADED = ("horovod.torch", "torch.distributed.pipelining", "pipelines.feed.petastorm_reader", "pipelines.train.worker")
 START_TIMEOUT_S = 120.0
 _started: dict[int, WarmPython] = {}
@@ -31,7 +31,7 @@ class WarmPython:
     """One of them, with at most one rank at a time."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-m", "tests.warm_python"], cwd=ROOT, text=True,
+        self._process = subprocess.Popen([sys.executable, "-m", "tests.support.warm_python"], cwd=ROOT, text=True,
                                          stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
         self._pid = 0
