@@ -52,6 +52,6 @@ def write_digits(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    if not (FOLDER / "complete").exists():
+    if not (FOLDER / ".complete").exists():
         print(f"{write_digits(FOLDER):,} images of digits -> {FOLDER}", file=sys.stderr)
-        (FOLDER / "complete").touch()
+        (FOLDER / ".complete").touch()

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from pipelines.config.section import Count, Section, Whole
 
-Given = Literal["parquet", "jsonl", "text", "lines"]
+Given = Literal["parquet", "jsonl", "text", "lines", "image"]
 
 
 class Predict(Section):
@@ -25,11 +25,11 @@ class Predict(Section):
     column: str | None = Field(default=None, min_length=1)
     id_column: str | None = None  # what rows are called; null: by their place in the input
     max_row_bytes: Count = 16 * 1024**2  # longer ones are kept as "oversized"
-    rows: Annotated[Whole, Field(ge=1, le=4096)] = 8  # texts that the model computes at once
+    rows: Annotated[Whole, Field(ge=1, le=4096)] = 8  # that a language model computes at once
     factory: str | None = None  # of a model of the user's: its ``model.factory`` again
     # of images:
     top: Count = 1  # the likeliest classes that are told
-    resize: Literal["crop", "pad", "stretch", "refuse"] | None = None  # other sizes; null: as the recipe of the run, else crop
+    resize: Literal["crop", "pad", "stretch", "refuse"] | None = None  # other sizes; null: as when the model was trained
     max_image_pixels: Count = 89_478_485  # larger ones are kept as "oversized"
     # a language model goes on from each text instead of scoring it:
     generate: Count | None = None  # by so many tokens at most

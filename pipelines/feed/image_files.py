@@ -20,7 +20,8 @@ from PIL import Image
 from pipelines.lake.task_facts import Column
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
+Image.MAX_IMAGE_PIXELS = None  # an image's size is compared with the column's before it is decoded
 
 
 class ImageFileError(Exception):

@@ -7,7 +7,6 @@ Gives:   the totals of the output; what has been answered before is not answered
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from pipelines.config.load import Config
@@ -41,9 +40,6 @@ def run_config(platform: Platform, run_id: str) -> Config:
 def plan_predictions(job: Job) -> Planned:
     """Complete where the output holds the predictions of this model, input and settings."""
     request: PredictRequest = job.request
-    resize = getattr(job.config.recipe.prepare, "resize", None)  # of a recipe of images
-    if request.settings.resize is None and resize is not None:
-        request = replace(request, settings=request.settings.model_copy(update={"resize": resize}))
     plan = plan_predict(job.lake, str(job.run_id), request)
     shown = {"model": f"{plan.contract.folder} ({plan.contract.task})", "predictions": request.output}
     if plan.look is None:

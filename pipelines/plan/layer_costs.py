@@ -25,11 +25,16 @@ def profile_key(lake: Lake, recipe: Recipe, layout: Layout, sizes: Mapping[str, 
 
 
 def kept_costs(lake: Lake, key: str, layers: Sequence[str]) -> list[float] | None:
-    """Seconds of a micro-batch's forward and backward in each layer; None where nobody has measured these layers."""
+    """Seconds of a micro-batch's forward and backward in each layer; None where nobody has measured these layers, or what is
+    kept is damaged: it is measured again."""
     if lake.store.facts(key) is None:
         return None
-    seconds = json.loads(lake.store.read(key))["layer_seconds"]
-    return list(seconds.values()) if list(seconds) == list(layers) else None
+    try:
+        seconds = json.loads(lake.store.read(key))["layer_seconds"]
+        costs = [float(seconds[layer]) for layer in layers]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return costs if len(seconds) == len(layers) else None
 
 
 def keep_costs(lake: Lake, key: str, seconds: Mapping[str, float]) -> None:

@@ -121,7 +121,7 @@ def _format_of(names: Sequence[str]) -> str:
     if len(found) > 1:
         examples = ", ".join(f"{name} ({form})" for form, name in sorted(found.items()))
         raise DataError(PLACE, f"holds files of several kinds: {examples}",
-                        "give one kind, or say which with --set predict.format=parquet, jsonl, text or lines")
+                        "give one kind, or say which with --set predict.format=parquet, jsonl, text, lines or image")
     return next(iter(found))
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pipelines.models.export import load_model
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.images.decoding import ImageRule, ImageShape, RefusedImageError, fitted, pixels_of
+from pipelines.prepare.images.image_rows import USUAL_RESIZE
 from pipelines.prepare.images.image_values import UnknownCodecError, image_in
 from pipelines.tasks.classification import Classification
 
@@ -33,8 +34,9 @@ class ImageAnswers:
         self._model, self._task = exported.model, Classification(exported.task)
         sizes = exported.task.sizes
         shape = ImageShape(sizes["channels"], sizes["height"], sizes["width"])
-        self._rule = ImageRule(shape, size_given=True, channels_given=True, resize=settings.resize or "crop",
-                               max_pixels=settings.max_image_pixels, first="")
+        resize = settings.resize or exported.task.facts.get("resize", USUAL_RESIZE)
+        self._rule = ImageRule(shape, size_given=True, channels_given=True, resize=resize, max_pixels=settings.max_image_pixels,
+                               first="")
         self._classes, self._top = exported.task.facts["classes"], min(settings.top, sizes["num_classes"])
 
     def of(self, ids: Sequence[str], contents: Sequence[bytes | None], reasons: Sequence[str | None]) -> dict[str, list[Any]]:

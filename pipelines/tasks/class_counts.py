@@ -4,8 +4,9 @@ Runs on: ranks.
 Takes:   logits [B, K] and targets [B]; sums over any number of samples and ranks.
 Gives:   ``ClassCounts``: accuracy, each class's precision and recall, the confusion matrix, calibration.
 
-The sums are flat float64: how often each class was said where each was true [K * K], how often the true one was among the
-five likeliest [1], and of each bin of the probability of what was said its samples, its right ones and the sum of that
+The sums are flat float64: of each class how often it was said rightly, was said, was true [3 * K]; of no more than
+``MOST_CONFUSED`` classes, how often each was said where each was true [K * K]; how often the true one was among the five
+likeliest [1]; and of each bin of the probability of what was said its samples, its right ones and the sum of that
 probability [3 * BINS].
 
 Source: Guo et al. 2017, "On Calibration of Modern Neural Networks" (expected calibration error).
@@ -23,24 +24,34 @@ from pipelines.tasks.task import IGNORED
 
 BINS = 15
 TOP = 5
+MOST_CONFUSED = 1000  # classes: 8 MB of sums on every rank
 
 
 @dataclass(frozen=True)
 class ClassCounts:
     """Of some samples; all of them float64."""
 
-    confusions_KK: Tensor  # row: true, column: said
+    right_K: Tensor
+    said_K: Tensor
+    there_K: Tensor
+    confusions_KK: Tensor | None  # row: true, column: said
     among_top: Tensor  # scalar
     bins_3N: Tensor  # samples, right ones, sum of the probability of what was said
 
     @staticmethod
     def size(num_classes: int) -> int:
-        return num_classes**2 + 1 + 3 * BINS
+        return sum(ClassCounts._sizes(num_classes))
+
+    @staticmethod
+    def _sizes(num_classes: int) -> list[int]:
+        pairs = num_classes**2 if num_classes <= MOST_CONFUSED else 0
+        return [num_classes, num_classes, num_classes, pairs, 1, 3 * BINS]
 
     @staticmethod
     def of_sums(sums: Tensor, num_classes: int) -> ClassCounts:
-        counted = num_classes**2
-        return ClassCounts(sums[:counted].view(num_classes, num_classes), sums[counted], sums[counted + 1 :].view(3, BINS))
+        right_K, said_K, there_K, pairs, among, bins = sums.split(ClassCounts._sizes(num_classes))
+        return ClassCounts(right_K, said_K, there_K, pairs.view(num_classes, num_classes) if len(pairs) else None, among[0],
+                           bins.view(3, BINS))
 
     @staticmethod
     def sums_of(logits_BK: Tensor, targets_B: Tensor) -> Tensor:
@@ -52,23 +63,25 @@ class ClassCounts:
         right_B = said_B == targets_B
         among_B = (logits_BK.topk(min(TOP, num_classes), 1).indices == targets_B[:, None]).any(1)
         bin_B = (probability_B * BINS).ceil().long().clamp(1, BINS) - 1  # bins are open at their lower end
-        confusions = torch.bincount(targets_B * num_classes + said_B, minlength=num_classes**2)
+        of_classes = [torch.bincount(which, minlength=num_classes).double() for which in (said_B[right_B], said_B, targets_B)]
+        pairs = (torch.bincount(targets_B * num_classes + said_B, minlength=num_classes**2).double()
+                 if num_classes <= MOST_CONFUSED else logits_BK.new_zeros(0, dtype=torch.float64))
         bins = [torch.bincount(bin_B, weights, minlength=BINS).double()
                 for weights in (None, right_B.double(), probability_B.double())]
-        return torch.cat([confusions.double(), among_B.sum().double()[None], *bins])
+        return torch.cat([*of_classes, pairs, among_B.sum().double()[None], *bins])
 
     @property
     def samples(self) -> float:
-        return self.confusions_KK.sum().item()
+        return self.there_K.sum().item()
 
     @property
     def accuracy(self) -> float | None:
-        return _share(self.confusions_KK.trace().item(), self.samples)
+        return _share(self.right_K.sum().item(), self.samples)
 
     @property
     def top5_accuracy(self) -> float | None:
         """None where there are no more than five classes."""
-        return _share(self.among_top.item(), self.samples) if len(self.confusions_KK) > TOP else None
+        return _share(self.among_top.item(), self.samples) if len(self.there_K) > TOP else None
 
     @property
     def calibration_error(self) -> float | None:
@@ -78,13 +91,12 @@ class ClassCounts:
 
     def of_class(self, index: int) -> tuple[float | None, float | None, float | None]:
         """Precision, recall and their harmonic mean; None where nothing tells: never said, none there, neither."""
-        right = self.confusions_KK[index, index].item()
-        said, there = self.confusions_KK[:, index].sum().item(), self.confusions_KK[index].sum().item()
+        right, said, there = (counts_K[index].item() for counts_K in (self.right_K, self.said_K, self.there_K))
         return _share(right, said), _share(right, there), _share(2 * right, said + there)
 
     def metrics(self) -> Metrics:
         """By ``lake/metric_facts.py``."""
-        found = [of_class for k in range(len(self.confusions_KK)) if (of_class := self.of_class(k))[2] is not None]
+        found = [of_class for k in range(len(self.there_K)) if (of_class := self.of_class(k))[2] is not None]
         macro = [_share(sum(each[part] or 0.0 for each in found), len(found)) for part in range(3)]
         return {"accuracy": self.accuracy, "top5_accuracy": self.top5_accuracy, "macro_precision": macro[0],
                 "macro_recall": macro[1], "macro_f1": macro[2], "calibration_error": self.calibration_error}

@@ -20,42 +20,44 @@ from pipelines.tasks.class_counts import ClassCounts
 from pipelines.tasks.png import png_base64
 from pipelines.tasks.task import IGNORED
 
-MOST_CLASSES = 30  # in the report's matrix and table: those with the most mistakes
+MOST_SHOWN = 30  # in the report's matrix and table: those with the most mistakes
 IMAGE = "image"  # the column
 
 
 def class_findings(counts: ClassCounts, classes: Sequence[str]) -> Findings:
+    """Of more classes than are counted by pairs (``MOST_CONFUSED``), without the pairs."""
+    there = counts.there_K.long().tolist()
+    of_classes = tuple(ClassFigures(k, name, there[k], *counts.of_class(k)) for k, name in enumerate(classes))
+    shown = _most_mistaken(counts)
+    if counts.confusions_KK is None:
+        return Findings(of_classes, (), (_table(of_classes, shown),))
     confusions_KK = counts.confusions_KK.long()
-    of_classes = tuple(ClassFigures(k, name, int(confusions_KK[k].sum()), *counts.of_class(k)) for k, name in enumerate(classes))
     pairs = tuple(Confusion(classes[true], classes[said], int(confusions_KK[true, said]))
                   for true, said in confusions_KK.nonzero().tolist())
-    return Findings(of_classes, pairs, (_matrix(confusions_KK, classes), _table(of_classes, confusions_KK)))
+    return Findings(of_classes, pairs, (_matrix(confusions_KK, classes, shown), _table(of_classes, shown)))
 
 
-def _most_mistaken(confusions_KK: Tensor) -> list[int]:
+def _most_mistaken(counts: ClassCounts) -> list[int]:
     """The classes to show, in their own order."""
-    mistakes_K = confusions_KK.sum(0) + confusions_KK.sum(1) - 2 * confusions_KK.diagonal()
-    return sorted(mistakes_K.argsort(descending=True, stable=True)[:MOST_CLASSES].tolist())
+    mistakes_K = counts.said_K + counts.there_K - 2 * counts.right_K
+    return sorted(mistakes_K.argsort(descending=True, stable=True)[:MOST_SHOWN].tolist())
 
 
-def _of_how_many(shown: list[int], confusions_KK: Tensor) -> str:
-    total = len(confusions_KK)
+def _of_how_many(shown: list[int], total: int) -> str:
     return "" if len(shown) == total else f" (the {len(shown)} of {total:,} classes with the most mistakes)"
 
 
-def _matrix(confusions_KK: Tensor, classes: Sequence[str]) -> MatrixExhibit:
-    shown = _most_mistaken(confusions_KK)
+def _matrix(confusions_KK: Tensor, classes: Sequence[str], shown: list[int]) -> MatrixExhibit:
     names = tuple(classes[k] for k in shown)
     counts = tuple(tuple(row) for row in confusions_KK[shown][:, shown].tolist())
-    return MatrixExhibit(f"What was taken for what{_of_how_many(shown, confusions_KK)}", names, names, counts, "true", "said")
+    return MatrixExhibit(f"What was taken for what{_of_how_many(shown, len(classes))}", names, names, counts, "true", "said")
 
 
-def _table(of_classes: Sequence[ClassFigures], confusions_KK: Tensor) -> TableExhibit:
-    shown = _most_mistaken(confusions_KK)
+def _table(of_classes: Sequence[ClassFigures], shown: list[int]) -> TableExhibit:
     rows = tuple((of.class_name, of.samples, _rounded(of.precision), _rounded(of.recall), _rounded(of.f1))
                  for of in (of_classes[k] for k in shown))
     columns = ("class", "samples", "precision", "recall", "F1")
-    return TableExhibit(f"Each class{_of_how_many(shown, confusions_KK)}", columns, rows)
+    return TableExhibit(f"Each class{_of_how_many(shown, len(of_classes))}", columns, rows)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -176,6 +176,9 @@ def test_a_cut_by_cost_is_measured_once_and_remembered(tmp_path):
     lake = Lake.at(tmp_path)
     plan = plan_train(config, lake, Manifest.load(FolderStore(next(lake.root.glob("datasets/*/v1")))), None).attempt
     assert (plan.cut_is_measured, plan.split.counts, lake.root / plan.profile) == (False, (1, 7), profile)
+    profile.write_text('{"layer_seconds": {"lookup": ')  # only a memory: damaged, it is measured again
+    manifest = Manifest.load(FolderStore(next(lake.root.glob("datasets/*/v1"))))
+    assert plan_train(config, lake, manifest, None).attempt.cut_is_measured
 
 
 def test_a_given_cut_is_taken(tmp_path):
@@ -196,5 +199,5 @@ def test_a_users_model_is_exported_and_loaded_only_by_who_names_its_factory(tmp_
     folder = next(tmp_path.glob("models/*/best"))
     loaded = load_language_model(folder, factory="tests.support.own_models:residual")
     assert len(loaded.generate("a", 5)) > 1
-    with pytest.raises(Exception, match=r"was made by the factory tests\.own_models:residual"):
+    with pytest.raises(Exception, match=r"was made by the factory tests\.support\.own_models:residual"):
         load_language_model(folder)

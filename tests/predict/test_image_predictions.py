@@ -23,7 +23,7 @@ from pipelines.predict.image_answers import ImageAnswers
 from pipelines.predict.predictor import predictor
 from pipelines.prepare.images.decoding import ImageRule, ImageShape
 from pipelines.prepare.images.image_records import Found, ImageRecords
-from pipelines.prepare.images.image_rows import classification_facts
+from pipelines.prepare.images.image_rows import classification_facts, with_resize
 from pipelines.tasks.classification import Classification
 from tests.predict.test_batch_predictions import Predicting, lake  # noqa: F401 - a fixture
 
@@ -33,10 +33,10 @@ FACTS = classification_facts(channels=3, height=10, width=12, classes=CLASSES, m
                              class_counts=[1, 1, 1, 1])
 
 
-def export_cnn(folder):
+def export_cnn(folder, task=FACTS):
     settings = CnnModel(first_channels=4, second_channels=4, dense_width=8)
-    model = build_model(settings, FACTS.sizes, seed=1)
-    save_model(FolderStore(folder), model.unique_state().items(), model.specs(), settings, task=FACTS, notes={}, files={})
+    model = build_model(settings, task.sizes, seed=1)
+    save_model(FolderStore(folder), model.unique_state().items(), model.specs(), settings, task=task, notes={}, files={})
     return model.eval()
 
 
@@ -53,10 +53,11 @@ IMAGES = [file_of(0), file_of(1, mode="RGBA"), file_of(2, (30, 17)), file_of(3, 
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
 def test_the_model_takes_what_training_gives_to_it(tmp_path, resize):
-    export_cnn(tmp_path / "best")
-    answers = ImageAnswers(contract_of(tmp_path / "best", Predict(resize=resize)))
+    facts = with_resize(FACTS, resize)  # the rule that the training rows were made by
+    export_cnn(tmp_path / "best", facts)
+    answers = ImageAnswers(contract_of(tmp_path / "best", Predict()))
     rule = ImageRule(ImageShape(3, 10, 12), True, True, resize, 10**6, "")
-    records = ImageRecords(rule, {"cat": 2}, 10**6)
+    records = ImageRecords(rule, {"cat": 2}, 10**6, as_files=False)
     rows = [records.of_file(Found("x", 0, "cat", None, len(content)), content).image for content in IMAGES]
     batch = Batch({"image": torch.tensor(np.stack([np.frombuffer(row, np.uint8).reshape(3, 10, 12) for row in rows])),
                    "label": torch.full((len(rows),), 2)}, torch.ones(len(rows)), torch.arange(len(rows)))

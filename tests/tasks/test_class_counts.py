@@ -7,6 +7,7 @@ import torch
 
 from pipelines.lake.metric_facts import METRIC_NAMES
 from pipelines.tasks.class_counts import BINS, ClassCounts
+from pipelines.tasks.class_findings import class_findings
 from pipelines.tasks.task import IGNORED
 
 
@@ -60,3 +61,19 @@ def test_a_probability_on_a_bins_border_is_in_the_bin_below_and_one_is_in_the_la
 def test_of_no_sample_there_is_no_metric() -> None:
     counts = ClassCounts.of_sums(ClassCounts.sums_of(torch.zeros(1, 7), torch.tensor([IGNORED])), 7)
     assert set(counts.metrics().values()) == {None}
+
+
+def test_of_very_many_classes_no_pairs_are_counted_and_everything_else_is():
+    few, many = 1000, 1001
+    targets = torch.arange(200) * 5
+    logits = torch.nn.functional.one_hot(targets.where(targets % 2 == 0, targets + 1), few).double() * 3
+    wide = torch.cat([logits, torch.full((200, 1), -9.0)], 1)
+    (some, some_more) = (ClassCounts.of_sums(ClassCounts.sums_of(each, targets), each.shape[1]) for each in (logits, wide))
+    assert some.confusions_KK is not None and some_more.confusions_KK is None
+    assert ClassCounts.size(many) == 3 * many + 1 + 3 * BINS
+    for name in ("accuracy", "macro_recall", "macro_precision", "macro_f1"):
+        assert some.metrics()[name] == some_more.metrics()[name]
+    assert some.accuracy == 0.5
+    findings = class_findings(some_more, [str(k) for k in range(many)])
+    assert findings.confusions == () and [exhibit.kind for exhibit in findings.exhibits] == ["table"]
+    assert findings.classes[5].samples == 1

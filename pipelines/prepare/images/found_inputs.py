@@ -66,7 +66,7 @@ class FoundInputs:
 
     def shapes(self, session: Callable[[], SparkSession], prepare: ImagePrepare) -> Iterator[FoundShape]:
         """Of the first images, found as they are asked for."""
-        yield from local_shapes(self.pieces, prepare.max_image_pixels)
+        yield from local_shapes(self.pieces, prepare.max_image_pixels, prepare.max_image_bytes)
         for images in self.remote:
             yield from remote_shapes(session(), images, prepare)
         for table in self.tables:

@@ -33,6 +33,7 @@ from pipelines.prepare.remote import refuse_changed
 from pipelines.prepare.spark_job import arrow_batches, num_partitions, spark_errors
 
 ROW_GROUP_BYTES, ROWS_PER_ROW_GROUP = 1024**2, (16, 512)
+MOST_VALUES = 2**31 - 1  # offsets of Arrow's lists
 
 
 def build_image_dataset(order: BuildOrder, prepare: ImagePrepare) -> Manifest:
@@ -104,9 +105,13 @@ def _write_settings(order: BuildOrder, prepare: ImagePrepare, sources: ImageSour
                     lasts: tuple[RowPlace, RowPlace] | None) -> WriteSettings:
     shape = sources.records.rule.shape
     fewest, most = ROWS_PER_ROW_GROUP
+    rows = prepare.rows_per_row_group or max(fewest, min(most, ROW_GROUP_BYTES // shape.values))
+    if rows * shape.values > MOST_VALUES:
+        raise DataError("prepare.rows_per_row_group", f"{rows:,} images of {shape.values:,} values are more than the "
+                        f"{MOST_VALUES:,} that a row group can count", f"use at most {MOST_VALUES // shape.values:,}")
     splits = ("train", "validation", "test") if sources.has_test else ("train", "validation")
     return WriteSettings(
         staging=str(order.staging), dataset_name=order.recipe.name, dataset_version=order.identity.version, shape=shape,
         num_classes=len(sources.classes), encoding=IMAGE_FILE if sources.records.as_files else None,
         deduplicate=prepare.deduplicate, splits=splits, fractions=prepare.split.fractions,
-        rows_per_row_group=prepare.rows_per_row_group or max(fewest, min(most, ROW_GROUP_BYTES // shape.values)), lasts=lasts)
+        rows_per_row_group=rows, lasts=lasts)

@@ -20,7 +20,7 @@ from pipelines.lake.manifest import Baseline, Manifest
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_partition import WriteSettings
 from pipelines.prepare.images.image_records import REASONS
-from pipelines.prepare.images.image_rows import PIXEL_RANGE, classification_facts
+from pipelines.prepare.images.image_rows import PIXEL_RANGE, classification_facts, with_resize
 from pipelines.prepare.images.remote_images import COPIES
 from pipelines.prepare.outcomes import Outcomes
 from pipelines.prepare.publish import publish_rejected
@@ -50,11 +50,12 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
     for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
         shutil.rmtree(folder, ignore_errors=True)
     channels, height, width = settings.shape
+    task = classification_facts(channels=channels, height=height, width=width, classes=classes, mean=mean, deviation=deviation,
+                                class_counts=class_counts["train"].tolist(), encoding=settings.encoding)
     mean, deviation = _mean_and_deviation(outcomes, int(class_counts["train"].sum()) * height * width)
     manifest = Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
-        task=classification_facts(channels=channels, height=height, width=width, classes=classes, mean=mean, deviation=deviation,
-                                  class_counts=class_counts["train"].tolist(), encoding=settings.encoding),
+        task=with_resize(task, prepare.resize),
         splits=splits, units={split: int(counts_K.sum()) for split, counts_K in class_counts.items()},
         counts=dict(sorted(counts.items())), baselines=(
             Baseline("guessing", math.log(len(classes))),

@@ -81,7 +81,7 @@ def _write(batches: Iterator[pa.RecordBatch], settings: WriteSettings, folder: P
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
             record = ImageRecord(*row)
             if record.reason == FAULT:
-                place, problem, remedy = (record.detail or "").split("\t")
+                place, problem, remedy = json.loads(record.detail or "")
                 return {"fault": {"kind": "data", "place": place, "problem": problem, "remedy": remedy}}
             writer.add(record)
     return {"partition": partition, "attempt": folder.name, **writer.finish()}

@@ -8,6 +8,7 @@ Gives:   ``ImageRecords``; ``image_batches``: Arrow batches of ``IMAGE_DDL``, bo
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,7 +32,7 @@ from pipelines.prepare.images.image_values import JPEG, UnknownCodecError, image
 
 REASONS = ("empty", "undecodable", "oversized", "wrong_size", "unlabelled", "unknown_label", "unknown_split", "duplicate",
            "contradiction", "without_image")
-FAULT = "fault"  # a row that stops the job: its detail is "place\tproblem\tremedy"
+FAULT = "fault"  # a row that stops the job: its detail is place, problem and remedy as JSON
 BATCH_BYTES, BATCH_ROWS = 8 * 1024**2, 4096
 
 IMAGE_DDL = ("key BINARY, source STRING, position BIGINT, image BINARY, label INT, split STRING, reason STRING, detail STRING, "
@@ -74,7 +75,7 @@ def refused(found: Found, reason: str, detail: str) -> ImageRecord:
 
 def fault(place: str, problem: str, remedy: str) -> ImageRecord:
     """The row that stops prepare with a ``DataError``."""
-    return refused(Found("", 0, None, None, 0), FAULT, f"{place}\t{problem}\t{remedy}")
+    return refused(Found("", 0, None, None, 0), FAULT, json.dumps([place, problem, remedy]))
 
 
 @dataclass(frozen=True)

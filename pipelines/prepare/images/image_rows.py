@@ -10,9 +10,11 @@ A row is ``image``, the uint8 values of its pixels, channel after channel, and `
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pipelines.lake.task_facts import Column, TaskFacts
 
+USUAL_RESIZE = "crop"  # where the facts do not say how images of another size were fitted (``with_resize``)
 PIXEL_RANGE = 255  # a pixel of 255 is 1.0: mean and deviation are of pixels divided by it
 
 
@@ -33,3 +35,8 @@ def classification_facts(*, channels: int, height: int, width: int, classes: Seq
         sizes={"channels": channels, "height": height, "width": width, "num_classes": len(classes)},
         unit="samples", units_per_sample=1, loss_unit="nats per sample",
         facts={"classes": list(classes), "mean": list(mean), "deviation": list(deviation), "class_counts": list(class_counts)})
+
+
+def with_resize(task: TaskFacts, resize: str) -> TaskFacts:
+    """With the rule for images of another size, by which those that are predicted are fitted too."""
+    return replace(task, facts=task.facts | {"resize": resize})

@@ -51,9 +51,11 @@ def local_images(spark: SparkSession, pieces: list[ImagePiece], records: ImageRe
     return spark.range(0, len(groups), 1, len(groups)).mapInArrow(read, IMAGE_DDL)
 
 
-def local_shapes(pieces: list[ImagePiece], max_pixels: int) -> Iterator[FoundShape]:
-    """The shapes of the first images of each piece."""
+def local_shapes(pieces: list[ImagePiece], max_pixels: int, max_bytes: int) -> Iterator[FoundShape]:
+    """The shapes of the first images of each piece; files that are too large are not looked into."""
     for piece in pieces:
+        if piece.format == "folder" and piece.file_bytes > max_bytes:
+            continue
         with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns), open(piece.path, "rb") as file:
             if piece.format == "idx":
                 yield FoundShape(piece.source, read_header(idx_content(file, piece.file_bytes)).image_shape, "")

@@ -123,11 +123,9 @@ def test_other_formats_are_not_opened(form):
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_bomb_is_refused_before_it_is_decoded(form, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # Pillow's own: refuses above twice as much
+    assert Image.MAX_IMAGE_PIXELS is None  # Pillow's own limit, which nobody set, does not stand in the way of the recipe's
     content = encoded(Image.new("RGB", (101, 100)), form)
     monkeypatch.setattr(Image.Image, "load", lambda image: pytest.fail("it was decoded"))
-    assert reason(content) == "oversized"
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
     assert reason(content) == "oversized"
 
 
