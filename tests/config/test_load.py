@@ -62,6 +62,15 @@ def test_readme_names_every_setting_of_images_with_its_default_and_says_what_eac
         "  kind: images", "      pattern: null", "      exclude: []"]
 
 
+def test_readmes_sections_for_a_model_of_images_are_accepted(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: x\nprepare: {kind: images, inputs: [{path: photos/}]}\ntrain: {steps: 100}\n"
+                      + block("Models of images", 0).text)
+    found = load_config(recipe, PLATFORM).recipe
+    assert (found.model.kind, found.optimizer.nesterov, found.schedule.kind, found.data.augment.shift_pixels) == (
+        "resnet", True, "one_cycle", 4)
+
+
 def test_splits_of_images_that_contradict_themselves_are_refused():
     def told(split):
         prepare = f"prepare={{kind: images, inputs: [{{path: x}}], split: {split}}}"

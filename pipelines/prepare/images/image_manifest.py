@@ -50,9 +50,9 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
     for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
         shutil.rmtree(folder, ignore_errors=True)
     channels, height, width = settings.shape
+    mean, deviation = _mean_and_deviation(outcomes, int(class_counts["train"].sum()) * height * width)
     task = classification_facts(channels=channels, height=height, width=width, classes=classes, mean=mean, deviation=deviation,
                                 class_counts=class_counts["train"].tolist(), encoding=settings.encoding)
-    mean, deviation = _mean_and_deviation(outcomes, int(class_counts["train"].sum()) * height * width)
     manifest = Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
         task=with_resize(task, prepare.resize),
