@@ -1,7 +1,7 @@
 """Raw data to an immutable dataset of Parquet shards.
 
 Runs on: driver, with spark-submit or python, from any folder.
-Takes:   --recipe FILE --platform FILE [--set key=value]... [--run-id ID] [--dry-run]
+Takes:   --recipe FILE --platform FILE [--set key=value]... [--dry-run] [--export petastorm FOLDER]
 Gives:   an exit code of ``pipelines/errors.py``.
 """
 

@@ -54,7 +54,7 @@ PredictedRunOption = Annotated[str, typer.Option("--run-id", metavar="ID", help=
 ModelOption = Annotated[WhichModel, typer.Option("--model", help="Which of the run's models: the best by train.best_by, or the "
                                                  "last.")]
 InputOption = Annotated[str, typer.Option("--input", metavar="PATH", help="File, folder, glob or URL of Parquet, JSON lines or "
-                                          "text; or the name of a table.")]
+                                          "text, or of images; or the name of a table.")]
 OutputOption = Annotated[str, typer.Option("--output", metavar="FOLDER", help="Where the predictions go: Parquet.")]
 GenerateOption = Annotated[int | None, typer.Option("--generate", metavar="N", help="Go on from each text by up to N tokens.")]
 ExportOption = Annotated[tuple[str, str] | None, typer.Option(
@@ -136,7 +136,7 @@ def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: Se
 def predict(platform: PlatformOption, run_id: PredictedRunOption, input_: InputOption, output: OutputOption,
             model: ModelOption = WhichModel.best, generate: GenerateOption = None, set_: SetOption = None,
             dry_run: DryRunOption = False) -> None:
-    """A trained model over rows: how likely each text is, or with --generate how it goes on."""
+    """A trained model over rows: the class of each image; how likely each text is, or with --generate how it goes on."""
     asked = [*(set_ or []), *([] if generate is None else [f"predict.generate={generate}"])]
     on, settings = load_predict(platform, asked)
     with TrainingProgress() as progress, Job(run_config(on, run_id), run_id, shlex.join(sys.argv), say, progress,

@@ -81,6 +81,8 @@ def test_splits_of_images_that_contradict_themselves_are_refused():
     assert "numbers of rows are given, but kind is 'folder'" in told("{kind: folder, validation_rows: 3}")
     assert "leave nothing to train on" in told("{validation_fraction: 0.5, test_fraction: 0.5}")
     assert "0: nothing would be validated" in told("{validation_fraction: 0}")
+    table = "prepare={kind: images, inputs: [{path: x, format: petastorm}], split: {kind: folder}}"
+    assert "inputs.0 is a petastorm, whose rows lie in no folder" in faults(table)[0]
 
 
 def test_a_key_unknown_to_one_kind_is_told_with_that_kinds_keys():

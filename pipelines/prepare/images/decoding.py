@@ -1,6 +1,7 @@
 """An image file's bytes become pixels, by stated rules.
 
-Runs on: executors, driver (a first image) and ranks (encoded shards).
+Runs on: executors, driver (a first image), and Spark's Python workers that predict; ranks read encoded shards by
+         ``feed/image_files.py``.
 Takes:   the bytes of a PNG, JPEG or WebP file; no other format is opened.
 Gives:   ``decoded``: the image upright, gray (``L``) or colour (``RGB``), 8 bits a channel; ``fitted``: of the wanted size;
          ``pixels_of``: its values, channel after channel.
