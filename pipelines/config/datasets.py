@@ -242,8 +242,8 @@ class ImagePrepare(PrepareSection):
                                   "own", "leave one of them out")
                    for index, source in enumerate(self.inputs) if source.labels is not None
                    and source.format not in ("auto", "folder")]
-        faults += [SparkringError("prepare.split.kind", f"'folder', but inputs.{index} is a {source.format}, whose rows lie in no "
-                                  "folder", "use column, or hash")
+        faults += [SparkringError("prepare.split.kind", f"'folder', but inputs.{index} is a {source.format}, whose rows lie in "
+                                  "no folder", "use column, or hash")
                    for index, source in enumerate(self.inputs)
                    if self.split.kind == "folder" and source.format in ("table", "petastorm")]
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
