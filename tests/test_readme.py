@@ -178,16 +178,20 @@ def test_the_yaml_is_accepted():
 @pytest.mark.processes
 def test_the_overrides_and_the_single_stages_are_accepted(finished: Finished, monkeypatch: pytest.MonkeyPatch,
                                                           capsys: pytest.CaptureFixture[str]):
-    (overrides,) = [span for span in SPANS if span.startswith("--set ") and "=" in span]
+    overrides, mnist = [span for span in SPANS if span.startswith("--set ") and "=" in span]
     changed = load_config(RECIPE, PLATFORM, shlex.split(overrides)[1::2])
     assert (changed.recipe.train.steps, changed.platform.layout.num_replicas) == (300, 1)
+    images = load_config(RECIPE.with_name("mnist-cnn.yaml"), PLATFORM, shlex.split(mnist)[1::2])
+    assert [given.path for given in images.recipe.prepare.inputs] == ["mnist"]
     monkeypatch.chdir(finished.place)
     files = ["--recipe", "conf/recipes/gpt-demo.yaml", "--platform", "conf/platforms/local.yaml"]
     small = [word for override in SMALL for word in ("--set", override)]
     stages = [Path(span).stem for span in SPANS if re.fullmatch(r"jobs/\w+\.py", span)]
-    assert stages == ["prepare", "train", "report"]
+    of_a_model = {"evaluate": files[2:], "predict": [*files[2:], "--run-id", finished.run_id, "--input", "texts",
+                                                     "--output", "other-scores"]}
+    assert stages == ["prepare", "train", "evaluate", "predict", "report"]
     for stage in stages:
-        assert main([stage, *files, *small, "--dry-run"]) == 0
+        assert main([stage, *of_a_model.get(stage, [*files, *small]), "--dry-run"]) == 0, capsys.readouterr().err
     capsys.readouterr()
     assert "`--json`" in README and main(["report", *files, *small, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["run_id"] == finished.run_id
