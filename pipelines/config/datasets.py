@@ -17,6 +17,9 @@ from pipelines.config.secrets import has_credentials
 from pipelines.config.section import Bytes, Count, Fraction, KindedSection, Section, Whole, kind_of
 from pipelines.errors import SparkringError
 
+USUAL_DOCUMENT_BYTES = 16 * 1024**2
+USUAL_IMAGE_PIXELS, USUAL_IMAGE_BYTES = 89_478_485, 64 * 1024**2  # the first is Pillow's own limit
+
 
 class InputPath(Section):
     """Where an input is, of any kind.
@@ -112,7 +115,7 @@ class TextPrepare(PrepareSection):
 
     kind: Literal["text"] = "text"
     inputs: tuple[InputSource, ...] = Field(min_length=1)
-    max_document_bytes: Count = 16 * 1024**2  # longer ones are rejected as "oversized"
+    max_document_bytes: Count = USUAL_DOCUMENT_BYTES  # longer ones are rejected as "oversized"
     split: Split = Split()
     tokenizer: Tokenizer = Tokenizer()
     sequence_length: Annotated[Whole, Field(ge=2, le=2**20)] = 256  # tokens that a sample predicts; a row holds one more
@@ -214,8 +217,8 @@ class ImagePrepare(PrepareSection):
     resize: Literal["crop", "pad", "stretch", "refuse"] = "crop"  # of images of another size
     channels: Literal[1, 3] | None = None  # gray or colour; null: the images have one number of channels
     classes: tuple[str, ...] | None = Field(default=None, min_length=2)  # in this order; null: those found, sorted
-    max_image_pixels: Count = 89_478_485  # more are rejected as "oversized"; Pillow's own limit
-    max_image_bytes: Bytes = 64 * 1024**2
+    max_image_pixels: Count = USUAL_IMAGE_PIXELS  # more are rejected as "oversized"
+    max_image_bytes: Bytes = USUAL_IMAGE_BYTES
     split: ImageSplit = ImageSplit()
     storage: Literal["pixels", "encoded"] = "pixels"  # encoded: a shard holds image files, which ranks decode at every reading
     rows_per_row_group: RowsPerRowGroup | None = None  # null: about 1 MiB of pixels, 16 to 512 rows

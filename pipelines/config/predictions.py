@@ -21,16 +21,17 @@ class Predict(Section):
 
     # the input
     format: Given | None = None  # null: by the files' endings; what has none of a known kind is text
-    # parquet, jsonl, tables: the one that the model is given; null: "text", or "image" for a model of images
+    # parquet, jsonl, tables: the one that the model is given; null: "text", or for a model of images "image", "content" or the
+    # only one of bytes
     column: str | None = Field(default=None, min_length=1)
     id_column: str | None = None  # what rows are called; null: by their place in the input
-    max_row_bytes: Count = 16 * 1024**2  # longer ones are kept as "oversized"
+    max_row_bytes: Count | None = None  # longer ones are kept as "oversized"; null: what its data's prepare rejected
     rows: Annotated[Whole, Field(ge=1, le=4096)] = 8  # that a language model computes at once
     factory: str | None = None  # of a model of the user's: its ``model.factory`` again
     # of images:
     top: Count = 1  # the likeliest classes that are told
     resize: Literal["crop", "pad", "stretch", "refuse"] | None = None  # other sizes; null: as when the model was trained
-    max_image_pixels: Count = 89_478_485  # larger ones are kept as "oversized"
+    max_image_pixels: Count | None = None  # larger ones are kept as "oversized"; null: what its data's prepare rejected
     # a language model goes on from each text instead of scoring it:
     generate: Count | None = None  # by so many tokens at most
     temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.8  # 0: always the likeliest token

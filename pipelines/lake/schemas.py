@@ -59,10 +59,15 @@ TABLE_DDL: dict[str, str] = {
 TABLE_NAMES = tuple(TABLE_DDL)
 _ARROW_TYPES = {"STRING": pa.string(), "INT": pa.int32(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(),
                 "TIMESTAMP": pa.timestamp("us", tz="UTC"), "ARRAY<STRING>": pa.list_(pa.string()),
+                "ARRAY<DOUBLE>": pa.list_(pa.float64()),
                 "MAP<STRING,BIGINT>": pa.map_(pa.string(), pa.int64()), "MAP<STRING,DOUBLE>": pa.map_(pa.string(), pa.float64())}
 
 
 def arrow_schema(table: str) -> pa.Schema:
     """The table's columns, as its DDL says."""
-    columns = (column.split(" ") for column in TABLE_DDL[table].split(", "))
+    return schema_of_ddl(TABLE_DDL[table])
+
+
+def schema_of_ddl(ddl: str) -> pa.Schema:
+    columns = (column.split(" ") for column in ddl.split(", "))
     return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns])

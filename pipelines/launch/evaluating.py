@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from pipelines.errors import AlreadyRunningError
 from pipelines.interrupts import interrupts_as_errors
 from pipelines.lake.claims import claimed
-from pipelines.launch.evaluation_plan import EvaluationPlan, check_own_code
+from pipelines.launch.evaluation_plan import EvaluationPlan, check_code_as_trained
 from pipelines.launch.execution import run_gang
 from pipelines.launch.identity import next_attempt
 from pipelines.launch.news import News
@@ -39,7 +39,7 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
         check_shards_present(lake, plan.ranks.manifest)
         planned = attempt_plan(plan.ranks, spark, observer.say)
         planned = replace(planned, cut_is_measured=False)  # what layers cost as they train is not measured here
-        check_own_code(plan.ranks.earlier, planned.model_code)
+        check_code_as_trained(plan.ranks.earlier, planned.model_code)
         config = plan.ranks.config.with_layout(planned.layout)
         check_slots(spark, config, observer.say)
         number = begin_evaluation(plan, planned)

@@ -76,7 +76,7 @@ def plan_evaluation(config: Config, lake: Lake, state: RunState, manifest: Manif
     step = _check_model(lake, state, model, manifest, dataset)
     ranks = plan_ranks(config, lake, manifest, state.run_id, state)
     if ranks.attempt is not None:
-        check_own_code(state, ranks.attempt.model_code)
+        check_code_as_trained(state, ranks.attempt.model_code)
     return EvaluationPlan(ranks, model, step, split)
 
 
@@ -97,7 +97,7 @@ def _check_model(lake: Lake, state: RunState, which: str, manifest: Manifest, da
     return step
 
 
-def check_own_code(state: RunState | None, code: dict[str, str]) -> None:
+def check_code_as_trained(state: RunState | None, code: dict[str, str]) -> None:
     """Raises ConfigError where the code of a user's model is not that which was trained."""
     if state is not None and code != state.model_code:
         changed = sorted(name for name in code | state.model_code if code.get(name) != state.model_code.get(name))

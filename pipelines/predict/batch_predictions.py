@@ -24,7 +24,7 @@ from pipelines.predict.answered import OutputFolder, range_name
 from pipelines.predict.contracts import Contract
 from pipelines.predict.given_rows import PLACE, Look, look_at, rows_of
 from pipelines.predict.predict_plan import PredictPlan, refuse_other_input
-from pipelines.predict.records import RecordReader, arrow_schema_of
+from pipelines.predict.records import RecordReader, part_schema
 from pipelines.predict.worker_model import answers_of
 from pipelines.prepare.remote import java_cause
 from pipelines.prepare.spark_job import arrow_batches, spark_settings
@@ -60,7 +60,7 @@ def predict_planned(spark: SparkSession, plan: PredictPlan, lake_root: Path, rep
             raise DataError(PLACE, f"{look.path}: input changed while it was read",
                             "give another --output when nothing writes to it")
         if not plan.output.parts():
-            plan.output.write(arrow_schema_of(plan.contract).empty_table(), (), ())
+            plan.output.write(part_schema(plan.contract).empty_table(), (), ())
         return plan.output.finish(identity)
 
 
@@ -86,7 +86,7 @@ def answer_partition(batches: Iterable[pa.RecordBatch], contract: Contract, outp
                      done: frozenset[str]) -> str:
     """Writes a part of the rows of a Spark task; an error that a user can meet, as JSON, or nothing."""
     try:
-        reader, schema = RecordReader(contract, form), arrow_schema_of(contract)
+        reader, schema = RecordReader(contract, form), part_schema(contract)
         ranges: set[str] = set()
         tables: list[pa.Table] = []
         for batch in batches:

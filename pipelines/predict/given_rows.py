@@ -32,7 +32,9 @@ from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.inputs import fingerprint, is_url, list_files, local_path
 from pipelines.prepare.remote import file_reader, unreadable, without_host
+from pipelines.prepare.text.input_records import JSON_LINE_FACTOR
 
+# content: of tables, of a type that the task takes
 GIVEN_DDL = "file STRING, start BIGINT, row BIGINT, id STRING, content BINARY, bytes BIGINT"
 MIN_SPLIT_BYTES, MAX_SPLIT_BYTES, USUAL_SPLITS = 64 * 1024, 16 * 1024**2, 64
 PLACE = "--input"
@@ -134,49 +136,52 @@ def rows_of(spark: SparkSession, look: Look, contract: Contract) -> DataFrame:
         if look.format in ("parquet", "table"):
             return _table_rows(spark, look, contract)
         if look.format in ("text", "image"):
-            return _document_rows(spark, look, contract.settings)
+            return _document_rows(spark, look, contract.max_bytes)
         lines = _reader(spark, look).text(_spark_path(look.path))
         if look.format == "jsonl":
             _refuse_other_objects(lines, look, contract.column)
-        return _given(lines, lit(None), lit(None), col("value"), contract.settings.max_row_bytes * 8)  # escapes, and other fields
+        return _given(lines, lit(None), lit(None), (col("value").cast("binary"), octet_length("value")),
+                      contract.max_bytes * JSON_LINE_FACTOR)
 
 
-def _given(files: DataFrame, row: Column, row_id: Column, content: Column, most_bytes: int) -> DataFrame:
-    size = octet_length(content.cast("binary")).cast("bigint")
+def _given(files: DataFrame, row: Column, row_id: Column, content_and_size: tuple[Column, Column], most_bytes: int) -> DataFrame:
+    content, size = content_and_size
     return files.select(col("_metadata.file_path").alias("file"), col("_metadata.file_block_start").alias("start"),
                         row.cast("bigint").alias("row"), row_id.cast("string").alias("id"),
-                        when(size <= most_bytes, content.cast("binary")).alias("content"), size.alias("bytes"))
+                        when(size > most_bytes, lit(None)).otherwise(content).alias("content"),
+                        size.cast("bigint").alias("bytes"))
 
 
 def _table_rows(spark: SparkSession, look: Look, contract: Contract) -> DataFrame:
-    settings, column = contract.settings, contract.column
-    wanted = ("binary",) if contract.takes == "image" else ("string", "binary")
+    settings, asked = contract.settings, contract.asked
     if look.format == "table":
         table = spark.read.table(look.path)
     else:
         table = _reader(spark, look).parquet(_spark_path(look.path))
     kinds = dict(table.dtypes)
-    if kinds.get(column) not in wanted:
-        found = (f"is {kinds[column]}, but the model is for the task {contract.task}, which takes {contract.takes}s"
+    column = settings.column or asked.column(kinds)
+    given = asked.given(col(f"`{column}`"), table.schema[column].dataType) if column in kinds else None
+    if given is None:
+        found = (f"is {kinds[column]}, but the model is for the task {contract.task}, which takes {asked.takes}s"
                  if column in kinds else "is not there")
         raise DataError("predict.column", f"{column!r} of {look.path} {found}",
-                        f"name a column of {' or '.join(wanted)} with --set predict.column=...; there are {', '.join(kinds)}")
+                        f"name a column of {asked.values} with --set predict.column=...; there are {', '.join(kinds)}")
     name = settings.id_column
     if name is not None and (name not in kinds or re.match("array|map|struct", kinds[name])):
         found = f"is {kinds[name]}, which names no row" if name in kinds else "is not there"
         raise DataError("predict.id_column", f"{name!r} of {look.path} {found}", f"there are {', '.join(kinds)}")
     has_index = look.format == "parquet"
     return _given(table, col("_metadata.row_index") if has_index else lit(None),
-                  lit(None) if name is None else col(f"`{name}`"), col(f"`{column}`"), settings.max_row_bytes)
+                  lit(None) if name is None else col(f"`{name}`"), given, contract.max_bytes)
 
 
-def _document_rows(spark: SparkSession, look: Look, settings: Predict) -> DataFrame:
+def _document_rows(spark: SparkSession, look: Look, max_bytes: int) -> DataFrame:
     """A row for each file; content of those that are not too long, and of no bytes for those that a scan leaves out."""
     files = _reader(spark, look).format("binaryFile").load(_spark_path(look.path))
     columns = (col("_metadata.file_path").alias("file"), lit(0).cast("bigint").alias("start"),
                lit(None).cast("bigint").alias("row"), lit(None).cast("string").alias("id"))
-    short = files.where(col("length") <= settings.max_row_bytes).select(*columns, "content", col("length").alias("bytes"))
-    long = files.where(col("length") > settings.max_row_bytes).select(*columns, lit(None).cast("binary").alias("content"),
+    short = files.where(col("length") <= max_bytes).select(*columns, "content", col("length").alias("bytes"))
+    long = files.where(col("length") > max_bytes).select(*columns, lit(None).cast("binary").alias("content"),
                                                                       col("length").alias("bytes"))
     scanned = [row.file for row in files.select(columns[0]).collect()]
     empty = [(name, 0, None, None, bytearray(), 0) for name in _unscanned(files, scanned)]

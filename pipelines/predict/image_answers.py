@@ -1,8 +1,8 @@
 """What a classification model says of images: their classes, and how sure it is.
 
 Runs on: Spark's Python workers.
-Takes:   files of images, or values of a table's column (``prepare/images/image_values.py``); those that cannot be used come with
-         a reason.
+Takes:   files of images, or values of a table's column (``prepare/images/image_values.py``), arrays of pixels among them; those
+         that cannot be used come with a reason.
 Gives:   ``ImageAnswers``: the columns of ``contracts.py``, with ``prepare/images/decoding.py``'s reasons for what is no image.
 
 What the model takes is made by the code that made its training rows: decoded and fitted by prepare, normalised by its task.
@@ -18,9 +18,9 @@ from torch import Tensor
 
 from pipelines.models.export import load_model
 from pipelines.predict.contracts import Contract
-from pipelines.prepare.images.decoding import ImageRule, ImageShape, RefusedImageError, fitted, pixels_of
-from pipelines.prepare.images.image_rows import USUAL_RESIZE
-from pipelines.prepare.images.image_values import UnknownCodecError, image_in
+from pipelines.prepare.images.decoding import ImageRule, ImageShape, RefusedImageError
+from pipelines.prepare.images.image_rows import image_bounds
+from pipelines.prepare.images.image_values import UnknownCodecError, fitted_pixels
 from pipelines.tasks.classification import Classification
 
 ROWS = 64  # that the model computes at once
@@ -34,12 +34,12 @@ class ImageAnswers:
         self._model, self._task = exported.model, Classification(exported.task)
         sizes = exported.task.sizes
         shape = ImageShape(sizes["channels"], sizes["height"], sizes["width"])
-        resize = settings.resize or exported.task.facts.get("resize", USUAL_RESIZE)
-        self._rule = ImageRule(shape, size_given=True, channels_given=True, resize=resize, max_pixels=settings.max_image_pixels,
-                               first="")
+        bounds = image_bounds(exported.task.facts)
+        self._rule = ImageRule(shape, size_given=True, channels_given=True, resize=settings.resize or bounds.resize,
+                               max_pixels=settings.max_image_pixels or bounds.max_pixels, first="")
         self._classes, self._top = exported.task.facts["classes"], min(settings.top, sizes["num_classes"])
 
-    def of(self, ids: Sequence[str], contents: Sequence[bytes | None], reasons: Sequence[str | None]) -> dict[str, list[Any]]:
+    def of(self, ids: Sequence[str], contents: Sequence[Any], reasons: Sequence[str | None]) -> dict[str, list[Any]]:
         """See ``worker_model.Answers``."""
         said = list(reasons)
         nothing: list[Any] = [None] * len(said)
@@ -54,7 +54,7 @@ class ImageAnswers:
                 "probability": [values and values[0] for values in probabilities],
                 "labels": labels, "probabilities": probabilities, "reason": said}
 
-    def inputs(self, contents: Sequence[bytes | None], reasons: list[str | None], first: int) -> tuple[list[int], Tensor]:
+    def inputs(self, contents: Sequence[Any], reasons: list[str | None], first: int) -> tuple[list[int], Tensor]:
         """What the model takes of some rows: their numbers, and ``inputs_BCHW``; the others get a reason.
 
         Args:
@@ -66,7 +66,7 @@ class ImageAnswers:
             if content is None:
                 continue
             try:
-                pixels += pixels_of(fitted(image_in(content, self._rule.max_pixels), self._rule))
+                pixels += fitted_pixels(content, self._rule)
                 rows.append(row)
             except RefusedImageError as error:
                 reasons[row] = error.reason

@@ -15,7 +15,7 @@ from pipelines.config.predictions import Predict
 from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.lake.paths import WEIGHTS_NAME, Lake
 from pipelines.predict.answered import OutputFolder
-from pipelines.predict.contracts import Contract, contract_of
+from pipelines.predict.contracts import ASKED_TASKS, Contract, contract_of
 from pipelines.predict.given_rows import PLACE, Look, is_local, look_at
 from pipelines.prepare.inputs import is_url, local_path
 
@@ -52,10 +52,10 @@ class PredictPlan:
 
 def refuse_other_input(contract: Contract, look: Look) -> None:
     """Raises DataError where the input is not what the model takes."""
-    given = "image" if look.format == "image" else "text"
-    if given != contract.takes and look.format not in ("parquet", "table"):  # which say by their columns' types
-        raise DataError(PLACE, f"{look.path} holds {given}s, but the model is for the task {contract.task}, which takes "
-                        f"{contract.takes}s", f"give {contract.takes}s, or a run of another task")
+    if look.format not in (*contract.asked.files, "parquet", "table"):  # which say by their columns' types
+        given, takes = next(task.takes for task in ASKED_TASKS.values() if look.format in task.files), contract.asked.takes
+        raise DataError(PLACE, f"{look.path} holds {given}s, but the model is for the task {contract.task}, which takes {takes}s",
+                        f"give {takes}s, or a run of another task")
 
 
 def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPlan:

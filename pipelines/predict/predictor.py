@@ -23,9 +23,9 @@ from pipelines.config.predictions import Predict
 from pipelines.config.wording import faults_of
 from pipelines.errors import ConfigError, DataError
 from pipelines.predict.contracts import Contract, contract_of
-from pipelines.predict.records import arrow_schema_of
+from pipelines.predict.records import part_schema
 from pipelines.predict.worker_model import answers_of
-from pipelines.prepare.text.input_records import value_record
+from pipelines.prepare.images.image_values import numbers_of
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Predictor:
 
         def answer(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
             for values, ids in batches:
-                yield _answers(contract, [str(each) for each in ids], values.tolist()).drop(["id"]).to_pandas()
+                yield _answers(contract, [str(each) for each in ids], _listed(values)).drop(["id"]).to_pandas()
 
         values = col(column) if isinstance(column, str) else column
         names = col(id_column) if isinstance(id_column, str) else id_column
@@ -77,7 +77,7 @@ class Predictor:
                 raise DataError("mapInArrow", f"there is no column {missing[0]!r}, but {', '.join(batch.schema.names)}",
                                 f"select the columns id and {self.contract.column}")
             ids = [str(value) for value in batch.column("id").to_pylist()]
-            yield from _answers(self.contract, ids, batch.column(self.contract.column).to_pylist()).to_batches()
+            yield from _answers(self.contract, ids, numbers_of(batch.column(self.contract.column))).to_batches()
 
 
 def predictor(model_folder: str | Path, **settings: Any) -> Predictor:
@@ -96,14 +96,15 @@ def predictor(model_folder: str | Path, **settings: Any) -> Predictor:
 
 
 def _answers(contract: Contract, ids: list[str], values: list[Any]) -> pa.Table:
-    limit = contract.settings.max_row_bytes
-    values = [bytes(value) if isinstance(value, bytearray) else value for value in values]
-    if contract.takes == "image":
-        contents = [value if isinstance(value, bytes) and 0 < len(value) <= limit else None for value in values]
-        reasons = [None if content is not None else "empty" if not value else "oversized" if isinstance(value, bytes)
-                   else "malformed" for value, content in zip(values, contents, strict=True)]
-    else:
-        records = [value_record("", 0, value, contract.column, limit) for value in values]
-        contents, reasons = [record.content for record in records], [record.reason for record in records]
-    columns = answers_of(contract).of(ids, contents, reasons)
-    return pa.Table.from_pydict({"id": ids, **columns}, arrow_schema_of(contract))
+    plain = (bytes(value) if isinstance(value, bytearray) else value for value in values)
+    checked = [contract.asked.checked(value, contract.max_bytes) for value in plain]
+    columns = answers_of(contract).of(ids, [content for content, _ in checked], [reason for _, reason in checked])
+    return pa.Table.from_pydict({"id": ids, **columns}, part_schema(contract))
+
+
+def _listed(values: pd.Series | pd.DataFrame) -> list[Any]:
+    """The rows of a column. A struct comes as a DataFrame, whose whole numbers are floats where a row has none."""
+    if isinstance(values, pd.Series):
+        return list(values.tolist())
+    return [{str(name): None if value != value else int(value) if isinstance(value, float) else value
+             for name, value in row.items()} for row in values.to_dict("records")]

@@ -4,8 +4,9 @@ Runs on: Spark's Python workers.
 Takes:   Arrow batches of ``given_rows.GIVEN_DDL``.
 Gives:   ``RecordReader``; the columns of an answer.
 
-Reasons: ``empty``, ``undecodable`` (not UTF-8), ``oversized`` (above ``predict.max_row_bytes``), ``malformed`` (not a JSON object
-that has the field), ``damaged`` (a compressed document), as prepare has them; a model's module adds its own.
+Reasons: ``empty``, ``undecodable`` (not UTF-8), ``oversized`` (above ``Contract.max_bytes``), ``malformed`` (not a JSON object
+that has the field, or another value than the task takes), ``damaged`` (a compressed document), as prepare has them; a model's
+module adds its own.
 """
 
 from __future__ import annotations
@@ -19,12 +20,11 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from pipelines.lake.schemas import schema_of_ddl
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.compressed import Decompressed, codec_of
-from pipelines.prepare.text.input_records import BYTE_ORDER_MARK, json_record, text_record
-
-_ARROW_TYPES = {"STRING": pa.string(), "BIGINT": pa.int64(), "DOUBLE": pa.float64(), "ARRAY<STRING>": pa.list_(pa.string()),
-                "ARRAY<DOUBLE>": pa.list_(pa.float64())}
+from pipelines.prepare.images.image_values import numbers_of
+from pipelines.prepare.text.input_records import BYTE_ORDER_MARK, json_record
 
 
 class GivenRecord(NamedTuple):
@@ -33,14 +33,13 @@ class GivenRecord(NamedTuple):
     file: str  # as Spark writes it
     start: int  # of the range that it is in
     id: str
-    content: bytes | None
+    content: Any  # as the task's ``checked`` gives it
     reason: str | None
 
 
-def arrow_schema_of(contract: Contract) -> pa.Schema:
+def part_schema(contract: Contract) -> pa.Schema:
     """Of a part: the row's id, then the contract's columns."""
-    columns = (column.split(" ") for column in f"id STRING, {contract.columns}".split(", "))
-    return pa.schema([(name, _ARROW_TYPES[kind]) for name, kind in columns])
+    return schema_of_ddl(f"id STRING, {contract.columns}")
 
 
 class RecordReader:
@@ -52,7 +51,7 @@ class RecordReader:
         self._index = 0  # of the next row in it
 
     def records(self, batch: pa.RecordBatch) -> Iterator[GivenRecord]:
-        for file, start, row, row_id, content, size in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        for file, start, row, row_id, content, size in zip(*map(numbers_of, batch.columns), strict=True):
             if (file, start) != self._range:
                 self._range, self._index = (file, start), 0
             place = self._place(file, start, row)
@@ -67,11 +66,9 @@ class RecordReader:
         return f"{name}:{row}" if row is not None else f"{name}:{start}:{self._index}"
 
     def _record(self, given: GivenRecord, size: int | None) -> GivenRecord:
-        limit, content = self._settings.max_row_bytes, given.content
+        limit, content = self._contract.max_bytes, given.content
         if content is None:
             return given._replace(reason="empty" if size is None else "oversized")
-        if self._contract.takes == "image":  # the model's module looks into it
-            return given if content else given._replace(content=None, reason="empty")
         if self._form == "jsonl":
             read = json_record("", self._index - 1 + given.start, content, self._contract.column, limit)
             row_id = _id_in(content, self._settings.id_column) if read.reason is None else None
@@ -85,8 +82,8 @@ class RecordReader:
             content = content.removeprefix(BYTE_ORDER_MARK)
         elif self._form == "lines" and (given.start, self._index) == (0, 1):
             content = content.removeprefix(BYTE_ORDER_MARK)
-        read = text_record("", 0, content, limit)
-        return given._replace(content=read.content, reason=read.reason)
+        content, reason = self._contract.asked.checked(content, limit)
+        return given._replace(content=content, reason=reason)
 
 
 def _id_in(line: bytes, column: str | None) -> str | None:

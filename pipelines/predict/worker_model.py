@@ -25,18 +25,18 @@ from pipelines.predict.contracts import Contract
 class Answers(Protocol):
     """What a model says of rows."""
 
-    def of(self, ids: Sequence[str], contents: Sequence[bytes | None], reasons: Sequence[str | None]) -> dict[str, list[Any]]:
+    def of(self, ids: Sequence[str], contents: Sequence[Any], reasons: Sequence[str | None]) -> dict[str, list[Any]]:
         """The contract's columns, a value for each row.
 
         Args:
-            contents: None where there is a reason why the row cannot be used.
+            contents: as the task's ``checked`` gives them; None where there is a reason why the row cannot be used.
         """
 
 
 @lru_cache(maxsize=2)
 def _answers(contract: Contract, threads: int) -> Answers:
     """Ready; this process computes on so many threads from now on."""
-    module, _, name = contract.answers.partition(":")
+    module, _, name = contract.asked.answers.partition(":")
     importlib.import_module("torch").set_num_threads(threads)
     return cast(Answers, getattr(importlib.import_module(module), name)(contract))
 

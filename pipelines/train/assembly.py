@@ -12,7 +12,7 @@ import torch
 from pipelines.config.load import Config
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.models.build import fill_model, sketch_model
-from pipelines.models.factory.own_code import check_code
+from pipelines.models.factory.own_code import check_code_as_planned
 from pipelines.parallel.agreement.agreement import Agreement
 from pipelines.parallel.agreement.every_step import EveryStep
 from pipelines.parallel.peers import Peers
@@ -31,7 +31,7 @@ def assemble(config: Config, plan: RunPlan, task: Task, sizes: dict[str, int], p
     """
     recipe = config.recipe
     model = sketch_model(recipe.model, sizes, recipe.train.seed)
-    check_code(recipe.model.users_factory, plan.model_code, model)
+    check_code_as_planned(recipe.model.users_factory, plan.model_code, model)
     replica = own_replica(config, plan, task, model, peers, device, records,
                           lambda sketch, layers: fill_model(sketch, recipe.model, recipe.train.seed, layers))
     seed_everything(seed_of_rank(recipe.train.seed, peers.place.rank))  # where a model may draw: the same in every launch

@@ -7,6 +7,7 @@ import gzip
 import json
 import math
 import random
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from pipelines.config.load import Config, load_predict
-from pipelines.config.models import GptModel
+from pipelines.config.models import FactoryModel, GptModel
 from pipelines.config.predictions import Predict
 from pipelines.errors import AlreadyRunningError, CheckpointError, ConfigError, DataError
 from pipelines.flow.flow import JOBS, Flow
@@ -340,6 +341,22 @@ def test_a_model_that_is_damaged_or_of_another_task_is_refused(predict, tmp_path
     (folder / "sparkring.json").write_text(described.replace('"language"', '"weather"'))
     with pytest.raises(CheckpointError, match="is a model for the task 'weather', which cannot be asked"):
         predict(tmp_path / "given.parquet")
+
+
+def test_a_model_of_ones_own_is_asked_once_its_factory_is_named_as_the_refusal_says(predict, tmp_path):
+    pq.write_table(pa.table({"text": texts(5)}), tmp_path / "given.parquet")
+    folder = predict.lake.root / predict.lake.model("r", "best")
+    settings = FactoryModel(kind="factory", factory="tests.support.own_models:residual")
+    model = build_model(settings, {"vocabulary_size": 257, "sequence_length": WINDOW}, seed=1)
+    shutil.rmtree(folder)
+    save_model(FolderStore(folder), model.unique_state().items(), model.specs(), settings, notes={},
+               task=language_facts(vocabulary_size=257, sequence_length=WINDOW, end_of_text_id=END, tokenizer_sha256=""),
+               files={"tokenizer.json": bytes_tokenizer().to_str().encode()})
+    with pytest.raises(CheckpointError, match="was made by the factory tests.support.own_models:residual; if you") as refusal:
+        predict.flow(tmp_path / "given.parquet").plan()
+    (tmp_path / "platform.yaml").write_text("spark: {master: 'local[2]'}\n")
+    _, asked = load_predict(tmp_path / "platform.yaml", [refusal.value.remedy.rpartition("--set ")[2]])
+    assert predict(tmp_path / "given.parquet", factory=asked.factory)["predicted"] == 5
 
 
 def test_settings_come_from_the_command_line_and_are_checked(tmp_path):

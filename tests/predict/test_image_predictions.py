@@ -23,7 +23,7 @@ from pipelines.predict.image_answers import ImageAnswers
 from pipelines.predict.predictor import predictor
 from pipelines.prepare.images.decoding import ImageRule, ImageShape
 from pipelines.prepare.images.image_records import Found, ImageRecords
-from pipelines.prepare.images.image_rows import classification_facts, with_resize
+from pipelines.prepare.images.image_rows import ImageBounds, classification_facts, with_bounds
 from pipelines.tasks.classification import Classification
 from tests.predict.test_batch_predictions import Predicting, lake  # noqa: F401 - a fixture
 
@@ -53,7 +53,7 @@ IMAGES = [file_of(0), file_of(1, mode="RGBA"), file_of(2, (30, 17)), file_of(3, 
 
 @pytest.mark.parametrize("resize", ["crop", "pad", "stretch"])
 def test_the_model_takes_what_training_gives_to_it(tmp_path, resize):
-    facts = with_resize(FACTS, resize)  # the rule that the training rows were made by
+    facts = with_bounds(FACTS, ImageBounds(resize))  # the rule that the training rows were made by
     export_cnn(tmp_path / "best", facts)
     answers = ImageAnswers(contract_of(tmp_path / "best", Predict()))
     rule = ImageRule(ImageShape(3, 10, 12), True, True, resize, 10**6, "")
@@ -104,6 +104,86 @@ def test_a_table_and_a_column_of_images_are_answered_alike(predict, spark, tmp_p
     found = {row["name"]: row.said for row in frame.withColumn("said", label("image")).collect()}
     assert {name: row["label"] for name, row in predict.rows().items()} == {name: row.label for name, row in found.items()}
     assert found["null"].reason == "empty"
+
+
+SPARK_IMAGE = "struct<origin:string,height:int,width:int,nChannels:int,mode:int,data:binary>"
+FORMS = {  # of a table's column, and how an image of three channels becomes one
+    "binary": lambda values: file_of_values(values),
+    "struct<bytes:binary,path:string>": lambda values: {"bytes": file_of_values(values), "path": "a.png"},
+    SPARK_IMAGE: lambda values: {"origin": "a", "height": values.shape[0], "width": values.shape[1], "nChannels": 3, "mode": 16,
+                                 "data": values[:, :, ::-1].tobytes()},
+    "array<smallint>": lambda values: values.transpose(2, 0, 1).ravel().tolist(),  # as a dataset's shards have them
+    "array<double>": lambda values: values.transpose(2, 0, 1).ravel().astype(float).tolist(),
+    "array<array<array<int>>>": lambda values: values.tolist()}
+
+
+def file_of_values(values):
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", FORMS)
+def test_every_form_of_image_that_a_table_may_hold_is_answered_alike(predict, spark, tmp_path, kind):
+    values = np.random.default_rng(0).integers(0, 256, (5, 10, 12, 3), dtype=np.uint8)
+    answers = ImageAnswers(contract_of(predict.lake.root / predict.lake.model("r", "last"), Predict()))
+    expected = answers.of([], [file_of_values(each) for each in values], [None] * 5)["probability"]
+    rows = [(f"{i}", FORMS[kind](each)) for i, each in enumerate(values)]
+    frame = spark.createDataFrame([*rows, ("none", None)], f"name STRING, pictures {kind}").coalesce(1)
+    frame.write.parquet(str(tmp_path / "given"))
+    found = predict(tmp_path / "given", model="last", id_column="name", column="pictures")
+    assert (found["rows"], found["predicted"], found["reasons"]) == (6, 5, {"empty": 1})
+    column = predictor(predict.lake.root / predict.lake.model("r", "last"))("pictures")
+    said = {row["name"]: row.said for row in frame.withColumn("said", column).collect()}
+    for i, probability in enumerate(expected):
+        assert predict.rows()[f"{i}"]["probability"] == pytest.approx(probability, rel=1e-5)
+        assert said[f"{i}"].probability == pytest.approx(probability, rel=1e-5)
+    assert said["none"].reason == "empty"
+
+
+def test_sparks_own_reader_of_images_gives_what_can_be_asked_and_the_column_is_found_by_its_type(predict, spark, tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        (folder / f"{i}.png").write_bytes(file_of(i))
+    spark.read.format("image").load(str(folder)).write.parquet(str(tmp_path / "spark"))
+    spark.read.format("binaryFile").load(str(folder)).write.parquet(str(tmp_path / "files"))
+    answers = ImageAnswers(contract_of(predict.lake.root / predict.lake.model("r", "last"), Predict()))
+    expected = sorted(answers.of([], [file_of(i) for i in range(3)], [None] * 3)["probability"])
+    for name in ("spark", "files"):
+        predict(tmp_path / name, model="last", output=tmp_path / f"{name}-said")
+        found = [row["probability"] for row in predict.rows(tmp_path / f"{name}-said").values()]
+        assert sorted(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_arrays_that_are_no_image_of_the_model_are_counted_and_the_totals_add_up(predict, spark, tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (3, 10, 12)).astype(float)
+    flat = {"good": values.ravel(), "short": values.ravel()[:-1], "fraction": values.ravel() + 0.5, "negative": -values.ravel(),
+            "of nothing": [], "not a number": [float("nan")] * 360}
+    nested = {"fits": values, "scaled": values[:, :5, :5], "ragged": [[[1.0, 2.0], [1.0]]], "a hole": [[[None]]],
+              "two channels": values[:2], "large": np.zeros((3, 30, 30))}
+    reasons = {"short": "wrong_size", "fraction": "malformed", "negative": "malformed", "of nothing": "empty",
+               "not a number": "malformed", "ragged": "malformed", "a hole": "malformed", "two channels": "malformed",
+               "large": "oversized"}
+    for name, rows, kind in (("flat", flat, "array<double>"), ("nested", nested, "array<array<array<double>>>")):
+        made = [(key, value.tolist() if isinstance(value, np.ndarray) else value) for key, value in rows.items()]
+        spark.createDataFrame(made, f"name STRING, image {kind}").write.parquet(str(tmp_path / name))
+        totals = predict(tmp_path / name, model="last", id_column="name", output=tmp_path / f"{name}-said", max_row_bytes=2000)
+        said = {key: row["reason"] for key, row in predict.rows(tmp_path / f"{name}-said").items()}
+        assert said == {key: reasons.get(key) for key in rows}
+        assert totals["rows"] == len(rows) == totals["predicted"] + sum(totals["reasons"].values())
+
+
+def test_what_prepare_rejects_as_oversized_prediction_keeps_as_oversized(tmp_path):
+    large, long = file_of(1, (40, 40), "L"), file_of(2, (12, 10))
+    bounds = ImageBounds(max_pixels=400, max_bytes=len(long))
+    export_cnn(tmp_path / "best", with_bounds(FACTS, bounds))
+    for settings, reasons in (({}, ["oversized", None, "oversized"]),
+                              ({"max_image_pixels": 1600, "max_row_bytes": 10**6}, [None] * 3)):
+        contract = contract_of(tmp_path / "best", Predict(**settings))
+        given = [contract.asked.checked(content, contract.max_bytes) for content in (large, long, long + b" ")]
+        said = ImageAnswers(contract).of([], [content for content, _ in given], [reason for _, reason in given])
+        assert said["reason"] == reasons
 
 
 def test_texts_for_a_model_of_images_are_refused(predict, tmp_path):

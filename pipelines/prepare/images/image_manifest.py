@@ -20,7 +20,7 @@ from pipelines.lake.manifest import Baseline, Manifest
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_partition import WriteSettings
 from pipelines.prepare.images.image_records import REASONS
-from pipelines.prepare.images.image_rows import PIXEL_RANGE, classification_facts, with_resize
+from pipelines.prepare.images.image_rows import PIXEL_RANGE, ImageBounds, classification_facts, with_bounds
 from pipelines.prepare.images.remote_images import COPIES
 from pipelines.prepare.outcomes import Outcomes
 from pipelines.prepare.publish import publish_rejected
@@ -55,7 +55,7 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
                                 class_counts=class_counts["train"].tolist(), encoding=settings.encoding)
     manifest = Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
-        task=with_resize(task, prepare.resize),
+        task=with_bounds(task, ImageBounds(prepare.resize, prepare.max_image_pixels, prepare.max_image_bytes)),
         splits=splits, units={split: int(counts_K.sum()) for split, counts_K in class_counts.items()},
         counts=dict(sorted(counts.items())), baselines=(
             Baseline("guessing", math.log(len(classes))),

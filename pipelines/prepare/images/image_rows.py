@@ -9,12 +9,13 @@ A row is ``image``, the uint8 values of its pixels, channel after channel, and `
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any, NamedTuple
 
+from pipelines.config.datasets import USUAL_IMAGE_BYTES, USUAL_IMAGE_PIXELS
 from pipelines.lake.task_facts import Column, TaskFacts
 
-USUAL_RESIZE = "crop"  # where the facts do not say how images of another size were fitted (``with_resize``)
 PIXEL_RANGE = 255  # a pixel of 255 is 1.0: mean and deviation are of pixels divided by it
 
 
@@ -37,6 +38,18 @@ def classification_facts(*, channels: int, height: int, width: int, classes: Seq
         facts={"classes": list(classes), "mean": list(mean), "deviation": list(deviation), "class_counts": list(class_counts)})
 
 
-def with_resize(task: TaskFacts, resize: str) -> TaskFacts:
-    """With the rule for images of another size, by which those that are predicted are fitted too."""
-    return replace(task, facts=task.facts | {"resize": resize})
+class ImageBounds(NamedTuple):
+    """Which images were taken, and how those of another size were fitted: the same holds for those that are predicted."""
+
+    resize: str = "crop"
+    max_pixels: int = USUAL_IMAGE_PIXELS
+    max_bytes: int = USUAL_IMAGE_BYTES
+
+
+def with_bounds(task: TaskFacts, bounds: ImageBounds) -> TaskFacts:
+    return replace(task, facts=task.facts | bounds._asdict())
+
+
+def image_bounds(facts: Mapping[str, Any]) -> ImageBounds:
+    """By a task's facts; the usual ones where they do not say."""
+    return ImageBounds(**{name: facts[name] for name in ImageBounds._fields if name in facts})

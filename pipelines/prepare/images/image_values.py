@@ -3,7 +3,8 @@
 Runs on: executors and driver.
 Takes:   bytes of a PNG, JPEG or WebP file, of numpy's npy or npz (as petastorm's codecs write them); a Spark image; a struct
          with a field ``bytes``, as Hugging Face's datasets have it.
-Gives:   ``image_in``: the image; ``UnknownCodecError`` where a value is none of these.
+Gives:   ``image_in``: the image; ``UnknownCodecError`` where a value is none of these. ``fitted_pixels``: the pixels of these
+         and of arrays of pixels, flat or nested, which prepare's tables do not hold.
 
 Nothing is unpickled: arrays of objects are refused.
 """
@@ -17,10 +18,21 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.prepare.images.decoding import FoundShape, RefusedImageError, decoded, image_of, shape_of
+from pipelines.prepare.images.decoding import (
+    FoundShape,
+    ImageRule,
+    ImageShape,
+    RefusedImageError,
+    decoded,
+    fitted,
+    image_of,
+    pixels_of,
+    shape_of,
+)
 
 PNG, JPEG, WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
 NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
@@ -51,6 +63,27 @@ def size_of(value: Any) -> int:
     return len(value) if isinstance(value, bytes) else 0
 
 
+def size_in_form(value: Any) -> int | None:
+    """Bytes of a value, pixels or rows of an array; None where it is of none of the forms that ``fitted_pixels`` takes."""
+    if isinstance(value, list | np.ndarray):
+        return len(value)
+    is_image = isinstance(value, dict) and (value.keys() >= SPARK_FIELDS or "bytes" in value)
+    return size_of(value) if is_image or isinstance(value, bytes) else None
+
+
+def fitted_pixels(value: Any, rule: ImageRule) -> bytes:
+    """Its values, channel after channel, once it is made as the rule says.
+
+    Args:
+        value: as ``image_in`` takes it; or an array of pixels.
+    Raises:
+        RefusedImageError, UnknownCodecError: it is no image, or one that is not taken.
+    """
+    is_array = isinstance(value, list | np.ndarray)
+    image = image_of_pixels(value, rule.shape) if is_array else image_in(value, rule.max_pixels)
+    return pixels_of(fitted(image, rule))
+
+
 def image_in(value: Any, max_pixels: int) -> Image.Image:
     """
     Raises:
@@ -69,6 +102,45 @@ def image_in(value: Any, max_pixels: int) -> Image.Image:
     if value.startswith(NPZ):
         return image_of(_channels_last(_only_array(value, max_pixels)))
     raise UnknownCodecError(f"bytes that begin with {value[:8].hex(' ')}")
+
+
+def numbers_of(column: pa.Array) -> list[Any]:
+    """The values of a column; flat arrays of numbers as numpy has them."""
+    if pa.types.is_list(column.type) and not pa.types.is_nested(column.type.value_type):
+        return [scalar.values.to_numpy(zero_copy_only=False) if scalar.is_valid else None for scalar in column]
+    return list(column.to_pylist())
+
+
+def image_of_pixels(values: Any, shape: ImageShape) -> Image.Image:
+    """Of whole numbers from 0 to 255, as floats too.
+
+    Args:
+        values: nested, as [H, W], [H, W, C] or [C, H, W]; or flat, channel after channel as a shard has them.
+        shape: of flat values.
+    Raises:
+        RefusedImageError: "malformed" for other numbers or nesting, "wrong_size" for another number of flat values.
+    """
+    try:
+        pixels = _nested(values)
+        if not np.isin(pixels.dtype.kind, list("iufb")) or not np.array_equal(pixels, pixels.astype(np.uint8)):
+            raise RefusedImageError("malformed", "values are not whole numbers from 0 to 255")
+        pixels = pixels.astype(np.uint8)
+        if pixels.ndim > 1:
+            return image_of(_channels_last(pixels))
+    except (ValueError, UnknownCodecError) as error:
+        raise RefusedImageError("malformed", str(error)) from None
+    if len(pixels) != shape.values:
+        raise RefusedImageError("wrong_size", f"{len(pixels)} values, not {shape.channels} x {shape.height} x {shape.width}")
+    return image_of(np.ascontiguousarray(pixels.reshape(shape).transpose(1, 2, 0)))
+
+
+def _nested(values: Any) -> NDArray[Any]:
+    """Raises ValueError where rows have different lengths."""
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return values
+    if isinstance(values, np.ndarray | list) and len(values) and isinstance(values[0], np.ndarray | list):
+        return np.stack([_nested(each) for each in values])
+    return np.asarray(values)
 
 
 def _array(file: Any, max_pixels: int) -> NDArray[Any]:
@@ -114,7 +186,7 @@ def _channels_last(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _spark_image(value: dict[str, Any], max_pixels: int) -> Image.Image:
-    height, width, channels, data = value["height"], value["width"], value["nChannels"], value["data"]
+    height, width, channels, data = value["height"] or 0, value["width"] or 0, value["nChannels"], value["data"]
     if not isinstance(data, bytes) or channels not in CHANNELS or len(data) != height * width * channels or not data:
         raise RefusedImageError("undecodable", f"a Spark image of {height} x {width} x {channels} with {size_of(value)} bytes")
     if height * width > max_pixels:

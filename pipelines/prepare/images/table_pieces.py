@@ -68,9 +68,15 @@ def image_column(types: Mapping[str, str], input_index: int, place: str, source:
                         "name one of them")
     if source.image:
         return source.image
+    found = columns_of_images(types)
+    if len(found) != 1:
+        raise DataError(f"prepare.inputs.{input_index}.image", f"{place} has {len(found)} columns of bytes that may be the "
+                        f"images ({', '.join(found) or 'none'}); it has {', '.join(types)}", "name the column of images")
+    return found[0]
+
+
+def columns_of_images(types: Mapping[str, str]) -> list[str]:
+    """Those that may hold images; the one that is called so alone."""
     of_bytes = [name for name, kind in types.items() if "binary" in kind]
     usual = [name for name in USUAL_IMAGES if name in of_bytes]
-    if not usual and len(of_bytes) != 1:
-        raise DataError(f"prepare.inputs.{input_index}.image", f"{place} has {len(of_bytes)} columns of bytes that may be the "
-                        f"images ({', '.join(of_bytes) or 'none'}); it has {', '.join(types)}", "name the column of images")
-    return (usual or of_bytes)[0]
+    return usual[:1] or of_bytes

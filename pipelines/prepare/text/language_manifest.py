@@ -59,7 +59,7 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
         task=language_facts(sequence_length=settings.sequence_length, vocabulary_size=settings.vocabulary_size,
                             end_of_text_id=settings.end_of_text_id, tokenizer_sha256=settings.tokenizer_sha256,
-                            token_bytes=token_bytes),
+                            token_bytes=token_bytes, max_document_bytes=settings.max_document_bytes),
         splits=splits, units=tokens, counts=dict(sorted(counts.items())), baselines=(
             Baseline("guessing", math.log(settings.vocabulary_size)),
             Baseline("token frequencies", unigram_loss(tokens_V["train"], tokens_V["validation"])),

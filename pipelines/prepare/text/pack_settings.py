@@ -35,6 +35,7 @@ class PackSettings:
     validation_fraction: float
     test_fraction: float  # 0: there is no split test
     deduplicate: bool
+    max_document_bytes: int
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -50,4 +51,4 @@ def pack_settings(order: BuildOrder, prepare: TextPrepare, encoder: EncoderKind)
         end_of_text_id=end_of_text_id(tokenizer), sequence_length=prepare.sequence_length,
         rows_per_row_group=prepare.rows_per_row_group, split_kind=prepare.split.kind,
         validation_fraction=prepare.split.validation_fraction, test_fraction=prepare.split.test_fraction,
-        deduplicate=prepare.deduplicate)
+        deduplicate=prepare.deduplicate, max_document_bytes=prepare.max_document_bytes)

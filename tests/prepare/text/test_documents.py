@@ -36,7 +36,7 @@ def packed(rows: list[tuple[Any, ...]]) -> tuple[dict[str, Any], list[dict[str, 
         bytes_tokenizer().save(str(folder / "tokenizer.json"))
         packer = PartitionPacker(PackSettings(
             name, "set", "v", "bytes", str(folder / "tokenizer.json"), file_sha256(folder / "tokenizer.json"), 257, 256,
-            16, 8, "hash", 0.0, 0.0, True), folder)
+            16, 8, "hash", 0.0, 0.0, True, 10**6), folder)
         for row in rows:
             packer.add(*row)
         outcome = packer.finish()
