@@ -63,10 +63,12 @@ class Batch:
         """Those that count."""
         return int((self.weights_B > 0).sum())
 
+    def __getitem__(self, at: slice | list[int]) -> Batch:
+        return Batch({name: values[at] for name, values in self.fields.items()}, self.weights_B[at], self.sample_ids_B[at])
+
     def cut(self, begin: int, end: int, size: int) -> list[Batch]:
         """Consecutive slices of ``size`` samples; the last one may be smaller."""
-        return [Batch({name: values[at] for name, values in self.fields.items()}, self.weights_B[at], self.sample_ids_B[at])
-                for at in (slice(first, min(first + size, end)) for first in range(begin, end, size))]
+        return [self[first : min(first + size, end)] for first in range(begin, end, size)]
 
     def to(self, device: torch.device) -> Batch:
         return Batch({name: values.to(device) for name, values in self.fields.items()}, self.weights_B.to(device),

@@ -2,7 +2,8 @@
 
 Runs on: ranks.
 Takes:   a dataset's store and its manifest, the numbers of the rows (``Batch.sample_ids_B``).
-Gives:   ``rows_by_id``: a ``Batch`` of just these, in the order asked; ``some_rows``: of a few that are spread over the split.
+Gives:   ``rows_by_id``: a ``Batch`` of just these, in the order asked; ``some_rows``: of a few that are spread over the split;
+         ``first_rows``: of those that a split begins with.
 """
 
 from __future__ import annotations
@@ -36,15 +37,23 @@ def rows_by_id(dataset: Store, manifest: Manifest, reader_kind: str, split: str,
     return Batch.of(Rows.joined([found[sample_id] for sample_id in sample_ids]))
 
 
-def some_rows(dataset: Store, split: str, number: int) -> Batch | None:
+def some_rows(dataset: Store, manifest: Manifest, split: str, number: int) -> Batch | None:
     """Evenly apart in the split, always the same ones; all where there are no more; None where none are wanted.
 
     Raises:
         DataError: the dataset is gone or damaged.
     """
-    if not number:
-        return None
-    manifest = Manifest.load(dataset)
     total = manifest.rows(split)
     number = min(number, total)
-    return rows_by_id(dataset, manifest, "arrow", split, [i * total // number for i in range(number)])
+    return rows_by_id(dataset, manifest, "arrow", split, [i * total // number for i in range(number)]) if number else None
+
+
+def first_rows(dataset: Store, manifest: Manifest, split: str, number: int) -> Batch | None:
+    """In few shards: rows lie in the order of a hash, so they are like any others. All where there are no more; None where none
+    are wanted.
+
+    Raises:
+        DataError: the dataset is gone or damaged.
+    """
+    number = min(number, manifest.rows(split))
+    return rows_by_id(dataset, manifest, "arrow", split, range(number)) if number else None

@@ -1,4 +1,4 @@
-"""What a task shows of a trained model, as data of a few kinds that can be drawn by who does not know the task.
+"""What a task shows of its data and of a trained model, as data of a few kinds that are drawn by who does not know the task.
 
 Runs on: ranks (write), driver (draws).
 Takes:   texts, numbers and pictures.
@@ -53,10 +53,21 @@ class Picture:
 class PicturesExhibit:
     title: str
     pictures: tuple[Picture, ...]
+    in_a_row: int | None = None  # so many, where pictures of one row belong together; None: as many as there is room for
     kind: str = "pictures"
 
 
-Exhibit = TextExhibit | TableExhibit | MatrixExhibit | PicturesExhibit
+@dataclass(frozen=True)
+class BarsExhibit:
+    """How many there are of each of some names."""
+
+    title: str
+    bars: tuple[tuple[str, int], ...]
+    note: str = ""  # what is not shown
+    kind: str = "bars"
+
+
+Exhibit = TextExhibit | TableExhibit | MatrixExhibit | PicturesExhibit | BarsExhibit
 
 
 def as_json(exhibit: Exhibit) -> dict[str, Any]:

@@ -17,8 +17,8 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
     evaluation  step split loss samples units seconds, and the task's metrics (``metric_facts.py``)   (rank 0 only)
     progress    phase done* total*      (of what makes no steps: evaluating, saving, compiling; *null where not known)
     end         step status error                                 status: completed | failed
-    exhibits    step shown[] reason           (rank 0 only, behind its end; what the model shows, see ``exhibits.py``; reason
-                                               says why there is nothing, else it is null)
+    exhibits    step data[] shown[] reason    (rank 0 only, behind its end; what the data looks like and what the model shows,
+                                               see ``exhibits.py``; reason says why something is missing, else it is null)
 """
 
 from __future__ import annotations

@@ -91,6 +91,11 @@ class TaskFacts:
     loss_exponential: str | None = None  # what e to the power of the loss is called, where it has a name: "perplexity"
     facts: dict[str, Any] = field(default_factory=dict)  # that only the task's own code reads
 
+    @property
+    def image_column(self) -> str:
+        """The name of the column of images; empty where there is none."""
+        return next((column.name for column in self.columns if column.is_image), "")
+
     def difference_from(self, model: TaskFacts) -> str | None:
         """Why data of this task is not what a model of the other is made for, as the rest of a sentence; None where it is."""
         if self.name != model.name:

@@ -81,7 +81,7 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
     for name, size in manifest.task.sizes.items():
         if (wanted := getattr(recipe.prepare, name, size)) not in (size, None):  # None: what the data has
             raise DataError(place, f"has {name} {size}, prepare.{name} is {wanted}", "prepare the dataset again")
-    if recipe.data.augment is not None and not any(column.is_image for column in manifest.task.columns):
+    if recipe.data.augment is not None and not manifest.task.image_column:
         raise ConfigError(SparkringError("data.augment", f"is of images, the dataset {place} has none", "leave it out"))
     per_epoch = steps_per_epoch(manifest.rows("train"), recipe.data.num_lanes, recipe.train.global_batch_samples)
     steps = planned_steps(recipe, manifest.rows("train"))

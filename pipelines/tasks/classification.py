@@ -22,7 +22,8 @@ from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.tasks.class_counts import ClassCounts
 from pipelines.tasks.class_findings import ClassMistakes, class_findings, predictions_shown
-from pipelines.tasks.task import IGNORED
+from pipelines.tasks.image_samples import as_trained_shown, class_balance, rows_looked_at, samples_shown
+from pipelines.tasks.task import IGNORED, AsTrained
 
 PIXEL_RANGE = 255
 SHOWN_PREDICTIONS = 10  # behind the end of a training
@@ -87,8 +88,14 @@ class Classification:
         return Batch({image.name: images_BCHW, label.name: labels_B}, torch.ones(samples), torch.arange(samples))
 
     def exhibit_request(self, recipe: Recipe) -> dict[str, Any] | None:
-        """Some images with what is said of them."""
-        return {"validation_rows": SHOWN_PREDICTIONS}
+        """Some images that it learns from, and some with what is said of them."""
+        image, _ = self.facts.columns
+        return {"train_rows": rows_looked_at(image.values), "validation_rows": SHOWN_PREDICTIONS}
+
+    def data_exhibits(self, rows: Batch, as_trained: AsTrained | None) -> list[Exhibit]:
+        classes, counts = self.facts.facts["classes"], self.facts.facts["class_counts"]
+        changed = [] if as_trained is None else [as_trained_shown(rows, as_trained, classes)]
+        return [class_balance(counts, classes), samples_shown(rows, classes), *changed]
 
     @torch.no_grad()
     def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store, rows: Batch | None) -> list[Exhibit]:

@@ -24,7 +24,7 @@ from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.tasks.generation import Writer
-from pipelines.tasks.task import IGNORED
+from pipelines.tasks.task import IGNORED, AsTrained
 
 LARGEST_EXPONENT = 700.0  # of e, whose power a float can hold
 
@@ -89,6 +89,9 @@ class Language:
         if not recipe.train.sample_tokens:
             return None
         return {"prompt": recipe.train.sample_prompt, "num_tokens": recipe.train.sample_tokens}
+
+    def data_exhibits(self, rows: Batch, as_trained: AsTrained | None) -> list[Exhibit]:
+        return []
 
     def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store, rows: Batch | None) -> list[Exhibit]:
         writer = Writer(model, Tokenizer.from_buffer(files.read(TOKENIZER_NAME)), self.facts)

@@ -10,6 +10,7 @@ manifest (``lake/task_facts.py``). ``classification.py`` is a short one.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -23,6 +24,8 @@ from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 
 IGNORED = -100  # a target that no loss counts (torch's default for cross_entropy)
+
+AsTrained = Callable[[Batch, int], Batch]  # rows as training sees them in an epoch, counted from 0
 
 
 class Mistakes(Protocol):
@@ -90,10 +93,18 @@ class Task(Protocol):
 
     def exhibit_request(self, recipe: Recipe) -> dict[str, Any] | None:
         """What the best model is asked to show once training has ended (``train/exhibition.py``), as JSON holds it; None:
-        nothing is wanted. ``validation_rows`` in it is how many rows of that split it wants to see."""
+        nothing is wanted. ``train_rows`` and ``validation_rows`` in it are how many rows of these splits it wants to see."""
+
+    def data_exhibits(self, rows: Batch, as_trained: AsTrained | None) -> list[Exhibit]:
+        """What the data looks like.
+
+        Args:
+            rows: of the training split, as many as were asked for, or all where it has fewer; not called where none were.
+            as_trained: None where training sees them as they are.
+        """
 
     def exhibits(self, model: nn.Module, request: dict[str, Any], files: Store, rows: Batch | None) -> list[Exhibit]:
-        """What it shows.
+        """What the model shows.
 
         Args:
             model: whole, in evaluation mode. files: of the exported model, ``exported_files`` among them.

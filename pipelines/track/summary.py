@@ -198,14 +198,15 @@ def _host(attempt: AttemptState, rank: int) -> str | None:
 
 
 def _exhibits(lake: Lake, state: RunState) -> dict[str, Any] | None:
-    """What the model showed last (``lake/exhibits.py``); where that is nothing, ``reason`` says why.
+    """What data and model showed last (``lake/exhibits.py``); where that is nothing, ``reason`` says why.
 
     Texts are such that any output can hold them (a lone surrogate has no UTF-8).
     """
     for attempt in reversed(state.attempts):
         record = last_exhibits(lake.run(state.run_id).live(attempt.number).record(0))
         if record is not None:
-            return {name: _encodable(record.get(name)) for name in ("step", "shown", "reason")}
+            return {name: _encodable(record.get(name)) for name in ("step", "shown", "reason")} | {
+                "data": _encodable(record.get("data", []))}
     return None
 
 

@@ -1,10 +1,10 @@
-"""What the trained model of a run that has ended shows, best effort: ``python -m pipelines.train.exhibition ROOT RUN_ID ATTEMPT
-STEP REQUEST``.
+"""What data and trained model of a run that has ended show, best effort: ``python -m pipelines.train.exhibition ROOT RUN_ID
+ATTEMPT STEP REQUEST``.
 
 Runs on: rank 0's host, in rank 0's place: the rank becomes this program once its end is recorded, so that all the memory it
          had is free before the exported model is loaded.
 Takes:   the lake's root, the run, attempt and last step; as JSON, what is asked for (``Task.exhibit_request``).
-Gives:   one ``exhibits`` record behind the rank's end: what the model shows, or why it shows nothing.
+Gives:   one ``exhibits`` record behind the rank's end: what data and model show, or why something is missing.
 
 A user's model may fail, run out of memory or hang where it was not trained to run, so a bounded process of its own runs it.
 """
@@ -19,7 +19,6 @@ import sys
 from typing import Any
 
 from pipelines.config.load import Config
-from pipelines.config.models import Model
 from pipelines.config.platform import Layout
 from pipelines.errors import EXIT_OK, SparkringError
 from pipelines.lake.paths import WEIGHTS_NAME, Lake, RunFolder
@@ -50,13 +49,15 @@ def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, A
     model = lake.model(plan.run_id, "best")
     weights = lake.store.facts(f"{model}/{WEIGHTS_NAME}")
     reason = too_large(config.platform.layout, 0 if weights is None else weights.bytes, plan.memory_bytes)
-    shown: list[Any] = []
-    if reason is None:
-        timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
-        folders = {"folder": lake.store.place(model), "dataset": lake.store.place(plan.dataset)}
-        shown, reason = _shown(config.recipe.model, folders, request, timeout_s)
+    recipe, augment = config.recipe, config.recipe.data.augment
+    order = {"dataset": lake.store.place(plan.dataset), "augment": None if augment is None else augment.model_dump(mode="json"),
+             "seed": recipe.train.seed, "request": request, "model": None if reason else lake.store.place(model),
+             "factory": recipe.model.users_factory}
+    timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
+    told, failure = _told(order, timeout_s)
+    data, shown = ([each[of] for each in told if of in each] for of in ("data", "shown"))
     with RecordWriter(run.live(attempt).record(0), 0, attempt) as records:
-        records.write("exhibits", step=step, shown=shown, reason=reason)
+        records.write("exhibits", step=step, data=data, shown=shown, reason=reason or failure)
 
 
 def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None:
@@ -72,22 +73,26 @@ def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None
             f"{rank_bytes / 2**30:.2f} GiB")
 
 
-def _shown(settings: Model, folders: dict[str, str], request: dict[str, Any], timeout_s: float) -> tuple[list[Any], str | None]:
-    """What the model shows, or else the reason."""
-    order = json.dumps({**folders, "factory": settings.users_factory, "request": request})
+def _told(order: dict[str, Any], timeout_s: float) -> tuple[list[dict[str, Any]], str | None]:
+    """The exhibits that were made, and why no more were."""
     try:
-        done = subprocess.run([sys.executable, "-m", "pipelines.train.exhibitor"], input=order, capture_output=True,
-                              text=True, errors="replace", timeout=timeout_s,
+        done = subprocess.run([sys.executable, "-m", "pipelines.train.exhibitor"], input=json.dumps(order).encode(),
+                              capture_output=True, timeout=timeout_s,
                               env={**os.environ, rank_variables.PARENT: str(os.getpid())})
-    except subprocess.TimeoutExpired:
-        return [], f"making it was not done after {timeout_s:g} s"
+    except subprocess.TimeoutExpired as error:
+        return _whole_lines(error.stdout or b""), f"making it was not done after {timeout_s:g} s"
+    told = _whole_lines(done.stdout)
     if done.returncode == EXIT_OK:
-        return list(json.loads(done.stdout.splitlines()[-1])["shown"]), None
+        return told, None
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        return [], f"making it was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return [], f"making it failed: {(lines or [f'exit code {done.returncode}'])[-1].removeprefix('error: ')}"
+        return told, f"making it was killed by {name}" + (" (often: out of memory)" if name == "SIGKILL" else "")
+    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    return told, f"making it failed: {(lines or [f'exit code {done.returncode}'])[-1].removeprefix('error: ')}"
+
+
+def _whole_lines(output: bytes) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in output.split(b"\n")[:-1]]
 
 
 def main(arguments: list[str]) -> int:

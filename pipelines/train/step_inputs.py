@@ -38,7 +38,7 @@ def step_inputs(config: Config, plan: RunPlan, manifest: Manifest, share: Share,
         return
     with TrainingFeed(dataset, manifest, config.platform.reader, order, share) as feed:
         settings, seed = recipe.data.augment, recipe.train.seed
-        images = next((column.name for column in manifest.task.columns if column.is_image), "")
+        images = manifest.task.image_column
 
         def prepared(batch: Batch, epoch: int) -> Batch:
             return (batch if settings is None else augmented(batch, images, settings, seed, epoch)).to(device)

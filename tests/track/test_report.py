@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import StorageError
-from pipelines.lake.exhibits import MatrixExhibit, Picture, PicturesExhibit, TableExhibit, as_json
+from pipelines.lake.exhibits import BarsExhibit, MatrixExhibit, Picture, PicturesExhibit, TableExhibit, as_json
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.identity import claim_run
@@ -134,11 +134,19 @@ def test_every_kind_of_exhibit_is_drawn(lake: Lake, write_run: WriteRun) -> None
     shown = [TableExhibit("By class", ("class", "recall"), (("<b>ok</b>", 0.5), ("bad", None))),
              MatrixExhibit("What was said", ("cat", "dog"), ("cat", "dog"), ((7, 1), (0, 1234)), "true", "said"),
              PicturesExhibit("Worst mistakes", mistakes)]
+    data = [BarsExhibit("Balance", (("<i>few</i>", 1), ("many", 4000)), "3 are not shown"),
+            PicturesExhibit("Changed", mistakes, in_a_row=2), BarsExhibit("None", (("a", 0),))]
+    older = {name: value for name, value in as_json(shown[2]).items() if name != "in_a_row"}
     with RecordWriter(lake.run("run-1").live(0).record(0), 0, 0) as records:
-        records.write("exhibits", step=20, reason=None, shown=[as_json(exhibit) for exhibit in shown])
+        records.write("exhibits", step=20, reason=None, shown=[*map(as_json, shown[:2]), older],
+                      data=[as_json(exhibit) for exhibit in data])
     page = Page(report(lake))
-    for text in ("By class", "<b>ok</b>", "0.5", "none", "true \\ said", "1,234", "Worst mistakes", "cat, said dog", "\\x1b[2J"):
+    for text in ("By class", "<b>ok</b>", "0.5", "none", "true \\ said", "1,234", "Worst mistakes", "cat, said dog", "\\x1b[2J",
+                 "Balance", "<i>few</i>", "4,000", "3 are not shown", "Changed"):
         assert text in page.text
+    assert page.text.count("after step 20") == len(shown)  # the data is what it was before
+    assert ("style", "--share: 0.0003") in page.attributes and ("style", "--share: 1.0") in page.attributes
+    assert ("style", "grid-template-columns: repeat(2, minmax(0, 130px))") in page.attributes
     assert ("src", "data:image/png;base64,iVBORw0KGgo=") in page.attributes
     assert ("class", "marked") in page.attributes and ("class", "n diagonal") in page.attributes
 

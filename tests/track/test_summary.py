@@ -43,7 +43,7 @@ def test_numbers_are_right_on_a_run_that_one_can_work_out_by_hand(lake: Lake, wr
         (0, "host-a", 2000, 10.0, 1020), (1, "host-b", 2000, 10.0, 1020)]
     assert summary["dataset"]["rejected"] == {"empty": 2, "undecodable": 1}
     assert summary["dataset"]["splits"]["train"] == {"shards": 2, "rows": 912, "row_groups": 3, "bytes": 7000}
-    assert summary["exhibits"] == {"step": 20, "reason": None, "shown": [
+    assert summary["exhibits"] == {"step": 20, "reason": None, "data": [], "shown": [
         {"kind": "text", "title": "What it writes", "prompt": "Once", "text": "the end"}]}
     assert summary["steps"] == {"planned": 20, "done": 20, "attempts": 1, "attempt_start_steps": [0], "stopped_early": False}
     assert (summary["status"], summary["exit_code"], summary["seconds"]) == ("completed", 0, 60.0)

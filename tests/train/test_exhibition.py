@@ -1,13 +1,18 @@
 """What the model shows comes after the end of the run and can do nothing to it; where it is missing it says why."""
 
+import base64
+import io
+
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.config.platform import Layout
-from pipelines.feed.rows_by_id import some_rows
+from pipelines.feed.rows_by_id import first_rows, some_rows
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.launch.local import prepare_run
-from pipelines.train.exhibition import too_large
+from pipelines.train.exhibition import too_large, write_exhibits
 from tests.support.example_data import example_config, publish_example
 from tests.support.image_data import PATTERN_CLASSES, publish_images
 from tests.support.rank_processes import run_workers
@@ -41,27 +46,57 @@ def test_a_split_model_that_is_too_large_for_one_rank_is_not_loaded_whole():
     assert too_large(whole, weights_bytes=8 * GIB, rank_bytes=4 * GIB) is None  # each rank held it, with its gradients
 
 
-@pytest.mark.parametrize("num_segments", [1, 2])
+@pytest.mark.parametrize(("num_segments", "augment"), [(1, {"mirror": 1.0}), (2, None)])
 @pytest.mark.processes
-def test_a_model_of_images_shows_what_it_says_of_some_that_it_has_not_learned_from(tmp_path, num_segments):
+def test_images_show_what_is_learned_from_and_what_the_model_says_of_others(tmp_path, num_segments, augment):
     lake = Lake.at(tmp_path)
     config = example_config(model={"kind": "cnn", "first_channels": 4, "second_channels": 4, "dense_width": 8},
-                            layout__num_replicas=1, layout__num_segments=num_segments, layout__micro_batch_samples=2)
+                            layout__num_replicas=1, layout__num_segments=num_segments, layout__micro_batch_samples=2,
+                            data__augment=augment)
     run = prepare_run(lake, config, publish_images(lake, validation_rows=9))
     run_workers(run)
     exhibits = RecordTail(run.live(0).record(0)).new_records()[-1]
     assert (exhibits["kind"], exhibits["reason"]) == ("exhibits", None)
+    balance, samples, *changed = exhibits["data"]
+    assert [name for name, _ in balance["bars"]] == list(PATTERN_CLASSES)
+    assert len(samples["pictures"]) == 20 and not any(picture["marked"] for picture in samples["pictures"])
+    if augment is None:
+        assert changed == []
+    else:
+        left = next(at for at, each in enumerate(changed[0]["pictures"]) if each["caption"] == "left")
+        as_it_is, *mirrored = [pixels_of(each["png"]) for each in changed[0]["pictures"][left : left + 6]]
+        assert as_it_is.mean(0)[:6].mean() > as_it_is.mean(0)[6:].mean()  # left is the bright side
+        assert all((each == as_it_is[:, ::-1]).all() for each in mirrored)
     (shown,) = exhibits["shown"]
     assert shown["kind"] == "pictures" and len(shown["pictures"]) == 9  # all that there are
     for picture in shown["pictures"]:
         assert picture["png"].startswith("iVBORw0KGgo") and any(name in picture["caption"] for name in PATTERN_CLASSES)
         assert picture["marked"] == ("said" in picture["caption"])
+    (lake.root / lake.model(run.run_id, "best") / "model.safetensors").write_bytes(b"x" * 40)
+    write_exhibits(run, 0, 10, {"train_rows": 256, "validation_rows": 9})
+    again = RecordTail(run.live(0).record(0)).new_records()[-1]
+    assert again["data"] == exhibits["data"] and again["shown"] == []  # what the data looks like needs no model
+    assert "is not an exported model" in again["reason"]
+
+
+def pixels_of(png):
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
 def test_rows_to_show_are_evenly_apart_and_none_where_none_are_wanted(tmp_path):
     lake = Lake.at(tmp_path)
     manifest = publish_images(lake, validation_rows=29)
     dataset = lake.store.below(lake.dataset(manifest.name, manifest.version))
-    assert some_rows(dataset, "validation", 10).sample_ids_B.tolist() == [0, 2, 5, 8, 11, 14, 17, 20, 23, 26]
-    assert len(some_rows(dataset, "validation", 100)) == 29
-    assert some_rows(dataset, "validation", 0) is None
+    assert some_rows(dataset, manifest, "validation", 10).sample_ids_B.tolist() == [0, 2, 5, 8, 11, 14, 17, 20, 23, 26]
+    assert len(some_rows(dataset, manifest, "validation", 100)) == 29
+    assert some_rows(dataset, manifest, "validation", 0) is None
+
+
+def test_the_first_rows_are_read_from_no_further_shard(tmp_path):
+    lake = Lake.at(tmp_path)
+    manifest = publish_images(lake, validation_rows=29, rows_per_shard=11)
+    dataset = lake.store.below(lake.dataset(manifest.name, manifest.version))
+    for shard in manifest.shards("validation")[1:]:
+        (lake.root / lake.dataset(manifest.name, manifest.version) / shard.path).unlink()
+    assert first_rows(dataset, manifest, "validation", 11).sample_ids_B.tolist() == list(range(11))
+    assert first_rows(dataset, manifest, "validation", 0) is None
