@@ -22,7 +22,7 @@ from pyspark.sql.functions import col
 from pipelines.errors import DataError, SparkringError, error_of
 from pipelines.predict.answered import OutputFolder, range_name
 from pipelines.predict.contracts import Contract
-from pipelines.predict.given_rows import PLACE, Look, look_at, rows_of
+from pipelines.predict.given_rows import PLACE, Look, is_none_of, look_at, rows_of
 from pipelines.predict.predict_plan import PredictPlan, refuse_other_input
 from pipelines.predict.records import RecordReader, part_schema
 from pipelines.predict.worker_model import answers_of
@@ -32,6 +32,7 @@ from pipelines.prepare.workers import lighten_worker
 
 ANSWERED_ROWS = 64  # given to the model's module at once, which makes batches of them
 FILE_COST_BYTES = 4096  # opening a file costs about as much as reading this
+SHOWN_PLAN = 10_000  # characters that Spark keeps of a query, in which are all answered files
 OUTCOME_DDL = "fault STRING"
 
 
@@ -68,7 +69,7 @@ def _answer(given: DataFrame, plan: PredictPlan, look: Look, done: frozenset[str
     # whole files that are answered are not opened again; of longer ones the answered ranges are read and left
     complete = [name.partition(" ")[2] for name in done if name.startswith("0 ")] if look.format in ("text", "image") else []
     if complete:
-        given = given.where(~col("file").isin(complete))
+        given = given.where(is_none_of(col("file"), complete))
     contract, output, form = plan.contract, plan.output, look.format
 
     def answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -107,10 +108,12 @@ def answer_partition(batches: Iterable[pa.RecordBatch], contract: Contract, outp
 
 @contextmanager
 def _cut_alike(spark: SparkSession, look: Look) -> Iterator[None]:
-    """Files are cut by their bytes alone, whatever the cluster; the session's own settings come back afterwards."""
+    """Files are cut by their bytes alone, whatever the cluster, and long queries are not kept as text; the session's own settings
+    come back afterwards."""
     with spark_settings(spark, {"spark.sql.files.maxPartitionBytes": str(look.split_bytes),
                                 "spark.sql.files.minPartitionNum": "1",
-                                "spark.sql.files.openCostInBytes": str(FILE_COST_BYTES)}):
+                                "spark.sql.files.openCostInBytes": str(FILE_COST_BYTES),
+                                "spark.sql.maxPlanStringLength": str(SHOWN_PLAN)}):
         yield
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from os.path import lexists
 from pathlib import Path
@@ -23,7 +23,7 @@ from urllib.parse import unquote
 
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
-from pyspark.sql.functions import col, lit, octet_length, when
+from pyspark.sql.functions import col, conv, lit, md5, octet_length, split, substring, when
 
 from pipelines.config.datasets import InputPath
 from pipelines.config.predictions import Predict
@@ -38,6 +38,7 @@ from pipelines.prepare.text.input_records import JSON_LINE_FACTOR
 GIVEN_DDL = "file STRING, start BIGINT, row BIGINT, id STRING, content BINARY, bytes BIGINT"
 MIN_SPLIT_BYTES, MAX_SPLIT_BYTES, USUAL_SPLITS = 64 * 1024, 16 * 1024**2, 64
 PLACE = "--input"
+GROUP_DIGITS = 3  # of digests in ``is_none_of``
 _TABLE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*){0,2}")
 _ENDINGS: dict[str, str] = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".png": "image",
                             ".jpg": "image", ".jpeg": "image", ".webp": "image"}
@@ -187,6 +188,21 @@ def _document_rows(spark: SparkSession, look: Look, max_bytes: int) -> DataFrame
     empty = [(name, 0, None, None, bytearray(), 0) for name in _unscanned(files, scanned)]
     rows = short.union(long)
     return rows.union(spark.createDataFrame(empty, GIVEN_DDL)) if empty else rows
+
+
+def is_none_of(file: Column, names: Iterable[str]) -> Column:
+    """Whether a file has none of these names, of which there may be very many.
+
+    By it Spark leaves files out before it opens them, which it does for no join. To the query the names are one text: their
+    digests, those with the same first digits together, so that each file is looked for among a few.
+    """
+    groups: list[list[str]] = [[] for _ in range(16**GROUP_DIGITS)]
+    for name in names:
+        answered = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+        groups[int(answered[:GROUP_DIGITS], 16)].append(answered)
+    digest = md5(file.cast("binary"))
+    group = split(lit(" ".join(map(",".join, groups))), " ")[conv(substring(digest, 1, GROUP_DIGITS), 16, 10).cast("int")]
+    return ~group.contains(digest)
 
 
 def _refuse_other_objects(lines: DataFrame, look: Look, column: str) -> None:

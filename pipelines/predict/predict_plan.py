@@ -8,6 +8,10 @@ Gives:   ``PredictPlan``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from glob import has_magic
+from itertools import takewhile
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +62,27 @@ def refuse_other_input(contract: Contract, look: Look) -> None:
                         f"give {takes}s, or a run of another task")
 
 
+def refuse_shared_folder(given: str, output: Path) -> None:
+    """Raises ConfigError where predictions would become a part of a local input, or the input one of theirs.
+
+    Args:
+        given: file, folder or glob.
+    """
+    path = Path(local_path(given)).expanduser().absolute()
+    if lexists(path):
+        inside, begin = output.resolve().is_relative_to(path.resolve()), path
+    else:
+        inside = any(_matches(each, str(path)) for each in (output / "part-0.parquet", output, *output.parents))
+        begin = Path(*takewhile(lambda part: not has_magic(part), path.parts))
+    if inside or begin.resolve().is_relative_to(output.resolve()):
+        raise ConfigError(SparkringError("--output", f"{output} {'is a part of' if inside else 'holds'} the input {path}",
+                                         "give a folder beside the input"))
+
+
+def _matches(path: Path, pattern: str) -> bool:
+    return fnmatch(str(path), pattern) if "**" in pattern else path.match(pattern)
+
+
 def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPlan:
     """Looks at the lake and at a local input; writes nothing.
 
@@ -69,6 +94,9 @@ def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPla
     if is_url(request.output):
         raise ConfigError(SparkringError("--output", f"{request.output} is a URL",
                                          "give a folder that driver and executors see under the same path"))
+    folder = Path(local_path(request.output)).expanduser().absolute()
+    if is_local(request.input):
+        refuse_shared_folder(request.input, folder)
     key = lake.model(run_id, request.model)
     if lake.store.facts(f"{key}/{WEIGHTS_NAME}") is None:
         others = [which for which in MODELS if lake.store.facts(f"{lake.model(run_id, which)}/{WEIGHTS_NAME}") is not None]
@@ -79,5 +107,4 @@ def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPla
     if look is not None:
         refuse_other_input(contract, look)
     model = {"run": run_id, "model": request.model, "sha256": lake.store.sha256(f"{key}/{WEIGHTS_NAME}")}
-    output = OutputFolder(str(Path(local_path(request.output)).expanduser().absolute()))
-    return PredictPlan(contract, model, request.input, output, look)
+    return PredictPlan(contract, model, request.input, OutputFolder(str(folder)), look)

@@ -8,11 +8,13 @@ import json
 import math
 import random
 import shutil
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from pyspark.sql.functions import col, concat, lit
 
 from pipelines.config.load import Config, load_predict
 from pipelines.config.models import FactoryModel, GptModel
@@ -28,7 +30,9 @@ from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
 from pipelines.models.export import load_model, save_model
 from pipelines.predict import batch_predictions
-from pipelines.predict.predict_plan import PredictRequest
+from pipelines.predict.contracts import contract_of
+from pipelines.predict.given_rows import is_none_of, look_at, rows_of
+from pipelines.predict.predict_plan import PredictRequest, refuse_shared_folder
 from pipelines.predict.text_answers import row_seed, windows_of
 from pipelines.prepare.text.language_rows import language_facts
 from pipelines.prepare.text.tokenizer import bytes_tokenizer
@@ -242,6 +246,26 @@ def test_again_is_a_no_op_and_what_is_missing_is_answered_alone(predict, tmp_pat
     assert [part for part in parts if again.get(part) != times[part]] == parts[::3]
 
 
+def test_answered_files_however_many_are_told_apart_exactly_and_not_opened(predict, spark, tmp_path):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for name in ("answered ü", "missing"):
+        (folder / name).write_text(name)
+    look = look_at(str(folder), Predict(), predict.lake.root)
+    given = rows_of(spark, look, contract_of(predict.lake.root / predict.lake.model("r", "best"), Predict()))
+    (answered,) = (row.file for row in given.select("file").collect() if "missing" not in row.file)
+    many = [f"file:///elsewhere/{i}" for i in range(100_000)]
+    (folder / "answered ü").unlink()  # so that opening it would fail
+    began = time.monotonic()
+    missing = given.where(is_none_of(col("file"), [*many, answered]))
+    assert [bytes(row.content) for row in missing.collect()] == [b"missing"]
+    asked = spark.range(50_000, 150_000).select(concat(lit("file:///elsewhere/"), col("id")).alias("file"))
+    assert asked.where(is_none_of(col("file"), many)).count() == 50_000
+    assert time.monotonic() - began < 30
+    with batch_predictions._cut_alike(spark, look):
+        assert len(missing._jdf.queryExecution().toString()) < 10**5
+
+
 def test_predictions_of_another_model_input_or_setting_are_not_mixed(predict, tmp_path):
     pq.write_table(pa.table({"text": texts(5)}), tmp_path / "given.parquet")
     predict(tmp_path / "given.parquet")
@@ -321,11 +345,27 @@ def test_what_does_not_fit_the_model_is_refused(predict, tmp_path):
         assert not (tmp_path / "fresh").exists()
     for match, options in (("--model: 'newest' is none of best, last", {"model": "newest"}),
                            ("--output: s3a://b/x is a URL", {"output": "s3a://b/x"}),
+                           ("--output: .* holds the input", {"output": tmp_path}),
                            ("--run-id '../x': is not a name", {"run_id": "../x"})):
         with pytest.raises(ConfigError, match=match):
             predict(given, **options)
     with pytest.raises(ConfigError, match="--input: holds a password"):
         predict("s3a://key:hush@bucket/x")
+
+
+@pytest.mark.parametrize(("given", "output", "how"), [
+    ("in", "in", "is a part of"), ("in", "in/out", "is a part of"), ("in/a.txt", "in", "holds"), ("in", ".", "holds"),
+    ("in/*", "in/out", "is a part of"), ("in/*.txt", "in", "holds"), ("**/*.parquet", "in/out", "is a part of"),
+    ("link", "in/out", "is a part of"), ("in/*.txt", "in/out", None), ("in", "inner", None), ("in/a.txt", "in/out", None)])
+def test_an_output_that_shares_a_folder_with_the_input_is_refused_in_the_plan(tmp_path, given, output, how):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("x")
+    (tmp_path / "link").symlink_to("in")
+    if how is None:
+        refuse_shared_folder(str(tmp_path / given), tmp_path / output)
+    else:
+        with pytest.raises(ConfigError, match=f"^--output: .* {how} the input .*; give a folder beside the input"):
+            refuse_shared_folder(str(tmp_path / given), tmp_path / output)
 
 
 def test_a_model_that_is_damaged_or_of_another_task_is_refused(predict, tmp_path):
