@@ -47,4 +47,4 @@ def _folder(job: Job) -> Path:
     kind, folder = job.request or ("", "")
     if kind not in EXPORTS:
         raise ConfigError(SparkringError(f"--export {kind}", "is not a format that is written", f"known: {', '.join(EXPORTS)}"))
-    return Path(folder).expanduser().absolute()
+    return Path(folder).expanduser().resolve()

@@ -26,7 +26,7 @@ def raise_faults(outcomes: Outcomes) -> None:
         if fault["kind"] == "data":
             raise DataError(fault["place"], fault["problem"], fault.get("remedy", "restore it or move it out of the input"))
         raise StorageError(fault["place"], f"cannot be written: {fault['problem']}",
-                           "free space, fix permissions, or set storage.root to another folder")
+                           fault.get("remedy", "free space, fix permissions, or set storage.root to another folder"))
 
 
 def rejected_warning(counts: Mapping[str, int], outcomes: Outcomes, lake: Lake) -> str | None:

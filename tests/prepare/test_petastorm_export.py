@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 import warnings
@@ -10,13 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from pyspark.sql import SparkSession
 
 from pipelines.cli import main
-from pipelines.errors import ConfigError, StorageError
-from pipelines.lake.manifest import MANIFEST_NAME
+from pipelines.errors import ConfigError, DataError, StorageError
+from pipelines.lake.manifest import MANIFEST_NAME, Shard, row_group_runs
+from pipelines.lake.store import FolderStore, file_sha256
+from pipelines.lake.task_facts import IMAGE_FILE, Column
+from pipelines.prepare import petastorm_export
 from pipelines.prepare.petastorm_export import export_petastorm, exported_version
 from pipelines.prepare.prepare import prepare
 from tests.conftest import ROOT
@@ -32,6 +40,12 @@ with warnings.catch_warnings():
 pytestmark = pytest.mark.processes
 
 Report = Callable[[str], None]
+
+
+def png(height: int, width: int) -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((width, height), 50).save(file, "PNG")
+    return file.getvalue()
 
 
 @pytest.fixture
@@ -87,14 +101,59 @@ def test_an_export_is_whole_and_never_over_another(spark: SparkSession, lake, tm
     manifest = prepare(spark, make_recipe(tmp_path / "in"), lake, silent)
     shard = lake.root / lake.dataset("test", manifest.version) / manifest.shards("train")[0].path
     content = shard.read_bytes()
-    shard.write_bytes(content[:-9])
-    with pytest.raises(StorageError, match=r"train-00000.parquet"):
-        export_petastorm(lambda: spark, manifest, lake, tmp_path / "exports" / "one")
-    assert not list((tmp_path / "exports").iterdir())
+    one_byte = content[:9] + bytes([content[9] ^ 1]) + content[10:]
+    for damage, said in ((content[:-9], "has changed since"), (one_byte, "has changed since"), (None, "is missing")):
+        shard.unlink() if damage is None else shard.write_bytes(damage)
+        with pytest.raises(DataError, match=f"train-00000.parquet: {said}.*; restore the file, or delete the dataset version"):
+            export_petastorm(lambda: spark, manifest, lake, tmp_path / "exports" / "one")
+        assert not list((tmp_path / "exports").iterdir())
     shard.write_bytes(content)
-    (tmp_path / "mine").mkdir()
-    with pytest.raises(ConfigError, match="exists, and is not an export; name a folder that does not exist"):
-        exported_version(tmp_path / "mine")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    assert exported_version(mine) is None
+    export_petastorm(lambda: spark, manifest, lake, mine)  # into an empty folder
+    assert exported_version(mine) == f"test {manifest.version}"
+    with pytest.raises(StorageError, match="mine: "):
+        export_petastorm(lambda: spark, manifest, lake, mine)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").touch()
+    with pytest.raises(ConfigError, match="exists, and is not an export; name a folder that is empty or does not exist"):
+        exported_version(tmp_path / "other")
+    with pytest.raises(ConfigError, match="is not a folder that can be read"):
+        exported_version(tmp_path / "other" / "notes.txt")
+
+
+@pytest.mark.parametrize(("files", "said"), [
+    ([b"no image"], "cannot be read: cannot identify image file"),
+    ([png(5, 4)[:-30]], "cannot be read: .*truncated"),
+    ([png(4, 5)], r"an image is ImageShape\(channels=1, height=4, width=5\), not \(1, 5, 4\)")])
+def test_a_published_shard_with_what_is_no_image_is_told_with_its_place(tmp_path: Path, files: list[bytes], said: str) -> None:
+    path = tmp_path / "train-00000.parquet"
+    pq.write_table(pa.table({"image": pa.array(files, pa.binary())}), path)
+    shard = Shard(path.name, row_group_runs([1]), path.stat().st_size, file_sha256(path))
+    column = Column("image", "uint8", (1, 5, 4), encoding=IMAGE_FILE)
+    fault = petastorm_export._outcome(FolderStore(tmp_path), shard, (column,), tmp_path / "out")["fault"]
+    assert fault["kind"] == "storage"  # there is no folder to write to
+    (tmp_path / "out").mkdir()
+    fault = petastorm_export._outcome(FolderStore(tmp_path), shard, (column,), tmp_path / "out")["fault"]
+    assert (fault["kind"], fault["place"]) == ("data", str(path)) and re.search(said, fault["problem"])
+
+
+def test_a_row_group_is_one_however_many_arrays_its_bytes_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (23, 6), dtype=np.uint8)
+    path = tmp_path / "train-00000.parquet"
+    pq.write_table(pa.table({"image": pa.array(list(images), pa.list_(pa.uint8()))}), path, row_group_size=20)
+    shard = Shard(path.name, row_group_runs([20, 3]), path.stat().st_size, file_sha256(path))
+    monkeypatch.setattr(petastorm_export, "ARRAY_BYTES", 7 * 6)
+    (tmp_path / "out").mkdir()
+    columns = (Column("image", "uint8", (1, 2, 3)),)
+    groups = list(petastorm_export._row_groups(FolderStore(tmp_path), shard, columns))
+    assert [[len(chunk) for chunk in image.chunks] for (image,) in groups] == [[7, 7, 6], [3]]
+    assert petastorm_export._outcome(FolderStore(tmp_path), shard, columns, tmp_path / "out") == {}
+    written = pq.ParquetFile(tmp_path / "out" / path.name)
+    assert [written.metadata.row_group(index).num_rows for index in range(written.num_row_groups)] == [20, 3]
+    found = [np.load(io.BytesIO(file)) for file in written.read().column("image").to_pylist()]
+    assert (np.stack(found) == images.reshape(-1, 1, 2, 3)).all()
 
 
 def test_the_job_exports_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
