@@ -23,6 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.commands import TAIL_BYTES
 from benchmarks.datasets import publish_random
 from benchmarks.peak import flops_per_token, matmul_flops
 from benchmarks.results import Figure
@@ -66,12 +67,12 @@ def peer_tokens_per_s(dataset: Path, kind: str, **settings: Any) -> float:
     else:
         commands = [[sys.executable, *script]] * (2 if kind == "limit" else 1)
         environment |= ALLOCATOR  # a limit has what ours has
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
                  for command in commands]
     outputs = [process.communicate(timeout=900)[0] for process in processes]
     shares = [json.loads(line) for line in re.findall(r'{"tokens": .*}', "".join(outputs))]
     if len(shares) != (1 if kind == "alone" else 2):
-        raise RuntimeError(f"peer {kind} {settings}: a process did not end well")
+        raise RuntimeError(f"peer {kind} {settings}: a process did not end well: ...{''.join(outputs)[-TAIL_BYTES:]}")
     if kind == "limit":
         slower_s = [max(seconds) for seconds in zip(*(share["seconds"] for share in shares), strict=True)]
         shares = [{**share, "seconds": slower_s} for share in shares]

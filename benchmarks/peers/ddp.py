@@ -24,8 +24,8 @@ from pipelines.config.models import GptModel
 from pipelines.models.build import build_model
 
 
-def bf16_on_the_wire(group: Any, bucket: Any) -> Any:
-    """torch's bf16 hook: by its own name DDP takes it with NCCL only, though gloo sums bfloat16."""
+def bf16_on_the_wire(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
+    """torch's bf16 hook: by its own name DDP takes it with NCCL only, though gloo sums bfloat16. DDP demands these types."""
     return default_hooks.bf16_compress_hook(group, bucket)
 
 
