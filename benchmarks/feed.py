@@ -91,8 +91,8 @@ class OurFeed:
 
 def data_wait_share(kind: str, folder: Path, manifest: Manifest) -> float:
     """Share of the training thread's time spent in the feed, training a GPT of 1 M parameters."""
-    from pipelines.config.models import GptModel
     from pipelines.models.build import build_model
+    from pipelines.models.gpt.settings import GptModel
 
     model = build_model(GptModel(num_layers=2, num_heads=4, width=128),
                         {"vocabulary_size": VOCABULARY_SIZE, "sequence_length": SEQUENCE_LENGTH}, seed=1)

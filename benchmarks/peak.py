@@ -15,9 +15,9 @@ import sys
 import time
 from typing import Any
 
-from pipelines.config.models import GptModel
 from pipelines.launch.rank_process import ALLOCATOR
-from pipelines.models.gpt.facts import gpt_facts
+from pipelines.models.gpt.facts import facts as gpt_facts
+from pipelines.models.gpt.settings import GptModel
 from pipelines.prepare.text.language_rows import language_facts
 
 SIZES = (512, 1024, 2048)

@@ -19,7 +19,7 @@ from benchmarks.peers.environment import peers_python
 from benchmarks.prepare import text_section
 from benchmarks.results import Figure
 from pipelines.config import load_config
-from pipelines.config.models import GptModel
+from pipelines.models.gpt.settings import GptModel
 from pipelines.prepare.inputs import list_files
 
 ROOT = Path(__file__).parents[1]

@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pipelines.config.models import GptModel
 from pipelines.models.build import build_model
+from pipelines.models.gpt.settings import GptModel
 
 
 def bf16_on_the_wire(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]

@@ -20,8 +20,8 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from pipelines.config.models import GptModel
 from pipelines.models.build import build_model
+from pipelines.models.gpt.settings import GptModel
 
 
 def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from pipelines.config.datasets import PREPARE_SECTIONS, Prepare
-from pipelines.config.models import MODEL_SECTIONS, GptModel, Model
+from pipelines.config.models import MODEL_SECTIONS, USUAL_MODEL, Model
 from pipelines.config.optimizers import (
     OPTIMIZER_SECTIONS,
     SCHEDULE_SECTIONS,
@@ -71,10 +71,12 @@ class Train(Section):
 class Recipe(Section):
     """The whole recipe. ``name`` names the dataset and the runs made from it."""
 
+    model_config = ConfigDict(defer_build=True)  # until the first is read: the kinds of models import this package
+
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     prepare: Prepare
     data: Data = Data()
-    model: Model = GptModel()
+    model: Model = Field(default_factory=lambda: MODEL_SECTIONS[USUAL_MODEL].model_validate({}))
     optimizer: Optimizer = AdamW()
     schedule: Schedule = CosineSchedule()
     train: Train = Train()

@@ -1,13 +1,14 @@
-"""The table of architectures: what becomes of each kind of model that a recipe can name.
+"""An architecture: what its folder holds, and how its code is found.
 
-Runs on: driver and ranks (no torch).
-Takes:   recipe section ``model``.
-Gives:   ``architecture_of``: the facts for planning, and where the model itself is, which only ranks load (``build.py``).
+Runs on: driver and ranks (no torch until a model is asked for).
+Takes:   recipe section ``model``, whose kind names the folder (``config/models.py``).
+Gives:   ``module_of``: the facts for planning; the model itself, which only ranks load (``build.py``).
 
-A further architecture is a folder here and a line in ``ARCHITECTURES``; its section of the recipe is in ``config/models.py``,
-with the other settings. The folder holds
+A further architecture is a folder here and a line in ``ARCHITECTURES`` of ``config/models.py``. The folder holds
 
-- ``facts.py``: a function ``(settings, task) -> ModelFacts``, without torch;
+- ``settings.py``: ``SECTION``, the class of its section of the recipe, which says the task that it is for. It imports nothing of
+  ours but ``config`` and ``errors``, since every command reads it;
+- ``facts.py``: ``facts(settings, task) -> ModelFacts``, without torch;
 - ``model.py``: ``sketch(settings, seed, **sizes) -> LayeredModel``, the structure, best on the meta device, without memory; and
   ``fill(model, settings, seed, layers)``, which gives every parameter and buffer of some layers its initial values, the same
   whichever layers are filled.
@@ -19,37 +20,12 @@ name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
-from pipelines.config.models import Model
-from pipelines.lake.task_facts import TaskFacts
-from pipelines.models.cnn.facts import cnn_facts
-from pipelines.models.factory.facts import factory_facts
-from pipelines.models.gpt.facts import gpt_facts
-from pipelines.models.resnet.facts import resnet_facts
-from pipelines.plan.model_facts import ModelFacts
-
-Sizes = Mapping[str, int]
+from pipelines.config.models import ARCHITECTURES, Model
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One kind of model."""
-
-    task: str | None  # that it is for; None: any
-    facts: Callable[[Any, TaskFacts], ModelFacts]
-    model: str  # the module that holds ``sketch`` and ``fill``; by its name, since it imports torch
-
-
-ARCHITECTURES = {
-    "gpt": Architecture("language", gpt_facts, "pipelines.models.gpt.model"),
-    "cnn": Architecture("classification", cnn_facts, "pipelines.models.cnn.model"),
-    "resnet": Architecture("classification", resnet_facts, "pipelines.models.resnet.model"),
-    "factory": Architecture(None, factory_facts, "pipelines.models.factory.model"),
-}
-
-
-def architecture_of(settings: Model) -> Architecture:
-    return ARCHITECTURES[settings.kind]
+def module_of(settings: Model, name: str) -> Any:
+    """A module of the architecture's folder, such as ``facts``."""
+    return import_module(f"{ARCHITECTURES[settings.kind]}.{name}")

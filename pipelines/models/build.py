@@ -7,14 +7,15 @@ Gives:   a ``LayeredModel``, the same on every rank and layout.
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, Protocol, cast
 
 from pipelines.config.models import Model
-from pipelines.models.architectures import Sizes, architecture_of
+from pipelines.models.architectures import module_of
 from pipelines.models.dropout import draw_by_sample
 from pipelines.models.layered import LayeredModel
+
+Sizes = Mapping[str, int]
 
 
 class _ModelModule(Protocol):
@@ -51,4 +52,4 @@ def fill_model(model: LayeredModel, settings: Model, seed: int, layers: Collecti
 
 
 def _module_of(settings: Model) -> _ModelModule:
-    return cast(_ModelModule, importlib.import_module(architecture_of(settings).model))
+    return cast(_ModelModule, module_of(settings, "model"))

@@ -7,10 +7,11 @@ Gives:   ``ModelFacts``, or an error that says what the model lacks.
 
 from __future__ import annotations
 
+from pipelines.config.models import MODEL_SECTIONS
 from pipelines.config.recipe import Recipe
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.manifest import Manifest
-from pipelines.models.architectures import ARCHITECTURES, architecture_of
+from pipelines.models.architectures import module_of
 from pipelines.plan.model_facts import ModelFacts
 
 
@@ -21,12 +22,11 @@ def model_facts(recipe: Recipe, manifest: Manifest) -> ModelFacts:
         ConfigError: a user's model cannot be built, or its result would depend on the layout and
             ``train.same_on_any_layout`` has not been given up.
     """
-    architecture = architecture_of(recipe.model)
-    if architecture.task not in (None, manifest.task.name):
-        fitting = [kind for kind, other in ARCHITECTURES.items() if other.task in (None, manifest.task.name)]
-        raise ConfigError(SparkringError("model.kind", f"{recipe.model.kind} is a model for {architecture.task}, the dataset is "
+    if recipe.model.task not in (None, manifest.task.name):
+        fitting = [kind for kind, other in MODEL_SECTIONS.items() if other.task in (None, manifest.task.name)]
+        raise ConfigError(SparkringError("model.kind", f"{recipe.model.kind} is a model for {recipe.model.task}, the dataset is "
                                          f"for {manifest.task.name}", f"use {' or '.join(fitting)}"))
-    facts = architecture.facts(recipe.model, manifest.task)
+    facts: ModelFacts = module_of(recipe.model, "facts").facts(recipe.model, manifest.task)
     if recipe.train.same_on_any_layout:
         model = recipe.model.users_factory or recipe.model.kind
         _refuse(facts.random_layers, model, "give another result each time they are run on the same (dropout, noise, "

@@ -56,11 +56,11 @@ def _leaves(settings: dict[str, Any], place: str = "") -> Iterator[tuple[str, An
 def _defaults(model: type[Section], place: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, default as JSON has it) of the settings that have one."""
     for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
-            yield from _defaults(field.annotation, f"{place}{name}.")  # a section that must be given has defaults in it
-        elif not field.is_required():
+        if not field.is_required():
             default = field.get_default(call_default_factory=True)
             if isinstance(default, Section):
                 yield from _leaves(default.model_dump(mode="json"), f"{place}{name}.")
             else:
                 yield f"{place}{name}", json.loads(json.dumps(default))  # tuples are lists there
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _defaults(field.annotation, f"{place}{name}.")  # a section that must be given has defaults in it

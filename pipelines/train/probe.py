@@ -23,11 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipelines.config.models import FactoryModel
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import build_model
 from pipelines.models.factory.own_code import code_of, own_files
+from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.layered import LayeredModel, same_bits
 from pipelines.parallel.replica.torch_stages import shapes_between
 from pipelines.plan.model_facts import LayerFacts, ModelFacts

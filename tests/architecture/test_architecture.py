@@ -198,8 +198,8 @@ def several(names: Iterator[str]) -> set[str]:
 
 
 def of_one_interface(path: Path) -> bool:
-    """Every architecture below models/ has a ``model`` and ``facts``, with the same functions (``models/architectures.py``)."""
-    return path.parent.parent.name == "models" and path.stem in ("model", "facts")
+    """Every architecture below models/ has these modules, with the same functions (``models/architectures.py``)."""
+    return path.parent.parent.name == "models" and path.stem in ("settings", "facts", "model")
 
 
 def test_no_two_modules_have_one_name():
@@ -253,8 +253,15 @@ def test_a_job_imports_only_the_flow_and_what_starts_it():
 
 
 def test_the_spark_world_never_reaches_torch():
-    spark_world = [path for path in LIBRARY if package_of(path) not in RANK_WORLD | BOTH_WORLDS]
+    by_name = [path for path in LIBRARY if of_one_interface(path) and path.stem != "model"]  # which no import shows
+    spark_world = [path for path in LIBRARY if package_of(path) not in RANK_WORLD | BOTH_WORLDS] + by_name
     assert faults_of(spark_world, lambda path: reached_libraries(path, {"torch"})) == {}
+
+
+def test_the_settings_of_a_model_which_config_loads_by_name_import_nothing_of_ours_above_config():
+    settings = [path for path in LIBRARY if of_one_interface(path) and path.stem == "settings"]
+    assert {path.parent for path in settings} == {path.parent for path in LIBRARY if of_one_interface(path)}
+    assert faults_of(settings, lambda path: refused_imports(path, "config", TABLE["config"])) == {}
 
 
 def test_a_rank_never_reaches_spark():

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from pipelines.config import Config, Platform, Recipe, content_hash, load_config, load_platform
-from pipelines.config.models import CnnModel
 from pipelines.errors import ConfigError
+from pipelines.models.cnn.settings import CnnModel
 from tests.support.readme import block
 
 ROOT = Path(__file__).parents[2]

@@ -2,11 +2,11 @@
 
 import pytest
 
-from pipelines.config.models import FactoryModel
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.launch.identity import check_run_id, default_run_id
 from pipelines.launch.local import prepare_run
+from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.facts import model_facts
 from tests.support.example_data import example_config, publish_example
 from tests.support.rank_processes import run_workers

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from pipelines.config.models import CnnModel
 from pipelines.errors import ConfigError
 from pipelines.models.build import build_model
-from pipelines.models.cnn.facts import cnn_facts
+from pipelines.models.cnn.facts import facts as cnn_facts
+from pipelines.models.cnn.settings import CnnModel
 from pipelines.models.facts import model_facts
 from pipelines.train.probe import facts_of
 from tests.support.example_data import example_config, language

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from pipelines.config.models import GptModel
 from pipelines.lake import store
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
 from pipelines.models.export import load_model, save_model
+from pipelines.models.gpt.settings import GptModel
 from pipelines.prepare.text.language_rows import language_facts
 
 

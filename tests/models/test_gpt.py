@@ -7,13 +7,13 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
-from pipelines.config.models import GptModel
 from pipelines.errors import CheckpointError
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model, fill_model, sketch_model
 from pipelines.models.export import load_model, save_model
-from pipelines.models.gpt.facts import gpt_facts
+from pipelines.models.gpt.facts import facts as gpt_facts
 from pipelines.models.gpt.model import causal_attention
+from pipelines.models.gpt.settings import GptModel
 from pipelines.models.layered import runnable
 from pipelines.predict.language_model import load_language_model
 from pipelines.prepare.text.language_rows import language_facts

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipelines.config.models import FactoryModel
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
 from pipelines.models.export import load_model, save_model
+from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.layered import LayeredModel, bits_of, runnable
 from pipelines.prepare.text.language_rows import language_facts
 from tests.support.example_data import sizes

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from pipelines.config.models import ResnetModel
 from pipelines.errors import ConfigError
 from pipelines.models.build import build_model, fill_model, sketch_model
-from pipelines.models.resnet.facts import resnet_facts
+from pipelines.models.resnet.facts import facts as resnet_facts
+from pipelines.models.resnet.settings import ResnetModel
 from pipelines.plan.layout import Room, check_split, choose_layout
 from pipelines.plan.memory import FeedFacts
 from pipelines.prepare.images.image_rows import classification_facts

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.config.models import GptModel
 from pipelines.errors import ConfigError
 from pipelines.models.build import build_model, sketch_model
+from pipelines.models.gpt.settings import GptModel
 from pipelines.models.layered import LayeredModel
 from pipelines.parallel.replica.torch_stages import shapes_between
 from tests.support.example_data import sizes

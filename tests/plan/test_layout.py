@@ -17,7 +17,7 @@ from pipelines.lake.store import FolderStore
 from pipelines.launch.local import prepare_run, run_attempt
 from pipelines.models.build import build_model
 from pipelines.models.facts import model_facts
-from pipelines.models.gpt.facts import gpt_facts
+from pipelines.models.gpt.facts import facts as gpt_facts
 from pipelines.plan.layout import Room, check_split, choose_layout, planned_split
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.plan.run_plan import cycle_time_ms, plan_run

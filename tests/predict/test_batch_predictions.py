@@ -17,7 +17,6 @@ import torch
 from pyspark.sql.functions import col, concat, lit
 
 from pipelines.config.load import Config, load_predict
-from pipelines.config.models import FactoryModel, GptModel
 from pipelines.config.predictions import Predict
 from pipelines.errors import AlreadyRunningError, CheckpointError, ConfigError, DataError
 from pipelines.flow.flow import JOBS, Flow
@@ -29,6 +28,8 @@ from pipelines.lake.runs import AttemptState, RunState
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
 from pipelines.models.export import load_model, save_model
+from pipelines.models.factory.settings import FactoryModel
+from pipelines.models.gpt.settings import GptModel
 from pipelines.predict import batch_predictions
 from pipelines.predict.contracts import contract_of
 from pipelines.predict.given_rows import is_none_of, look_at, rows_of

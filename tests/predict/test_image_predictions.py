@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pipelines.config.models import CnnModel
 from pipelines.config.predictions import Predict
 from pipelines.errors import ConfigError, DataError
 from pipelines.feed.batches import Batch
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
+from pipelines.models.cnn.settings import CnnModel
 from pipelines.models.export import save_model
 from pipelines.predict.contracts import contract_of
 from pipelines.predict.image_answers import ImageAnswers

@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from pipelines.config.models import CnnModel
 from pipelines.feed.batches import Batch
 from pipelines.models.build import build_model
+from pipelines.models.cnn.settings import CnnModel
 from pipelines.prepare.images.image_rows import classification_facts
 from pipelines.tasks.table import task_of
 from pipelines.tasks.task import IGNORED

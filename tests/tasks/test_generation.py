@@ -5,8 +5,8 @@ import random
 import pytest
 import torch
 
-from pipelines.config.models import GptModel
 from pipelines.models.build import build_model
+from pipelines.models.gpt.settings import GptModel
 from pipelines.tasks.generation import PlainContext, Prompt, Sampling, _drawn, continuations
 from tests.support.example_data import language, sizes
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pipelines.config.models import GptModel
 from pipelines.errors import DataError
 from pipelines.feed.batches import Batch
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import build_model
+from pipelines.models.gpt.settings import GptModel
 from pipelines.prepare.text.language_rows import language_columns
 from pipelines.tasks.table import task_of
 from pipelines.tasks.task import IGNORED

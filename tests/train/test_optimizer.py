@@ -7,7 +7,7 @@ from torch import nn
 from pipelines.config.checks import contradictions
 from pipelines.config.optimizers import OneCycleSchedule, StepSchedule
 from pipelines.launch.identity import training_hash
-from pipelines.models.gpt.facts import gpt_facts
+from pipelines.models.gpt.facts import facts as gpt_facts
 from pipelines.plan.layout import planned_split
 from pipelines.plan.memory import FeedFacts, rank_bytes
 from pipelines.train.optimizer import build_optimizer, learning_rate_at

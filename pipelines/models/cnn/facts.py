@@ -7,9 +7,9 @@ Gives:   ``ModelFacts``; tests hold them against ``models/cnn/model.py``.
 
 from __future__ import annotations
 
-from pipelines.config.models import CnnModel
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.task_facts import TaskFacts
+from pipelines.models.cnn.settings import CnnModel
 from pipelines.plan.model_facts import FLOAT_BYTES, LayerFacts, ModelFacts
 
 SMALLEST = 6  # height and width that leave a pixel
@@ -21,7 +21,7 @@ def pooled_size(size: int) -> int:
     return (size - 4) // 2
 
 
-def cnn_facts(settings: CnnModel, task: TaskFacts) -> ModelFacts:
+def facts(settings: CnnModel, task: TaskFacts) -> ModelFacts:
     """Kept for backward: what enters each convolution or matrix, the rectified values, where the greatest of four was (8 bytes),
     and dropout's factors.
 

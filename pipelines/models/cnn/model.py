@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.config.models import CnnModel
 from pipelines.models.cnn.facts import pooled_size
+from pipelines.models.cnn.settings import CnnModel
 from pipelines.models.initial_values import fill_by_inputs
 from pipelines.models.layered import LayeredModel
 

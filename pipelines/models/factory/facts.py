@@ -14,16 +14,16 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from pipelines.config.models import FactoryModel
 from pipelines.errors import EXIT_OK, ConfigError, SparkringError
 from pipelines.lake.task_facts import TaskFacts
+from pipelines.models.factory.settings import FactoryModel
 from pipelines.plan.model_facts import ModelFacts
 
 PROBE_TIMEOUT_S = 300.0
 _looked_at: dict[tuple[str, str | None, str], ModelFacts] = {}  # by what was asked
 
 
-def factory_facts(settings: FactoryModel, task: TaskFacts) -> ModelFacts:
+def facts(settings: FactoryModel, task: TaskFacts) -> ModelFacts:
     """Looked at again only where the code has changed.
 
     Raises:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from pipelines.config.models import FactoryModel
 from pipelines.errors import ConfigError, SparkringError
+from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.layered import LayeredModel
 from pipelines.models.weights import TYPES
 

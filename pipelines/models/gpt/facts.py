@@ -7,12 +7,12 @@ Gives:   ``ModelFacts``; tests hold them against ``models/gpt/model.py``.
 
 from __future__ import annotations
 
-from pipelines.config.models import GptModel
 from pipelines.lake.task_facts import TaskFacts
+from pipelines.models.gpt.settings import GptModel
 from pipelines.plan.model_facts import FLOAT_BYTES, LayerFacts, ModelFacts
 
 
-def gpt_facts(settings: GptModel, task: TaskFacts) -> ModelFacts:
+def facts(settings: GptModel, task: TaskFacts) -> ModelFacts:
     """Of the GPT in ``models/gpt/model.py``, counted by hand.
 
     A block keeps 17 values per token and unit of width (its norms' inputs and outputs, query, key, value, the mixed

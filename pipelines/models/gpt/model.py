@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.config.models import GptModel
 from pipelines.models.gpt.context import GptContext
+from pipelines.models.gpt.settings import GptModel
 from pipelines.models.initial_values import generator_of
 from pipelines.models.layered import LayeredModel
 

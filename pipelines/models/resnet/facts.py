@@ -7,8 +7,8 @@ Gives:   ``ModelFacts``; tests hold them against ``models/resnet/model.py``.
 
 from __future__ import annotations
 
-from pipelines.config.models import ResnetModel
 from pipelines.lake.task_facts import TaskFacts
+from pipelines.models.resnet.settings import ResnetModel
 from pipelines.plan.model_facts import FLOAT_BYTES, LayerFacts, ModelFacts
 
 
@@ -24,7 +24,7 @@ def block_channels(settings: ResnetModel) -> list[tuple[int, int, int]]:
     return found
 
 
-def resnet_facts(settings: ResnetModel, task: TaskFacts) -> ModelFacts:
+def facts(settings: ResnetModel, task: TaskFacts) -> ModelFacts:
     """Kept for backward: what enters each convolution and each normalisation, and what a rectification returns."""
     channels, height, width, classes = (task.sizes[name] for name in ("channels", "height", "width", "num_classes"))
     batch = settings.normalisation == "batch"

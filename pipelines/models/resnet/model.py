@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.config.models import ResnetModel
 from pipelines.models.grouped_norm import GroupedBatchNorm
 from pipelines.models.initial_values import fill_by_inputs, generator_of
 from pipelines.models.layered import LayeredModel
 from pipelines.models.resnet.facts import block_channels
+from pipelines.models.resnet.settings import ResnetModel
 
 Norm = Callable[[int], nn.Module]
 
