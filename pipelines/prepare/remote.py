@@ -98,7 +98,7 @@ def unreadable(place: str, path: str, error: BaseException) -> DataError:
 def java_cause(error: BaseException) -> str:
     """The one line of a Java or Python trace that says most."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.lstrip().startswith("at ")]
-    told = [line for line in lines if line.startswith("Caused by:") or "Error: " in line]
+    told = [line for line in lines if line.startswith(("Caused by:", "Exception: ")) or "Error: " in line]
     named = [line for line in lines if "while reading file" in line]
     return (named or told[::-1] or lines or [type(error).__name__])[0][:400]
 

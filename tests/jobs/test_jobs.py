@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import psutil
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -135,10 +136,40 @@ def test_the_same_command_again_does_nothing_and_says_so(place, finished):
     assert before == {path: path.stat().st_mtime_ns for path in (place / "lake").rglob("*.parquet")}
 
 
+JOB_ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def job_words(name, *options):
+    return [sys.executable, str(ROOT / "jobs" / f"{name}.py"), "--platform", "platform.yaml", *options]
+
+
+def job(place, name, *options):
+    """A job with just these options: some take no recipe."""
+    return subprocess.run(job_words(name, *options), cwd=place, env=JOB_ENVIRONMENT, capture_output=True, text=True, timeout=200)
+
+
 def evaluate_job(place, *options):
-    """The job evaluate, which takes no recipe."""
-    return subprocess.run([sys.executable, str(ROOT / "jobs/evaluate.py"), "--platform", "platform.yaml", *options], cwd=place,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=200)
+    return job(place, "evaluate", *options)
+
+
+def newest_run(place):
+    return json.loads(job(place, "report", "--json").stdout)["run_id"]
+
+
+def killed_when(process, there, bound_s=100):
+    """Kills a job without a word once something is there; none of its processes is left behind."""
+    until = time.monotonic() + bound_s
+    try:
+        while not there():
+            assert process.poll() is None and time.monotonic() < until, process.stderr.read()
+            time.sleep(0.002)
+        process.send_signal(signal.SIGSTOP)  # so that it is where it was when its processes have been listed
+        started = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    finally:
+        process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(started, timeout=20)
+    assert not alive
 
 
 def test_a_model_is_evaluated_once_on_any_layout_and_gives_what_training_gave(place, finished):
@@ -169,6 +200,63 @@ def test_a_model_is_evaluated_once_on_any_layout_and_gives_what_training_gave(pl
 def test_what_cannot_be_evaluated_is_one_clear_message(place, finished, options, code, message):
     failed = evaluate_job(place, *options)
     assert (failed.returncode, message in failed.stderr, "Traceback" in failed.stderr) == (code, True, False), failed.stderr
+
+
+def test_a_model_is_evaluated_on_another_recipes_data_once_it_is_prepared(place, finished):
+    (place / "others").mkdir()
+    for i in range(20):
+        (place / "others" / f"{i}.txt").write_text(f"another text, which says {i * 3} and {i * 5}. " * 8)
+    (place / "other.yaml").write_text(RECIPE.replace("PLACE", f"'{place / 'others'}'").replace("name: tiny", "name: other"))
+    missing = evaluate_job(place, "--dataset", "other.yaml")
+    assert missing.returncode == 3 and "run the prepare job with that recipe first" in missing.stderr, missing.stderr
+    prepared = job(place, "prepare", "--recipe", "other.yaml")
+    assert prepared.returncode == 0, prepared.stderr
+    done = evaluate_job(place, "--dataset", "other.yaml")
+    assert done.returncode == 0, done.stderr
+    rows = pq.read_table(place / "lake/tables/evaluations").to_pylist()
+    (row,) = [row for row in rows if row["dataset_name"] == "other"]
+    (version,) = (place / "lake/datasets/other").glob("[!.]*")
+    (manifest,) = version.glob("manifest.json")
+    validation = json.loads(manifest.read_text())["splits"]["validation"]
+    assert (row["dataset_version"], row["split"], row["model"]) == (version.name, "validation", "best")
+    assert row["samples"] == sum(pq.read_metadata(version / shard["path"]).num_rows for shard in validation)
+    assert "dataset other" in (place / "lake/runs" / row["run_id"] / "report.html").read_text()
+
+
+def test_a_killed_evaluation_leaves_nothing_that_is_seen_and_the_same_command_completes_it(place, finished):
+    run = place / "lake/runs" / newest_run(place)
+    tables = {path: path.read_bytes() for path in (place / "lake/tables").rglob("*.parquet")}
+    evaluating = subprocess.Popen(job_words("evaluate", "--run-id", run.name, "--split", "train"), cwd=place, env=JOB_ENVIRONMENT,
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    killed_when(evaluating, lambda: [path for path in run.glob("evaluations/best-train-*/attempt-000/rank-*.jsonl")
+                                     if path.stat().st_size])
+    assert {path: path.read_bytes() for path in (place / "lake/tables").rglob("*.parquet")} == tables
+    shown = job(place, "report", "--run-id", run.name, "--json")
+    assert "split train" not in (run / "report.html").read_text() and shown.returncode == 0, shown.stderr
+    for expected in ("Best model on split train", "is complete, nothing to do"):
+        again = evaluate_job(place, "--run-id", run.name, "--split", "train")
+        assert again.returncode == 0 and expected in again.stderr + (run / "report.html").read_text(), again.stderr
+        rows = pq.read_table(place / "lake/tables/evaluations").to_pylist()
+        assert len([row for row in rows if row["split"] == "train" and row["model"] == "best"]) == 1
+
+
+def test_a_killed_prediction_is_completed_by_the_same_command_with_what_an_undisturbed_one_gives(place, finished):
+    draw = random.Random(1)
+    rows = ["".join(draw.choices("abcdefgh ", k=400)) for _ in range(1600)]
+    pq.write_table(pa.table({"text": rows}), place / "given.parquet", row_group_size=100)
+    asked = ["--run-id", newest_run(place), "--input", "given.parquet"]
+    asking = subprocess.Popen(job_words("predict", *asked, "--output", "killed"), cwd=place, env=JOB_ENVIRONMENT,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    killed_when(asking, lambda: list((place / "killed").glob("part-*")))
+    parts = {path: path.stat().st_mtime_ns for path in (place / "killed").glob("part-*")}
+    assert not (place / "killed" / "_predictions.json").exists()
+    for output in ("killed", "undisturbed"):
+        done = job(place, "predict", *asked, "--output", output)
+        assert done.returncode == 0, done.stderr
+    found, undisturbed = (pq.read_table(place / name).sort_by("id") for name in ("killed", "undisturbed"))
+    assert found.equals(undisturbed) and len(found) == 1600
+    assert {path: path.stat().st_mtime_ns for path in parts} == parts  # answered once
+    assert len(parts) < len(list((place / "undisturbed").glob("part-*")))
 
 
 def test_a_changed_recipe_makes_a_new_run_beside_the_old(place, finished):

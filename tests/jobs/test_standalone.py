@@ -84,7 +84,7 @@ def cluster(tmp_path):
             process.wait(timeout=30)
 
 
-def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel(cluster, tmp_path, wheel, python_without_us):
+def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel_and_others_use_it(cluster, tmp_path, wheel, python_without_us):
     """In a folder that is no clone, in an environment that is not active and in which the project is not installed."""
     place = tmp_path / "elsewhere"
     (place / "texts").mkdir(parents=True)
@@ -104,12 +104,16 @@ def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel(cluster, tmp_
 
     _, submit = block("On a cluster", 0).commands
     submit = submit.replace("spark://HOST:7077", cluster).replace(".whl", ".whl,my_models.py")
-    small = [*SMALL, f"model={json.dumps(in_recipe | {'width': 16, 'depth': 2})}", "storage.root=lake", "layout.num_replicas=2",
-             "spark.conf.spark.executor.memory=512m"]
-    done = subprocess.run([*submit.split(), *(word for each in small for word in ("--set", each))], cwd=place,
-                          env=not_activated(), capture_output=True, text=True, timeout=280)
-    said = done.stdout + done.stderr  # spark-submit hands on the job's standard error as standard output
-    assert done.returncode == 0, said[-5000:]
+    platform = ("storage.root=lake", "spark.conf.spark.executor.memory=512m")
+
+    def submitted(command, *overrides):
+        words = [*command.split(), *(word for each in (*platform, *overrides) for word in ("--set", each))]
+        done = subprocess.run(words, cwd=place, env=not_activated(), capture_output=True, text=True, timeout=280)
+        said = done.stdout + done.stderr  # spark-submit hands on the job's standard error as standard output
+        assert done.returncode == 0, said[-5000:]
+        return said
+
+    said = submitted(submit, *SMALL, f"model={json.dumps(in_recipe | {'width': 16, 'depth': 2})}", "layout.num_replicas=2")
     assert "2 ranks on" in said
     rows = pq.read_table(place / "lake/tables/rank_steps").to_pylist()
     assert sorted((row["step"], row["rank"]) for row in rows) == [(s, r) for s in range(1, 5) for r in (0, 1)]
@@ -120,3 +124,15 @@ def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel(cluster, tmp_
     loaded = subprocess.run([".venv/bin/python", "-c", load, *arguments], cwd=place, text=True,
                             env=not_activated(PYTHONPATH=str(wheel)), capture_output=True, timeout=60)
     assert loaded.returncode == 0, loaded.stderr
+
+    submit, recipe = submit.replace(" --recipe conf/recipes/gpt-demo.yaml", ""), "jobs/pipeline.py"
+    said = submitted(submit.replace(recipe, "jobs/evaluate.py"), "layout.num_replicas=1", "layout.num_segments=2",
+                     "layout.micro_batch_samples=2")
+    assert f"run {run.name}: best model" in said
+    rows = pq.read_table(place / "lake/tables/evaluations").to_pylist()
+    evaluated, recorded = ([row["loss"] for row in rows if row["model"] == model] for model in ("best", None))
+    assert len(evaluated) == 1 and min(recorded) == pytest.approx(evaluated[0], rel=1e-5)
+
+    ask = f"{submit.replace(recipe, 'jobs/predict.py')} --run-id {run.name} --input texts --output scores"
+    submitted(ask, f"predict.factory={in_recipe['factory']}")
+    assert pq.read_table(place / "scores")["reason"].to_pylist() == [None] * 30

@@ -36,7 +36,7 @@ from pipelines.predict.given_rows import is_none_of, look_at, rows_of
 from pipelines.predict.predict_plan import PredictRequest, refuse_shared_folder
 from pipelines.predict.text_answers import row_seed, windows_of
 from pipelines.prepare.text.language_rows import language_facts
-from pipelines.prepare.text.tokenizer import bytes_tokenizer
+from pipelines.prepare.text.tokenizer import bytes_tokenizer, characters_tokenizer
 from pipelines.tasks.generation import Prompt, Sampling, continuations
 from tests.support.example_data import example_config
 
@@ -208,6 +208,15 @@ def test_lines_of_json_are_rows_or_say_why_not(predict, tmp_path):
     assert predict.rows()["5"]["bytes"] == 4
 
 
+def test_texts_that_the_tokenizer_cannot_spell_are_counted_and_the_totals_add_up(predict, tmp_path):
+    folder = predict.lake.root / predict.lake.model("r", "best")
+    (folder / "tokenizer.json").write_text(characters_tokenizer("ab").to_str())
+    pq.write_table(pa.table({"text": ["ab", "ax", "", "b"]}), tmp_path / "given.parquet")
+    for settings in ({}, {"generate": 2}):
+        totals = predict(tmp_path / "given.parquet", output=tmp_path / f"said {settings}", **settings)
+        assert (totals["rows"], totals["predicted"], totals["reasons"]) == (4, 2, {"empty": 1, "unencodable": 1})
+
+
 def test_a_table_of_the_session_is_read_by_its_name(predict, spark, tmp_path):
     path = tmp_path / "warehouse"
     spark.createDataFrame([(1, "one"), (2, "two")], "n INT, text STRING").write.parquet(str(path))
@@ -320,7 +329,8 @@ def test_an_input_that_changes_meanwhile_is_not_published(predict, tmp_path, mon
 
 def test_what_does_not_fit_the_model_is_refused(predict, tmp_path):
     pq.write_table(pa.table({"text": [1, 2]}), tmp_path / "numbers.parquet")
-    given, numbers = tmp_path / "given.parquet", tmp_path / "numbers.parquet"
+    given, numbers, pictures = (tmp_path / f"{name}.parquet" for name in ("given", "numbers", "pictures"))
+    pq.write_table(pa.table({"picture": [{"bytes": b"\x89PNG"}]}), pictures)
     pq.write_table(pa.table({"text": texts(5), "more": [[1]] * 5}), given)
     (tmp_path / "given.jsonl").write_text('{"body": "x"}\n')
     for folder, name in (("images", "a.png"), ("mixed", "b.parquet")):
@@ -334,6 +344,8 @@ def test_what_does_not_fit_the_model_is_refused(predict, tmp_path):
              {"id_column": "more"}),
             ("predict.id_column: 'key' of .* is not there", given, {"id_column": "key"}),
             ("predict.column: 'text' of .* is bigint, but the model is for the task language, which takes texts", numbers, {}),
+            ("predict.column: 'picture' of .* is struct<bytes:binary>, but the model is for the task language, which takes texts",
+             pictures, {"column": "picture"}),
             ("predict.column: 'text' is in none of the first lines of .*; there are body", tmp_path / "given.jsonl", {}),
             ("--input: .*images holds images, but the model is for the task language, which takes texts", tmp_path / "images",
              {}),

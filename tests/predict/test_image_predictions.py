@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -186,10 +187,25 @@ def test_what_prepare_rejects_as_oversized_prediction_keeps_as_oversized(tmp_pat
         assert said["reason"] == reasons
 
 
+def test_images_of_other_sizes_are_counted_where_the_rows_of_training_were_not_fitted(predict, tmp_path):
+    shutil.rmtree(predict.lake.root / predict.lake.model("r", "last"))
+    export_cnn(predict.lake.root / predict.lake.model("r", "last"), with_bounds(FACTS, ImageBounds("refuse")))
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i, content in enumerate(IMAGES):
+        (folder / f"{i}.png").write_bytes(content)
+    totals = predict(folder, model="last")
+    assert (totals["rows"], totals["predicted"], totals["reasons"]) == (7, 5, {"wrong_size": 2})
+    fitted = predict(folder, model="last", resize="pad", output=tmp_path / "fitted")
+    assert (fitted["rows"], fitted["predicted"], fitted["reasons"]) == (7, 7, {})
+
+
 def test_texts_for_a_model_of_images_are_refused(predict, tmp_path):
-    (tmp_path / "given.txt").write_text("x")
-    with pytest.raises(DataError, match="--input: .*given.txt holds texts, but the model is for the task classification"):
-        predict(tmp_path / "given.txt", model="last")
+    for name, settings in (("given.txt", {}), ("given.txt", {"format": "lines"}), ("given.jsonl", {})):
+        (tmp_path / name).write_text('{"text": "x"}')
+        with pytest.raises(DataError, match=f"--input: .*{name} holds texts, but the model is for the task classification"):
+            predict(tmp_path / name, model="last", **settings)
+    assert not predict.output.exists()
     pq.write_table(pa.table({"image": ["x"]}), tmp_path / "given.parquet")
     with pytest.raises(DataError, match="'image' of .* is string, but the model is for the task classification"):
         predict(tmp_path / "given.parquet", model="last")

@@ -11,6 +11,7 @@ from pipelines.feed.rows_by_id import rows_by_id
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
 from pipelines.lake.runs import current_state
+from pipelines.lake.task_facts import IMAGE_FILE
 from pipelines.launch.evaluating import begin_evaluation
 from pipelines.launch.evaluation_plan import plan_evaluation
 from pipelines.launch.local import prepare_run
@@ -69,6 +70,18 @@ def test_what_is_found_of_a_model_is_what_training_found_on_any_layout(trained, 
         assert len(pictures["pictures"]) == min(wrong, MOST_SHOWN)
         shown = [int(picture["caption"].partition("(")[2].partition("%")[0]) for picture in pictures["pictures"]]
         assert shown == sorted(shown, reverse=True)
+
+
+@pytest.mark.parametrize("trained", ["images"], indirect=True)
+@pytest.mark.processes
+def test_of_shards_of_image_files_is_found_what_is_found_of_pixels(trained):
+    lake, settings, _, run = trained
+    encoded = publish_images(lake, validation_rows=29, encoding=IMAGE_FILE, name="encoded")
+    of_pixels, of_files = (evaluated(plan_evaluation(example_config(**settings), lake, current_state(run), manifest, "last",
+                                                     "validation")) for manifest in (trained[2], encoded))
+    assert of_files["dataset_name"] == "encoded" and of_files["samples"] == 29
+    for name in ("loss", "accuracy", "classes", "confusions", "exhibits"):
+        assert of_files[name] == of_pixels[name], name
 
 
 def refused(error, match, trained, **wish):
