@@ -23,7 +23,8 @@ demo: setup ## prepare, train, tables, report on real text; DATA="folder, file, 
 # Pictures of any size and colour become 32 x 32 in colour.
 demo-images: setup ## prepare, train, evaluate on handwritten digits; DATA="folder with a folder of images for each class"
 	@if [ -n "$$DATA" ]; then \
-	set -- --set "$$($(python) setup/inputs.py images)" --set "prepare.size=[32, 32]" --set prepare.channels=3; \
+	set -- --set "$$($(python) setup/inputs.py images)" --set "$$($(python) setup/inputs.py split)" \
+	    --set "prepare.size=[32, 32]" --set prepare.channels=3; \
 	else $(python) setup/digits.py; set --; fi; \
 	$(python) jobs/pipeline.py --recipe $(digits) --platform $(platform) "$$@" && \
 	exec $(python) jobs/evaluate.py --recipe $(digits) --platform $(platform) "$$@"

@@ -1,9 +1,10 @@
-"""Turns ``make demo DATA=...`` (with the argument ``images``: ``make demo-images DATA=...``) into an override for the job.
+"""Turns ``make demo DATA=...`` into an override for the job; with ``images`` or ``split`` ``make demo-images DATA=...``.
 
 Runs on: the machine that runs make.
 Takes:   the environment variable DATA: a file, a folder, a glob or a URL; or several, as a shell would read them.
 Gives:   ``prepare.inputs=[...]`` on standard output; the format of text follows the ending (.jsonl, .parquet, else text), that
-         of images is found by the job.
+         of images is found by the job. With ``split``, ``prepare.split.kind=folder`` where the data is a folder with classes in
+         a folder ``train`` (and in others beside it), else ``hash``.
 """
 
 from __future__ import annotations
@@ -24,5 +25,14 @@ def inputs_override(data: str, *, images: bool = False) -> str:
     return "prepare.inputs=" + json.dumps(inputs, ensure_ascii=False)
 
 
+def split_override(data: str) -> str:
+    train = Path(data, "train")
+    divided = train.is_dir() and any(each.is_dir() for each in train.iterdir())
+    return f"prepare.split.kind={'folder' if divided else 'hash'}"
+
+
 if __name__ == "__main__":
-    print(inputs_override(os.environ["DATA"], images=sys.argv[1:] == ["images"]))
+    if sys.argv[1:] == ["split"]:
+        print(split_override(os.environ["DATA"]))
+    else:
+        print(inputs_override(os.environ["DATA"], images=sys.argv[1:] == ["images"]))

@@ -160,6 +160,9 @@ class ImageInput(InputPath):
     label: str = "label"  # table, petastorm: the column of labels
 
 
+ClassName = Annotated[str, Field(pattern=r"\S")]
+
+
 class ImageSplit(Section):
     """How images are divided into train, validation and, where it is wanted, test.
 
@@ -216,7 +219,7 @@ class ImagePrepare(PrepareSection):
     size: tuple[ImageSide, ImageSide] | None = None  # height, width; null: the images have one size
     resize: Literal["crop", "pad", "stretch", "refuse"] = "crop"  # of images of another size
     channels: Literal[1, 3] | None = None  # gray or colour; null: the images have one number of channels
-    classes: tuple[str, ...] | None = Field(default=None, min_length=2)  # in this order; null: those found, sorted
+    classes: tuple[ClassName, ...] | None = Field(default=None, min_length=2)  # in this order; null: those found, sorted
     max_image_pixels: Count = USUAL_IMAGE_PIXELS  # more are rejected as "oversized"
     max_image_bytes: Bytes = USUAL_IMAGE_BYTES
     split: ImageSplit = ImageSplit()

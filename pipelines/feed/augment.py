@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from pipelines.config.recipe import Augment
 from pipelines.feed.batches import Batch
 from pipelines.feed.draws import NUMBERS, DrawKey, draws
+from pipelines.lake.image_facts import PIXEL_RANGE
 
 _DRAWS = 10
 
@@ -72,7 +73,7 @@ def _near(size: int, centre_B1: NDArray, cover: int) -> NDArray[np.bool_]:
 
 def _in_another_light(pixels_BCHW: NDArray[np.uint8], unit: dict[str, NDArray], settings: Augment) -> NDArray[np.uint8]:
     stretch_B, lift_B = (1.0 + settings.contrast * (2 * unit["contrast"] - 1.0),
-                         255.0 * settings.brightness * (2 * unit["brightness"] - 1.0))
+                         PIXEL_RANGE * settings.brightness * (2 * unit["brightness"] - 1.0))
     mean_B = pixels_BCHW.reshape(len(pixels_BCHW), -1).mean(1, keepdims=True)
     factor, offset = (value.astype(np.float32)[:, :, None, None] for value in (stretch_B, lift_B + mean_B * (1.0 - stretch_B)))
-    return (pixels_BCHW * factor + offset).round().clip(0, 255).astype(np.uint8)
+    return (pixels_BCHW * factor + offset).round().clip(0, PIXEL_RANGE).astype(np.uint8)

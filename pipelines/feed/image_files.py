@@ -8,8 +8,6 @@ Gives:   ``decoded_column``: their values, channel after channel.
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from typing import Any
 
 import numpy as np
@@ -17,10 +15,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.lake.image_facts import DECODE_ERRORS, FORMATS
 from pipelines.lake.task_facts import Column
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error)
 Image.MAX_IMAGE_PIXELS = None  # an image's size is compared with the column's before it is decoded
 
 

@@ -2,7 +2,7 @@
 
 Runs on: driver.
 Takes:   the session, a URL as Spark writes it.
-Gives:   ``copy_file``; Java's ``Path`` and ``FileSystem`` of a URL.
+Gives:   ``copy_file``, ``file_head``; Java's ``Path`` and ``FileSystem`` of a URL.
 """
 
 from __future__ import annotations
@@ -31,6 +31,25 @@ def copy_file(spark: SparkSession, url: str, copy: Path, place: str) -> None:
     except Py4JJavaError as error:
         if "No space left on device" in str(error):
             raise StorageError(str(copy.parent), "is full", "free space, or set storage.root to another folder") from None
+        raise unreadable(place, url, error) from None
+
+
+def file_head(spark: SparkSession, url: str, size: int, place: str) -> bytes:
+    """The first bytes of a file; fewer where it has no more.
+
+    Args:
+        place: of its input in the recipe.
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        path = java_path(spark, url)
+        stream = java_file_system(spark, path).open(path)
+        try:
+            return bytes(stream.readNBytes(size))
+        finally:
+            stream.close()
+    except Py4JJavaError as error:
         raise unreadable(place, url, error) from None
 
 

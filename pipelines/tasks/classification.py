@@ -17,6 +17,7 @@ from pipelines.config.recipe import Recipe
 from pipelines.feed.batches import Batch
 from pipelines.lake.exhibits import Exhibit
 from pipelines.lake.findings import Findings
+from pipelines.lake.image_facts import PIXEL_RANGE
 from pipelines.lake.metric_facts import Metrics
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
@@ -25,7 +26,6 @@ from pipelines.tasks.class_findings import ClassMistakes, class_findings, predic
 from pipelines.tasks.image_samples import as_trained_shown, class_balance, rows_looked_at, samples_shown
 from pipelines.tasks.task import IGNORED, AsTrained
 
-PIXEL_RANGE = 255
 SHOWN_PREDICTIONS = 10  # behind the end of a training
 
 

@@ -186,9 +186,10 @@ def test_make_demo_hands_the_data_to_the_job(data: str, inputs: list[tuple[str, 
     assert [(each["path"], each["format"]) for each in given_inputs] == inputs
 
 
-@pytest.mark.parametrize("data", ["", "my pictures"])
-def test_make_demo_images_trains_and_evaluates_on_the_same(data: str, clone: Path):
-    (clone / "my pictures").mkdir()
+@pytest.mark.parametrize(("data", "split"), [("", ""), ("my pictures", "hash"), ("my divided pictures", "folder")])
+def test_make_demo_images_trains_and_evaluates_on_the_same(data: str, split: str, clone: Path):
+    (clone / "my pictures/train").mkdir(parents=True)  # a class, if anything
+    (clone / "my divided pictures/train/cat").mkdir(parents=True)
     (clone / "setup/setup.sh").write_text("#!/bin/sh\n", encoding="utf-8")
     (clone / "setup/digits.py").write_text("print('digits')", encoding="utf-8")
     (clone / "jobs").mkdir()
@@ -203,7 +204,8 @@ def test_make_demo_images_trains_and_evaluates_on_the_same(data: str, clone: Pat
     (job, *options), (then, *again) = json.loads(trained), json.loads(evaluated)
     assert (job, then, options) == ("pipeline", "evaluate", again)
     assert options[:4] == ["--recipe", "conf/recipes/digits.yaml", "--platform", "conf/platforms/local.yaml"]
-    given_inputs = ['prepare.inputs=[{"path": "my pictures"}]', "prepare.size=[32, 32]", "prepare.channels=3"]
+    given_inputs = [f'prepare.inputs=[{{"path": "{data}"}}]', f"prepare.split.kind={split}", "prepare.size=[32, 32]",
+                    "prepare.channels=3"]
     assert options[5::2] == (given_inputs if data else [])
 
 

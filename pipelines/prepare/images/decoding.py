@@ -22,18 +22,16 @@ The rules, in this order:
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-# what Pillow's decoders raise on bytes that are no image, or part of one
-DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, OverflowError, IndexError, KeyError,
-                 TypeError)
+from pipelines.lake.image_facts import DECODE_ERRORS, FORMATS
+
+CHANNELS = (1, 3, 4)  # of values that are made an image: gray, colour, colour with transparency
+LOOKED_AT = 8  # images of a table, or of an input at a URL, to find what size and how many channels all have
 ORIENTATION = 0x0112
 GRAY_MODES = ("1", "L", "LA", "La", "I", "F")
 # Pillow would warn above a limit of its own and refuse above twice as much; here ``prepare.max_image_pixels`` is the limit

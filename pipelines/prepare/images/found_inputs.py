@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 from pipelines.config.datasets import ImagePrepare
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.decoding import FoundShape
-from pipelines.prepare.images.image_names import ImageNames
+from pipelines.prepare.images.image_names import ImageNames, refuse_splits_as_classes
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.image_pieces import pieces_of_files
 from pipelines.prepare.images.image_records import Found, ImageRecord, refused
@@ -76,7 +76,7 @@ class FoundInputs:
 def find_inputs(order: BuildOrder, prepare: ImagePrepare) -> FoundInputs:
     """
     Raises:
-        DataError: an input is damaged, has no labels, or lacks a column.
+        DataError: an input is damaged, has no labels, or lacks a column; its folders are splits, not classes.
     """
     found = FoundInputs()
     for index, source in enumerate(prepare.inputs):
@@ -84,18 +84,28 @@ def find_inputs(order: BuildOrder, prepare: ImagePrepare) -> FoundInputs:
         files = [file for file in order.listing.files if file.input_index == index]
         if is_url(source.path):
             remote = remote_files(order.session(), source, source.place(index))
-            kind = format_of_remote(order.session(), source, remote)
+            kind = format_of_remote(order.session(), source, remote, source.place(index))
             if kind in ("table", "petastorm"):
                 found.tables.append(remote_table(order.session(), index, kind, sum(file.bytes for file in remote.files), prepare))
                 continue
             if kind == "folder":
                 found.remote.append(remote_input(index, remote, names))
+                _check_folders(found.remote[-1].class_labels(), names, prepare, source.place(index))
                 found.refused += _without_image(names, (file.name for file in remote.files))
                 continue
             files = copied(order.session(), remote, index, source.place(index), order.staging)
-        found.pieces += pieces_of_files(index, files, prepare, names, order.lake.root)
+        pieces = pieces_of_files(index, files, prepare, names, order.lake.root)
+        _check_folders({label for piece in pieces if piece.format == "folder" for label in piece.class_labels()}, names, prepare,
+                       source.place(index))
+        found.pieces += pieces
         found.refused += _without_image(names, (file.name for file in files))
     return found
+
+
+def _check_folders(labels: set[str], names: ImageNames, prepare: ImagePrepare, place: str) -> None:
+    """Where nobody has said that the first folders are classes, or that they are splits."""
+    if names.table is None and prepare.split.kind == "hash" and prepare.classes is None:
+        refuse_splits_as_classes(labels, place)
 
 
 def _names(order: BuildOrder, index: int, prepare: ImagePrepare) -> ImageNames:

@@ -23,13 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.prepare.compressed import Decompressed, codec_of_file
-from pipelines.prepare.images.decoding import ImageShape
+from pipelines.prepare.images.decoding import CHANNELS, ImageShape
 
 UINT8 = 0x08
 TYPES = {0x08: "uint8", 0x09: "int8", 0x0B: "int16", 0x0C: "int32", 0x0D: "float32", 0x0E: "float64"}
 MAGIC_BYTES = 4
 READ_BYTES = 1024**2  # at once: a header may say anything
-CHANNELS = (1, 3, 4)
 
 
 class IdxError(Exception):

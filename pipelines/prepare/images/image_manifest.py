@@ -16,11 +16,12 @@ import numpy as np
 
 from pipelines.config.datasets import ImagePrepare
 from pipelines.errors import DataError
+from pipelines.lake.image_facts import PIXEL_RANGE
 from pipelines.lake.manifest import Baseline, Manifest
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_partition import WriteSettings
 from pipelines.prepare.images.image_records import REASONS
-from pipelines.prepare.images.image_rows import PIXEL_RANGE, ImageBounds, classification_facts, with_bounds
+from pipelines.prepare.images.image_rows import ImageBounds, classification_facts, with_bounds
 from pipelines.prepare.images.remote_images import COPIES
 from pipelines.prepare.outcomes import Outcomes
 from pipelines.prepare.publish import publish_rejected

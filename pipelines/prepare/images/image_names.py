@@ -2,15 +2,17 @@
 
 Runs on: driver, executors.
 Takes:   a name relative to the input.
-Gives:   ``ImageNames``; ``split_word``.
+Gives:   ``ImageNames``; ``split_word``; ``refuse_splits_as_classes``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
+
+from pipelines.errors import DataError
 
 SPLIT_WORDS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
                "test": "test", "testing": "test", "t10k": "test"}
@@ -28,6 +30,20 @@ class NamedImage(NamedTuple):
 def split_word(word: str) -> str:
     """One of the splits' names; any other word as it is."""
     return SPLIT_WORDS.get(word.strip().lower(), word)
+
+
+def refuse_splits_as_classes(folders: Collection[str], place: str) -> None:
+    """
+    Args:
+        folders: of an input, that would be its classes. place: of the input in the recipe.
+    Raises:
+        DataError: they are called as splits are.
+    """
+    words = {SPLIT_WORDS.get(folder.lower()) for folder in folders}
+    if "train" in words and None not in words:
+        raise DataError(place, f"its folders are called {', '.join(sorted(folders))}, as splits are, and would be the classes",
+                        "set prepare.split.kind: folder, and they are the splits, with a folder for each class in them; or name "
+                        "them in prepare.classes, if they are the classes")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 Runs on: driver.
 Takes:   the listed files of the local inputs, and what their names say.
-Gives:   ``pieces_of_files``; ``format_of_files``.
+Gives:   ``pieces_of_files``; ``format_of_files``; ``format_of_content``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
+from typing import BinaryIO
 
 from pipelines.config.datasets import ImageInput, ImagePrepare
 from pipelines.errors import DataError
@@ -20,7 +21,7 @@ from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.table_pieces import PARQUET, PETASTORM_METADATA, table_pieces
 from pipelines.prepare.inputs import InputFile, as_listed, is_hidden, local_path, path_text
 
-LOOKED_AT = 16  # files of an input, to recognise its format
+FILES_LOOKED_AT = 16  # files of an input, to recognise its format
 
 
 def pieces_of_files(index: int, files: Sequence[InputFile], prepare: ImagePrepare, names: ImageNames,
@@ -45,14 +46,22 @@ def format_of_files(source: ImageInput, files: Sequence[InputFile]) -> str:
     """As the recipe says, or as the first files begin."""
     if source.format != "auto":
         return source.format
-    for file in [] if source.labels is not None else files[:LOOKED_AT]:
+    for file in [] if source.labels is not None else files[:FILES_LOOKED_AT]:
         with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened:
-            if opened.read(len(PARQUET)) == PARQUET:
-                return "petastorm" if Path(file.path).with_name(PETASTORM_METADATA).exists() else "table"
-            opened.seek(0)
-            if is_idx(idx_content(opened, file.bytes).read(MAGIC_BYTES)):
-                return "idx"
+            found = format_of_content(opened, file.bytes)
+        if found == "table" and Path(file.path).with_name(PETASTORM_METADATA).exists():
+            return "petastorm"
+        if found is not None:
+            return found
     return "folder"
+
+
+def format_of_content(file: BinaryIO, size_bytes: int) -> str | None:
+    """``table`` or ``idx`` where a file, or the beginning of one, begins so."""
+    if file.read(len(PARQUET)) == PARQUET:
+        return "table"
+    file.seek(0)
+    return "idx" if is_idx(idx_content(file, size_bytes).read(MAGIC_BYTES)) else None
 
 
 def _image_files(files: Sequence[InputFile], names: ImageNames) -> Iterator[ImagePiece]:

@@ -16,8 +16,6 @@ from typing import Any, NamedTuple
 from pipelines.config.datasets import USUAL_IMAGE_BYTES, USUAL_IMAGE_PIXELS
 from pipelines.lake.task_facts import Column, TaskFacts
 
-PIXEL_RANGE = 255  # a pixel of 255 is 1.0: mean and deviation are of pixels divided by it
-
 
 def image_columns(channels: int, height: int, width: int, num_classes: int, encoding: str | None = None) -> tuple[Column, ...]:
     return (Column("image", "uint8", (channels, height, width), encoding=encoding),

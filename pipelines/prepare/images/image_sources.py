@@ -25,7 +25,7 @@ from pipelines.prepare.images.local_images import local_images
 from pipelines.prepare.images.remote_images import remote_images
 from pipelines.prepare.images.remote_tables import table_images
 
-LOOKED_AT = 64  # images, to find what size and how many channels all have
+MOST_LOOKED_AT = 64  # images, to find what size and how many channels all have
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _rule(prepare: ImagePrepare, shapes: Iterator[FoundShape]) -> ImageRule:
     size, channels, first = prepare.size, prepare.channels, ""
     if size is None or channels is None:
         looked_at = list[FoundShape]()
-        for found in islice(shapes, LOOKED_AT):
+        for found in islice(shapes, MOST_LOOKED_AT):
             looked_at.append(found)
             if found.shape is not None:
                 first = found.source

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.prepare.images.decoding import (
+    CHANNELS,
     FoundShape,
     ImageRule,
     ImageShape,
@@ -36,7 +37,6 @@ from pipelines.prepare.images.decoding import (
 
 PNG, JPEG, WEBP = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF"
 NPY, NPZ = b"\x93NUMPY", b"PK\x03\x04"
-CHANNELS = (1, 3, 4)
 SPARK_FIELDS = {"height", "width", "nChannels", "data"}  # Source: Apache Spark, ImageSchema: rows of BGR or BGRA
 
 

@@ -40,7 +40,7 @@ class LabelFault(Exception):  # noqa: N818 - becomes a DataError with the file's
 def read_labels(files: list[InputFile], table: LabelTable, split_column: str | None, place: str) -> dict[str, NamedImage]:
     """
     Raises:
-        DataError: a file cannot be read, lacks a column, or gives an image two labels.
+        DataError: a file cannot be read, lacks a column, names no image in a row, or gives an image two labels.
     """
     columns = LabelColumns(table.image, table.label, split_column)
     found: dict[str, NamedImage] = {}
@@ -49,6 +49,8 @@ def read_labels(files: list[InputFile], table: LabelTable, split_column: str | N
         try:
             with as_listed(file.input_index, file.path, file.bytes, file.modified_ns):
                 for position, (name, label, split) in enumerate(_rows(file, table.format, columns)):
+                    if name is None or not str(name).strip():
+                        raise LabelFault(f"names no image in row {position}")
                     row = NamedImage(label_text(label), None if split is None else split_word(str(split)), source, position)
                     key = str(PurePosixPath(str(name).replace("\\", "/").lstrip("/")))
                     before = found.setdefault(key, row)
@@ -63,13 +65,13 @@ def read_labels(files: list[InputFile], table: LabelTable, split_column: str | N
 
 
 def label_text(value: Any) -> str | None:
-    """A label as text; None where there is none."""
+    """A label as text, without spaces around it; None where nothing is left: the image is ``unlabelled``."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        value = value.decode("utf-8", "replace")
     return str(value).strip() or None if isinstance(value, str | int) else None
 
 
@@ -92,7 +94,7 @@ def _csv_rows(opened: io.TextIOWrapper, columns: LabelColumns) -> Iterator[tuple
     try:
         _check_columns(list(reader.fieldnames or ()), columns)
         for row in reader:
-            yield row[columns.image] or "", row[columns.label], row[columns.split] if columns.split else None
+            yield row[columns.image], row[columns.label], row[columns.split] if columns.split else None
     except csv.Error as error:
         raise LabelFault(f"is not CSV in line {reader.line_num}: {error}") from None
 

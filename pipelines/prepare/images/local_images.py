@@ -19,7 +19,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.errors import DataError
 from pipelines.lake.store import storage_errors
-from pipelines.prepare.images.decoding import FoundShape, MixedImagesError, found_shape
+from pipelines.prepare.images.decoding import LOOKED_AT, FoundShape, MixedImagesError, found_shape
 from pipelines.prepare.images.idx_files import IdxError, idx_content, idx_images, read_header
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
@@ -30,7 +30,7 @@ from pipelines.prepare.workers import lighten_worker
 MIN_TASK_BYTES, MAX_TASK_BYTES, MIN_TASKS = 256 * 1024, 64 * 1024**2, 8
 IMAGE_COST_BYTES = 4096  # opening and decoding an image costs about as much as reading this
 TABLES = ("table", "petastorm")  # formats
-LOOKED_AT, BATCH_ROWS = 8, 64
+BATCH_ROWS = 64
 UNREADABLE = "restore it or move it out of the input"
 
 

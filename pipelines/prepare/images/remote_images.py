@@ -10,6 +10,7 @@ IDX files and tables of labels, of which there are few, are copied beside the da
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,18 +26,19 @@ from pyspark.sql.functions import col
 from pipelines.config.datasets import ImageInput, ImagePrepare, InputPath
 from pipelines.lake.manifest import SPLITS
 from pipelines.lake.store import storage_errors
-from pipelines.prepare.images.decoding import FoundShape, MixedImagesError, found_shape
+from pipelines.prepare.images.decoding import LOOKED_AT, FoundShape, MixedImagesError, found_shape
 from pipelines.prepare.images.image_names import ImageNames
+from pipelines.prepare.images.image_pieces import FILES_LOOKED_AT, format_of_content
 from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
 from pipelines.prepare.images.table_pieces import PETASTORM_METADATA
 from pipelines.prepare.inputs import InputFile
 from pipelines.prepare.remote import file_reader, unreadable, without_host
-from pipelines.prepare.url_files import copy_file, java_file_system, java_path
+from pipelines.prepare.url_files import copy_file, file_head, java_file_system, java_path
 
 COPIES = "copies"  # a folder in staging
-LOOKED_AT = 8
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp")
+HEAD_BYTES = 4096  # of a file, to recognise its format
 _GLOB = re.compile(r"[*?\[{]")
-_IDX_NAME = re.compile(r"idx\d-ubyte")
 
 
 class RemoteFile(NamedTuple):
@@ -94,15 +96,18 @@ def _name(path: str, base: str) -> str:
     return relpath(without_host(path), base)
 
 
-def format_of_remote(spark: SparkSession, source: ImageInput, files: RemoteFiles) -> str:
-    """As the recipe says, or as the files are called."""
+def format_of_remote(spark: SparkSession, source: ImageInput, files: RemoteFiles, place: str) -> str:
+    """As the recipe says, or as the first files begin; what is called an image is not looked into."""
     if source.format != "auto" or source.labels is not None:
         return "folder" if source.format == "auto" else source.format
-    names = [basename(file.name) for file in files.files]
-    if any(name.endswith(".parquet") for name in names):
-        beside = java_path(spark, f"{dirname(quote(files.files[0].url, safe='/:'))}/{PETASTORM_METADATA}")
-        return "petastorm" if java_file_system(spark, beside).exists(beside) else "table"
-    return "idx" if any(_IDX_NAME.search(name) for name in names) else "folder"
+    for file in (file for file in files.files[:FILES_LOOKED_AT] if not file.name.lower().endswith(IMAGE_ENDINGS)):
+        found = format_of_content(io.BytesIO(file_head(spark, quote(file.url, safe="/:"), HEAD_BYTES, place)), file.bytes)
+        if found == "table":
+            beside = java_path(spark, f"{dirname(quote(file.url, safe='/:'))}/{PETASTORM_METADATA}")
+            return "petastorm" if java_file_system(spark, beside).exists(beside) else "table"
+        if found is not None:
+            return found
+    return "folder"
 
 
 def remote_input(index: int, files: RemoteFiles, names: ImageNames) -> RemoteImages:

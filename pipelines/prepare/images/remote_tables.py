@@ -17,15 +17,13 @@ from pyspark.sql.functions import col, lit
 
 from pipelines.config.datasets import ImagePrepare
 from pipelines.prepare.images.class_names import MOST_CLASSES
-from pipelines.prepare.images.decoding import FoundShape, MixedImagesError
+from pipelines.prepare.images.decoding import LOOKED_AT, FoundShape, MixedImagesError
 from pipelines.prepare.images.image_names import split_word
 from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
 from pipelines.prepare.images.image_values import KNOWN_CODECS, UnknownCodecError, size_of, value_shape
 from pipelines.prepare.images.label_tables import label_text
 from pipelines.prepare.images.table_pieces import image_column
 from pipelines.prepare.remote import file_reader, unreadable
-
-LOOKED_AT = 8
 
 
 class RemoteTable(NamedTuple):

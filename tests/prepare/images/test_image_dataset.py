@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,9 @@ from pipelines.errors import DataError
 from pipelines.feed.batches import EvaluationFeed, Share
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
+from pipelines.prepare.images.image_names import refuse_splits_as_classes
+from pipelines.prepare.images.image_pieces import format_of_content
+from pipelines.prepare.images.remote_images import HEAD_BYTES
 from pipelines.prepare.prepare import plan_prepare, prepare
 from tests.conftest import ROOT
 from tests.prepare.conftest import remote_url
@@ -67,10 +71,12 @@ def test_real_digits_of_idx_files_come_back(spark: SparkSession, lake: Lake, sil
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("url", [False, True])
-def test_idx_files_are_read_zipped_or_not_from_a_folder_or_a_url(
+def test_idx_files_are_read_zipped_or_not_from_a_folder_or_a_url_whatever_their_names(
         spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report, zipped: bool, url: bool) -> None:
     images, labels = picture(0, 50, 5, 4), np.arange(50, dtype=np.uint8) % 3 + 9  # 9, 10, 11: by value, not by spelling
     write_idx(tmp_path / "in", images, labels, zipped=zipped)
+    for name, path in zip(("pictures 1%.bin", "answers"), sorted((tmp_path / "in").iterdir()), strict=True):
+        path.rename(path.with_name(name))
     manifest = prepare(spark, image_recipe(remote_url(tmp_path / "in") if url else tmp_path / "in"), lake, silent)
     assert manifest.task.facts["classes"] == ["9", "10", "11"]
     assert sorted(every_row(lake, manifest)) == sorted(
@@ -210,6 +216,12 @@ def test_images_that_are_not_alike_need_a_rule(
     assert not (lake.root / lake.datasets("pictures")).exists() or not list((lake.root / lake.datasets("pictures")).iterdir())
 
 
+def _splits_on_top(folder: Path) -> dict[str, Any]:
+    for number, split in enumerate(("train", "test", "Val")):
+        write_pictures(folder / split, CLASSES, 4, 4, first_seed=1000 * number)
+    return {}
+
+
 def _only_in_validation(folder: Path) -> dict[str, Any]:
     write_pictures(folder / "train", {"a": 9}, 4, 4)
     write_pictures(folder / "validation", {"a": 3, "b": 3}, 4, 4, first_seed=50)
@@ -296,6 +308,8 @@ def _not_idx(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("make", "message"), [
+    (_splits_on_top, "prepare.inputs.0.path: its folders are called Val, test, train, as splits are, and would be the classes; "
+                     "set prepare.split.kind: folder, and they are the splits"),
     (_only_in_validation, "class 'b' has no image to train on .3 in validation"),
     (_empty_class, "fox' is the folder of a class, and holds no file; put images there"),
     (_empty_given_class, "class 'fox' has no image to train on"),
@@ -320,6 +334,30 @@ def test_what_cannot_become_a_dataset_is_told(
     with pytest.raises(DataError, match=message):
         prepare(spark, recipe, lake, silent)
     assert plan_prepare(recipe, lake).exists is False
+
+
+def test_folders_called_as_splits_are_refused_as_classes_at_a_url_and_taken_where_the_recipe_says_what_they_are(
+        spark: SparkSession, lake: Lake, tmp_path: Path, silent: Report) -> None:
+    for split, seed in (("train", 0), ("test", 1000)):
+        write_pictures(tmp_path / "in" / split, CLASSES, 4, 4, first_seed=seed)
+    with pytest.raises(DataError, match="its folders are called test, train, as splits are"):
+        prepare(spark, image_recipe(remote_url(tmp_path / "in")), lake, silent)
+    named = prepare(spark, image_recipe(tmp_path / "in", classes=["train", "test"]), lake, silent)
+    assert named.task.facts["classes"] == ["train", "test"] and "test" not in named.splits
+    split = {"kind": "folder", "validation_fraction": 0.3}
+    assert prepare(spark, image_recipe(tmp_path / "in", split=split), lake, silent).rows("test") == sum(CLASSES.values())
+
+
+@pytest.mark.parametrize("folders", [{"train", "car"}, {"test", "validation"}, {"a", "b"}, set()])
+def test_folders_of_which_one_is_no_split_or_none_is_to_train_on_are_classes(folders: set[str]) -> None:
+    refuse_splits_as_classes(folders, "prepare.inputs.0.path")
+
+
+@pytest.mark.parametrize(("content", "found"), [
+    (idx(np.zeros(50_000, np.uint8)), "idx"), (gzip.compress(idx(picture(0, 100, 40, 40))), "idx"), (b"PAR1", "table"),
+    (encoded(picture(0, 4, 4)), None), (b"", None), (gzip.compress(b"text"), None)])
+def test_what_a_file_is_stands_in_its_beginning(content: bytes, found: str | None) -> None:
+    assert format_of_content(io.BytesIO(content[:HEAD_BYTES]), len(content)) == found
 
 
 def files_in(lake: Lake, manifest: Manifest) -> list[bytes]:

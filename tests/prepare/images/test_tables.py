@@ -20,6 +20,7 @@ from pyspark.sql.types import IntegerType, StringType
 
 from pipelines.errors import DataError
 from pipelines.lake.paths import Lake
+from pipelines.prepare.images.label_tables import label_text
 from pipelines.prepare.inputs import recipe_hash
 from pipelines.prepare.prepare import plan_prepare, prepare
 from tests.prepare.conftest import remote_url
@@ -126,6 +127,8 @@ def test_where_a_table_of_labels_lies_is_no_part_of_the_version(lake: Lake, tmp_
     ("labels.csv", b"image,kind\n000,a\n", "has no column 'label'; it has image, kind"),
     ("labels.csv", b"image,label\n000,a\n000,b\n", "says 'b' of '000' in row 1, and 'a' in row 0"),
     ("labels.csv", b"image,label\n\xff,a\n", "is not text: byte .* is not UTF-8"),
+    ("labels.csv", b"image,label\n000,a\n ,b\n", "names no image in row 1; correct it"),
+    ("labels.jsonl", b'{"image": null, "label": "a"}\n', "names no image in row 0"),
     ("labels.jsonl", b'{"image": "000", "label": "a"}\n{\n', "is not JSON in line 2"),
     ("labels.jsonl", b"[1]\n", "holds a JSON list in line 1, not an object"),
     ("labels.parquet", b"nothing", "cannot be read"),
@@ -138,6 +141,13 @@ def test_a_damaged_table_of_labels_is_told(
     with pytest.raises(DataError, match=message) as caught:
         prepare(spark, recipe, lake, silent)
     assert caught.value.place == "prepare.inputs.0.labels.path"
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (" cat ", "cat"), (b" cat ", "cat"), (7, "7"), (7.0, "7"), (True, "true"), ("", None), (" ", None), (b"", None), (b" ", None),
+    (None, None), (0.5, None)])
+def test_a_label_of_which_nothing_is_left_is_none(value: Any, text: str | None) -> None:
+    assert label_text(value) == text
 
 
 def _images(form: str, values: list[np.ndarray]) -> pa.Array:
