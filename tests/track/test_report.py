@@ -145,6 +145,8 @@ def test_every_kind_of_exhibit_is_drawn(lake: Lake, write_run: WriteRun) -> None
                  "Balance", "<i>few</i>", "4,000", "3 are not shown", "Changed"):
         assert text in page.text
     assert page.text.count("after step 20") == len(shown)  # the data is what it was before
+    assert ("title", "<i>few</i>") in page.attributes
+    assert page.attributes.count(("style", "--share: 0.0")) == 1  # in the matrix; of none there is no bar
     assert ("style", "--share: 0.0003") in page.attributes and ("style", "--share: 1.0") in page.attributes
     assert ("style", "grid-template-columns: repeat(2, minmax(0, 130px))") in page.attributes
     assert ("src", "data:image/png;base64,iVBORw0KGgo=") in page.attributes
