@@ -49,8 +49,8 @@ def some_rows(dataset: Store, manifest: Manifest, split: str, number: int) -> Ba
 
 
 def first_rows(dataset: Store, manifest: Manifest, split: str, number: int) -> Batch | None:
-    """In few shards: rows lie in the order of a hash, so they are like any others. All where there are no more; None where none
-    are wanted.
+    """In few shards: rows of images lie in the order of a hash, so these are like any others. All where there are no more; None
+    where none are wanted.
 
     Raises:
         DataError: the dataset is gone or damaged.
