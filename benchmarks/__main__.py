@@ -12,7 +12,7 @@ import sys
 
 from benchmarks.results import keep, show
 
-BENCHMARKS = ("prepare", "images", "launch", "feed", "training", "split", "slow_link", "whole", "quality", "mnist")
+BENCHMARKS = ("prepare", "images", "launch", "feed", "training", "split", "slow_link", "whole", "quality", "mnist", "predict")
 
 
 def main(names: list[str]) -> int:

@@ -70,7 +70,7 @@ def peer_tokens_per_s(dataset: Path, kind: str, **settings: Any) -> float:
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
                  for command in commands]
     outputs = [process.communicate(timeout=900)[0] for process in processes]
-    shares = [json.loads(line) for line in re.findall(r'{"tokens": .*}', "".join(outputs))]
+    shares = [json.loads(line) for line in re.findall(r'{"tokens": [^{}]*}', "".join(outputs))]
     if len(shares) != (1 if kind == "alone" else 2):
         raise RuntimeError(f"peer {kind} {settings}: a process did not end well: ...{''.join(outputs)[-TAIL_BYTES:]}")
     if kind == "limit":
