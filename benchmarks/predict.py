@@ -33,12 +33,14 @@ from torch import nn
 from benchmarks.mnist import digits
 from benchmarks.results import Figure
 from pipelines.config import Platform
-from pipelines.config.models import CnnModel, FactoryModel, Model
+from pipelines.config.models import Model
 from pipelines.config.predictions import Predict
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
+from pipelines.models.cnn.settings import CnnModel
 from pipelines.models.export import save_model
+from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.layered import LayeredModel
 from pipelines.predict.batch_predictions import predict_planned
 from pipelines.predict.predict_plan import PredictRequest, plan_predict

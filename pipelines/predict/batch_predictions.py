@@ -8,7 +8,8 @@ Gives:   parts in the output folder; the totals of its marker.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ from pipelines.prepare.remote import java_cause
 from pipelines.prepare.spark_job import arrow_batches, spark_settings
 from pipelines.prepare.workers import lighten_worker
 
-ANSWERED_ROWS = 64  # given to the model's module at once, which makes batches of them
+ANSWERED_ROWS = 256  # given to the model's module at once, which makes batches of them
+PART_S = 10.0  # answers are written at the next border of ranges once a part has taken so long
+TASKS_PER_SLOT = 4  # at most, of a table
 FILE_COST_BYTES = 4096  # opening a file costs about as much as reading this
 SHOWN_PLAN = 10_000  # characters that Spark keeps of a query, in which are all answered files
 OUTCOME_DDL = "fault STRING"
@@ -70,6 +73,9 @@ def _answer(given: DataFrame, plan: PredictPlan, look: Look, done: frozenset[str
     complete = [name.partition(" ")[2] for name in done if name.startswith("0 ")] if look.format in ("text", "image") else []
     if complete:
         given = given.where(is_none_of(col("file"), complete))
+    if look.format in ("parquet", "table"):
+        # a range without the middle of a row group has no rows, and a Python task costs some 50 ms
+        given = given.coalesce(TASKS_PER_SLOT * given.sparkSession.sparkContext.defaultParallelism)
     contract, output, form = plan.contract, plan.output, look.format
 
     def answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -83,24 +89,48 @@ def _answer(given: DataFrame, plan: PredictPlan, look: Look, done: frozenset[str
             raise error_of(fault["exit_code"], fault["place"], fault["problem"], fault["remedy"])
 
 
+class _Part:
+    """Answers of a Spark task that are not written yet, of whole ranges once the next one begins."""
+
+    def __init__(self, output: OutputFolder, schema: pa.Schema) -> None:
+        self._output, self._schema = output, schema
+        self._begin()
+
+    def _begin(self) -> None:
+        self._tables: list[pa.Table] = []
+        self._ranges: set[str] = set()
+        self._began_s = time.monotonic()
+
+    def add(self, columns: Mapping[str, Sequence[Any]], ranges: Iterable[str]) -> None:
+        self._tables.append(pa.Table.from_pydict(columns, self._schema))
+        self._ranges.update(ranges)
+
+    def write_if_due(self, next_range: str) -> None:
+        """What took long is not lost when the task is: ranges come one after the other, so a new one ends those before."""
+        if next_range not in self._ranges and time.monotonic() - self._began_s >= PART_S:
+            self.write()
+
+    def write(self) -> None:
+        if self._ranges:
+            table = pa.concat_tables(self._tables)
+            self._output.write(table, self._ranges, table["reason"].drop_null().to_pylist())
+        self._begin()
+
+
 def answer_partition(batches: Iterable[pa.RecordBatch], contract: Contract, output: OutputFolder, form: str,
                      done: frozenset[str]) -> str:
-    """Writes a part of the rows of a Spark task; an error that a user can meet, as JSON, or nothing."""
+    """Writes the rows of a Spark task, in one part or more; an error that a user can meet, as JSON, or nothing."""
     try:
-        reader, schema = RecordReader(contract, form), part_schema(contract)
-        ranges: set[str] = set()
-        tables: list[pa.Table] = []
+        reader, part = RecordReader(contract, form), _Part(output, part_schema(contract))
         for batch in batches:
             records = [record for record in reader.records(batch) if range_name(record.file, record.start) not in done]
-            ranges |= {range_name(record.file, record.start) for record in records}
             for at in range(0, len(records), ANSWERED_ROWS):
                 some = records[at : at + ANSWERED_ROWS]
+                part.write_if_due(range_name(some[0].file, some[0].start))
                 ids = [record.id for record in some]
                 columns = answers_of(contract).of(ids, [record.content for record in some], [record.reason for record in some])
-                tables.append(pa.Table.from_pydict({"id": ids, **columns}, schema))
-        if ranges:
-            table = pa.concat_tables(tables)
-            output.write(table, ranges, table["reason"].drop_null().to_pylist())
+                part.add({"id": ids, **columns}, {range_name(record.file, record.start) for record in some})
+        part.write()
         return ""
     except SparkringError as error:  # an exception would reach the driver as a Java trace, after retries
         return json.dumps({"exit_code": error.exit_code, "place": error.place, "problem": error.problem, "remedy": error.remedy})

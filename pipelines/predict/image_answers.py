@@ -20,7 +20,7 @@ from pipelines.models.export import load_model
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.images.decoding import ImageRule, ImageShape, RefusedImageError
 from pipelines.prepare.images.image_rows import image_bounds
-from pipelines.prepare.images.image_values import UnknownCodecError, fitted_pixels
+from pipelines.prepare.images.image_values import UnknownCodecError, fitted_pixels, stacked_pixels
 from pipelines.tasks.classification import Classification
 
 ROWS = 64  # that the model computes at once
@@ -31,7 +31,9 @@ class ImageAnswers:
 
     def __init__(self, contract: Contract) -> None:
         exported, settings = load_model(contract.folder, factory=contract.settings.factory), contract.settings
-        self._model, self._task = exported.model, Classification(exported.task)
+        # so convolutions take half the time (mnist-cnn, one thread); of the mapped file, their weights alone become this worker's
+        self._model = exported.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._task = Classification(exported.task)
         sizes = exported.task.sizes
         shape = ImageShape(sizes["channels"], sizes["height"], sizes["width"])
         bounds = image_bounds(exported.task.facts)
@@ -60,11 +62,14 @@ class ImageAnswers:
         Args:
             first: the number of the first row. reasons: of all rows.
         """
+        given = [row for row, content in enumerate(contents, first) if content is not None]
+        plain = stacked_pixels([contents[row - first] for row in given], self._rule.shape)
+        if plain is not None:
+            return given, self._task.inputs(torch.from_numpy(plain).view(len(given), *self._rule.shape))
         rows: list[int] = []
         pixels = bytearray()
-        for row, content in enumerate(contents, first):
-            if content is None:
-                continue
+        for row in given:
+            content = contents[row - first]
             try:
                 pixels += fitted_pixels(content, self._rule)
                 rows.append(row)
@@ -76,7 +81,7 @@ class ImageAnswers:
             return rows, torch.empty(0, *self._rule.shape)
         return rows, self._task.inputs(torch.frombuffer(pixels, dtype=torch.uint8).view(len(rows), *self._rule.shape))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def _top_of(self, inputs_BCHW: Tensor) -> list[tuple[list[str], list[float]]]:
         values_BK, classes_BK = self._model(inputs_BCHW).float().softmax(-1).topk(self._top)
         return [([self._classes[index] for index in classes], values)

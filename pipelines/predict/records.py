@@ -48,22 +48,23 @@ class RecordReader:
     def __init__(self, contract: Contract, form: str) -> None:
         self._contract, self._settings, self._form = contract, contract.settings, form
         self._range: tuple[str, int] | None = None
+        self._name = ""  # of the range's file
         self._index = 0  # of the next row in it
 
     def records(self, batch: pa.RecordBatch) -> Iterator[GivenRecord]:
         for file, start, row, row_id, content, size in zip(*map(numbers_of, batch.columns), strict=True):
             if (file, start) != self._range:
                 self._range, self._index = (file, start), 0
-            place = self._place(file, start, row)
+                self._name = re.sub("^file:(//)?/", "/", unquote(file))
+            row_id = row_id or self._place(start, row)
             self._index += 1
-            yield self._record(GivenRecord(file, start, row_id or place, content, None), size)
+            yield self._record(GivenRecord(file, start, row_id, content, None), size)
 
-    def _place(self, file: str, start: int, row: int | None) -> str:
+    def _place(self, start: int, row: int | None) -> str:
         """What a row without an id is called: ``file``, ``file:row``, or ``file:start of its range:row in it``."""
-        name = re.sub("^file:(//)?/", "/", unquote(file))
         if self._form in ("text", "image"):
-            return name
-        return f"{name}:{row}" if row is not None else f"{name}:{start}:{self._index}"
+            return self._name
+        return f"{self._name}:{row}" if row is not None else f"{self._name}:{start}:{self._index}"
 
     def _record(self, given: GivenRecord, size: int | None) -> GivenRecord:
         limit, content = self._contract.max_bytes, given.content
@@ -82,8 +83,7 @@ class RecordReader:
             content = content.removeprefix(BYTE_ORDER_MARK)
         elif self._form == "lines" and (given.start, self._index) == (0, 1):
             content = content.removeprefix(BYTE_ORDER_MARK)
-        content, reason = self._contract.asked.checked(content, limit)
-        return given._replace(content=content, reason=reason)
+        return GivenRecord(given.file, given.start, given.id, *self._contract.asked.checked(content, limit))
 
 
 def _id_in(line: bytes, column: str | None) -> str | None:
