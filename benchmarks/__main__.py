@@ -12,7 +12,8 @@ import sys
 
 from benchmarks.results import keep, show
 
-BENCHMARKS = ("prepare", "images", "launch", "feed", "training", "split", "slow_link", "whole", "quality", "mnist", "predict")
+BENCHMARKS = ("prepare", "images", "launch", "feed", "feed_images", "training", "split", "slow_link", "whole", "quality", "mnist",
+              "predict")
 
 
 def main(names: list[str]) -> int:

@@ -33,16 +33,16 @@ IMAGES, CLASSES, SIDE = 20_000, 10, 64
 WARM_RUNS, ROUNDS = 2, 3
 
 
-def write_images(folder: Path) -> None:
-    """PNGs, no two of them equal."""
+def write_images(folder: Path, images: int = IMAGES, ending: str = "png") -> None:
+    """No two of them equal, in folders by class."""
     random = np.random.default_rng(0)
-    for number in range(IMAGES):
+    for number in range(images):
         corners = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
         smooth = np.asarray(corners.resize((SIDE, SIDE), Image.Resampling.BICUBIC)).astype(np.int16)
         values = np.clip(smooth + random.integers(-3, 4, smooth.shape), 0, 255).astype(np.uint8)
-        target = folder / f"class-{number % CLASSES}" / f"{number:06d}.png"
+        target = folder / f"class-{number % CLASSES}" / f"{number:06d}.{ending}"
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(values).save(target)
+        Image.fromarray(values).save(target, quality=90)
 
 
 def measure() -> list[Figure]:

@@ -7,6 +7,7 @@ Gives:   ``measure``: accuracy on 1,000 held-out digits, means of 3 seeds, and s
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -14,6 +15,9 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.commands import output_of
 from benchmarks.results import Figure
@@ -28,6 +32,7 @@ RECIPE, PLATFORM = ROOT / "conf/recipes/mnist-cnn.yaml", ROOT / "conf/platforms/
 PEER = Path(__file__).parent / "peers" / "mnist.py"
 COMMAND = "python -m benchmarks mnist"
 SEEDS, WARMUP = (1, 2, 3), 20
+IDX_HEADER_BYTES = 16
 TIMEOUT_S = 900
 
 
@@ -36,6 +41,13 @@ def digits() -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: the mnist benchmark reads MNIST's files; set SPARKRING_DATA to the folder above it")
     return folder
+
+
+def digit_images() -> NDArray[np.uint8]:
+    """[rows, 784]."""
+    file = min(digits().glob("*images*"))
+    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    return np.frombuffer(content[IDX_HEADER_BYTES:], np.uint8).reshape(-1, 28 * 28)
 
 
 def ours(lake: Lake, manifest: Manifest, seed: int, overrides: list[str]) -> tuple[float, float]:

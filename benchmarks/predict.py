@@ -12,7 +12,6 @@ that cannot be used. The peer gets the batch size that serves it best.
 
 from __future__ import annotations
 
-import gzip
 import os
 import statistics
 import tempfile
@@ -30,7 +29,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.types import DoubleType, StringType, StructField, StructType
 from torch import nn
 
-from benchmarks.mnist import digits
+from benchmarks.mnist import digit_images
 from benchmarks.results import Figure
 from pipelines.config import Platform
 from pipelines.config.models import Model
@@ -54,7 +53,7 @@ MODELS: dict[str, tuple[str, Model, int, float]] = {  # by run: name, section, c
     "cnn": ("mnist-cnn", CnnModel(), 1, 1.0), "linear": ("one linear layer", FactoryModel(factory=LINEAR), 10, 1.2)}
 BATCHES = (64, 1024)  # of the peer
 CLASSES = tuple(map(str, range(10)))
-MEAN, DEVIATION, SIDE, IDX_HEADER_BYTES = 0.1307, 0.3081, 28, 16
+MEAN, DEVIATION, SIDE = 0.1307, 0.3081, 28
 ANSWER = StructType([StructField("label", StringType()), StructField("probability", DoubleType())])
 
 
@@ -64,9 +63,7 @@ def linear(channels: int, height: int, width: int, num_classes: int) -> LayeredM
 
 def write_table(folder: Path, copies: int) -> int:
     """The digits as a table of several files; its rows."""
-    file = min(digits().glob("*images*"))
-    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    images = np.tile(np.frombuffer(content[IDX_HEADER_BYTES:], np.uint8).reshape(-1, SIDE * SIDE), (copies, 1))
+    images = np.tile(digit_images(), (copies, 1))
     folder.mkdir()
     for i, part in enumerate(np.array_split(images, FILES)):
         offsets = pa.array(np.arange(0, part.size + 1, SIDE * SIDE, dtype=np.int32))
