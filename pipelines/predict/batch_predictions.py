@@ -17,13 +17,14 @@ from typing import Any
 import pyarrow as pa
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import SparkSession
 from pyspark.sql.functions import col
 
 from pipelines.errors import DataError, SparkringError, error_of
 from pipelines.predict.answered import OutputFolder, range_name
+from pipelines.predict.array_column import ArrayColumn
 from pipelines.predict.contracts import Contract
-from pipelines.predict.given_rows import PLACE, Look, is_none_of, look_at, rows_of
+from pipelines.predict.given_rows import PLACE, GivenRows, Look, is_none_of, look_at, rows_of
 from pipelines.predict.predict_plan import PredictPlan, refuse_other_input
 from pipelines.predict.records import RecordReader, part_schema
 from pipelines.predict.worker_model import answers_of
@@ -68,18 +69,20 @@ def predict_planned(spark: SparkSession, plan: PredictPlan, lake_root: Path, rep
         return plan.output.finish(identity)
 
 
-def _answer(given: DataFrame, plan: PredictPlan, look: Look, done: frozenset[str]) -> None:
+def _answer(source: GivenRows, plan: PredictPlan, look: Look, done: frozenset[str]) -> None:
     # whole files that are answered are not opened again; of longer ones the answered ranges are read and left
     complete = [name.partition(" ")[2] for name in done if name.startswith("0 ")] if look.format in ("text", "image") else []
+    given = source.rows
     if complete:
         given = given.where(is_none_of(col("file"), complete))
     if look.format in ("parquet", "table"):
         # a range without the middle of a row group has no rows, and a Python task costs some 50 ms
         given = given.coalesce(TASKS_PER_SLOT * given.sparkSession.sparkContext.defaultParallelism)
-    contract, output, form = plan.contract, plan.output, look.format
+    contract, output, form, arrays = plan.contract, plan.output, look.format, source.arrays
 
     def answer(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        fault = answer_partition(batches, contract, output, form, done)
+        reader = RecordReader(contract, form, None if arrays is None else ArrayColumn(PLACE, arrays))
+        fault = answer_partition(batches, contract, output, reader, done)
         lighten_worker()
         yield pa.RecordBatch.from_pydict({"fault": [fault]}, pa.schema([("fault", pa.string())]))
 
@@ -117,15 +120,17 @@ class _Part:
         self._begin()
 
 
-def answer_partition(batches: Iterable[pa.RecordBatch], contract: Contract, output: OutputFolder, form: str,
+def answer_partition(batches: Iterable[pa.RecordBatch], contract: Contract, output: OutputFolder, reader: RecordReader,
                      done: frozenset[str]) -> str:
     """Writes the rows of a Spark task, in one part or more; an error that a user can meet, as JSON, or nothing."""
     try:
-        reader, part = RecordReader(contract, form), _Part(output, part_schema(contract))
+        part = _Part(output, part_schema(contract))
         for batch in batches:
-            records = [record for record in reader.records(batch) if range_name(record.file, record.start) not in done]
-            for at in range(0, len(records), ANSWERED_ROWS):
-                some = records[at : at + ANSWERED_ROWS]
+            for at in range(0, len(batch), ANSWERED_ROWS):
+                records = reader.records(batch.slice(at, ANSWERED_ROWS))
+                some = [record for record in records if range_name(record.file, record.start) not in done]
+                if not some:
+                    continue
                 part.write_if_due(range_name(some[0].file, some[0].start))
                 ids = [record.id for record in some]
                 columns = answers_of(contract).of(ids, [record.content for record in some], [record.reason for record in some])

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
 from pyspark.sql.functions import col, conv, lit, md5, octet_length, split, substring, when
+from pyspark.sql.types import ArrayType, DataType, NumericType
 
 from pipelines.config.datasets import InputPath
 from pipelines.config.predictions import Predict
@@ -128,7 +129,14 @@ def _format_of(names: Sequence[str]) -> str:
     return next(iter(found))
 
 
-def rows_of(spark: SparkSession, look: Look, contract: Contract) -> DataFrame:
+class GivenRows(NamedTuple):
+    """Rows, and where what the model is asked about is."""
+
+    rows: DataFrame  # ``GIVEN_DDL``
+    arrays: str | None = None  # a column of arrays of the files, which workers read themselves: content is null
+
+
+def rows_of(spark: SparkSession, look: Look, contract: Contract) -> GivenRows:
     """
     Raises:
         DataError: the columns are not there or of other types; the files cannot be read.
@@ -137,12 +145,12 @@ def rows_of(spark: SparkSession, look: Look, contract: Contract) -> DataFrame:
         if look.format in ("parquet", "table"):
             return _table_rows(spark, look, contract)
         if look.format in ("text", "image"):
-            return _document_rows(spark, look, contract.max_bytes)
+            return GivenRows(_document_rows(spark, look, contract.max_bytes))
         lines = _reader(spark, look).text(_spark_path(look.path))
         if look.format == "jsonl":
             _refuse_other_objects(lines, look, contract.column)
-        return _given(lines, lit(None), lit(None), (col("value").cast("binary"), octet_length("value")),
-                      contract.max_bytes * JSON_LINE_FACTOR)
+        return GivenRows(_given(lines, lit(None), lit(None), (col("value").cast("binary"), octet_length("value")),
+                                contract.max_bytes * JSON_LINE_FACTOR))
 
 
 def _given(files: DataFrame, row: Column, row_id: Column, content_and_size: tuple[Column, Column], most_bytes: int) -> DataFrame:
@@ -153,7 +161,7 @@ def _given(files: DataFrame, row: Column, row_id: Column, content_and_size: tupl
                         size.cast("bigint").alias("bytes"))
 
 
-def _table_rows(spark: SparkSession, look: Look, contract: Contract) -> DataFrame:
+def _table_rows(spark: SparkSession, look: Look, contract: Contract) -> GivenRows:
     settings, asked = contract.settings, contract.asked
     if look.format == "table":
         table = spark.read.table(look.path)
@@ -172,8 +180,15 @@ def _table_rows(spark: SparkSession, look: Look, contract: Contract) -> DataFram
         found = f"is {kinds[name]}, which names no row" if name in kinds else "is not there"
         raise DataError("predict.id_column", f"{name!r} of {look.path} {found}", f"there are {', '.join(kinds)}")
     has_index = look.format == "parquet"
-    return _given(table, col("_metadata.row_index") if has_index else lit(None),
-                  lit(None) if name is None else col(f"`{name}`"), given, contract.max_bytes)
+    apart = has_index and not is_url(look.path) and _is_flat_array(table.schema[column].dataType) and "." not in column
+    return GivenRows(_given(table, col("_metadata.row_index") if has_index else lit(None),
+                            lit(None) if name is None else col(f"`{name}`"),
+                            (lit(None).cast("binary"), lit(None)) if apart else given, contract.max_bytes),
+                     column if apart else None)
+
+
+def _is_flat_array(kind: DataType) -> bool:
+    return isinstance(kind, ArrayType) and isinstance(kind.elementType, NumericType)
 
 
 def _document_rows(spark: SparkSession, look: Look, max_bytes: int) -> DataFrame:

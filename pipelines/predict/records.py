@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import io
 import json
-import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import pyarrow as pa
 
 from pipelines.lake.schemas import schema_of_ddl
+from pipelines.predict.array_column import ArrayColumn, file_path
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.compressed import Decompressed, codec_of
 from pipelines.prepare.images.image_values import numbers_of
@@ -45,17 +44,24 @@ def part_schema(contract: Contract) -> pa.Schema:
 class RecordReader:
     """Of one Spark task, which reads its ranges one after the other."""
 
-    def __init__(self, contract: Contract, form: str) -> None:
-        self._contract, self._settings, self._form = contract, contract.settings, form
+    def __init__(self, contract: Contract, form: str, apart: ArrayColumn | None = None) -> None:
+        """
+        Args:
+            apart: where the content of rows is, if not in the batches.
+        """
+        self._contract, self._settings, self._form, self._apart = contract, contract.settings, form, apart
         self._range: tuple[str, int] | None = None
         self._name = ""  # of the range's file
         self._index = 0  # of the next row in it
 
     def records(self, batch: pa.RecordBatch) -> Iterator[GivenRecord]:
-        for file, start, row, row_id, content, size in zip(*map(numbers_of, batch.columns), strict=True):
+        files, starts, rows, ids, contents, sizes = map(numbers_of, batch.columns)
+        if self._apart is not None:
+            contents = self._apart.of(zip(files, rows, strict=True))
+        for file, start, row, row_id, content, size in zip(files, starts, rows, ids, contents, sizes, strict=True):
             if (file, start) != self._range:
                 self._range, self._index = (file, start), 0
-                self._name = re.sub("^file:(//)?/", "/", unquote(file))
+                self._name = file_path(file)
             row_id = row_id or self._place(start, row)
             self._index += 1
             yield self._record(GivenRecord(file, start, row_id, content, None), size)

@@ -31,9 +31,11 @@ from pipelines.models.export import load_model, save_model
 from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.gpt.settings import GptModel
 from pipelines.predict import batch_predictions
+from pipelines.predict.answered import OutputFolder
 from pipelines.predict.contracts import contract_of
-from pipelines.predict.given_rows import is_none_of, look_at, rows_of
+from pipelines.predict.given_rows import GIVEN_DDL, is_none_of, look_at, rows_of
 from pipelines.predict.predict_plan import PredictRequest, refuse_shared_folder
+from pipelines.predict.records import RecordReader
 from pipelines.predict.text_answers import row_seed, windows_of
 from pipelines.prepare.text.language_rows import language_facts
 from pipelines.prepare.text.tokenizer import bytes_tokenizer, characters_tokenizer
@@ -256,13 +258,30 @@ def test_again_is_a_no_op_and_what_is_missing_is_answered_alone(predict, tmp_pat
     assert [part for part in parts if again.get(part) != times[part]] == parts[::3]
 
 
+@pytest.mark.parametrize(("part_s", "parts"), [(0.0, [{"0 a"}, {"9 a"}, {"0 b"}]), (60.0, [{"0 a", "9 a", "0 b"}])])
+def test_a_task_that_takes_long_writes_whole_ranges_as_it_goes(lake, tmp_path, monkeypatch, part_s, parts):
+    monkeypatch.setattr(batch_predictions, "PART_S", part_s)
+    contract = contract_of(lake.root / lake.model("r", "best"), Predict())
+    ranges = {("a", 0): ["one", "two"], ("a", 9): ["three"], ("b", 0): ["four", "five"]}
+    kinds = {"STRING": pa.string(), "BIGINT": pa.int64(), "BINARY": pa.binary()}
+    given = pa.schema([(name, kinds[kind]) for name, kind in (column.split() for column in GIVEN_DDL.split(", "))])
+    batches = [pa.RecordBatch.from_pylist([
+        {"file": file, "start": start, "row": None, "id": text, "content": text.encode(), "bytes": len(text)} for text in some],
+        given) for (file, start), texts in ranges.items() for some in [texts[:1], texts[1:]] if some]
+    output = OutputFolder(str(tmp_path / "out"))
+    assert batch_predictions.answer_partition(batches, contract, output, RecordReader(contract, "lines"), frozenset()) == ""
+    assert sorted(map(sorted, (part.ranges for part in output.parts()))) == sorted(map(sorted, parts))
+    found = [row["id"] for file in (tmp_path / "out").glob("part-*") for row in pq.read_table(file).to_pylist()]
+    assert sorted(found) == ["five", "four", "one", "three", "two"]
+
+
 def test_answered_files_however_many_are_told_apart_exactly_and_not_opened(predict, spark, tmp_path):
     folder = tmp_path / "given"
     folder.mkdir()
     for name in ("answered ü", "missing"):
         (folder / name).write_text(name)
     look = look_at(str(folder), Predict(), predict.lake.root)
-    given = rows_of(spark, look, contract_of(predict.lake.root / predict.lake.model("r", "best"), Predict()))
+    given = rows_of(spark, look, contract_of(predict.lake.root / predict.lake.model("r", "best"), Predict())).rows
     (answered,) = (row.file for row in given.select("file").collect() if "missing" not in row.file)
     many = [f"file:///elsewhere/{i}" for i in range(100_000)]
     (folder / "answered ü").unlink()  # so that opening it would fail

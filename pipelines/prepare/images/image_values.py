@@ -123,7 +123,8 @@ def stacked_pixels(values: Sequence[Any], shape: ImageShape) -> NDArray[np.uint8
     found = np.stack(values)
     if found.dtype.kind not in NUMBERS:
         return None
-    pixels = found.astype(np.uint8)
+    with np.errstate(invalid="ignore"):  # what is no pixel is seen below
+        pixels = found.astype(np.uint8)
     return pixels if np.array_equal(found, pixels) else None
 
 
