@@ -11,13 +11,13 @@ more than a small model needs for it. Arrow reads them as one piece.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 from urllib.parse import unquote
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -70,9 +70,9 @@ class ArrayColumn:
         """The values of a file from a row on; of the row groups before, nothing is read."""
         with pq.ParquetFile(path) as parquet:
             metadata = parquet.metadata
-            ends = np.cumsum([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)])
-            group = int(np.searchsorted(ends, row, side="right"))
-            left_out = row - (int(ends[group - 1]) if group else 0)
+            ends = list(accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)))
+            group = bisect_right(ends, row)
+            left_out = row - (ends[group - 1] if group else 0)
             if self._name not in parquet.schema_arrow.names:  # as Spark has it, where another file has the column
                 yield from [None] * (metadata.num_rows - row)
                 return
