@@ -24,7 +24,7 @@ from pipelines.errors import DataError, RankFailedError, ResourceError, Sparkrin
 from pipelines.feed.image_files import ImageFileError, decoded_column
 from pipelines.lake.manifest import Shard, row_group_runs
 from pipelines.lake.store import Store
-from pipelines.lake.task_facts import Column, shard_schema
+from pipelines.lake.task_facts import IMAGE_FILE, VALUE_BYTES, Column, shard_schema
 
 REMEDY = "restore the file, or delete the dataset version and prepare again"
 NO_SAMPLE = -1
@@ -124,7 +124,7 @@ class ShardFiles:
 
     def _values(self, number: int, column: Column, found: pa.Array, rows: int) -> NDArray[Any]:
         whole = len(found) == rows and not found.null_count
-        if column.encoding is not None and whole:
+        if column.encoding == IMAGE_FILE and whole:
             try:
                 return decoded_column(column, found)
             except ImageFileError as error:
@@ -134,7 +134,11 @@ class ShardFiles:
             whole = whole and not found.values.null_count and bool((found.offsets.to_numpy() == offsets_R).all())
         if not whole:
             raise self._fault(number, f"is not {rows} rows of {column.values} values in column {column.name}")
-        values = found.values.to_numpy().reshape(rows, *column.shape) if column.shape else found.to_numpy()
+        if column.encoding == VALUE_BYTES:
+            values = np.frombuffer(found.buffers()[1], column.dtype, rows * column.values, found.offset * column.row_bytes)
+        else:
+            values = found.values.to_numpy() if column.shape else found.to_numpy()
+        values = values.reshape(rows, *column.shape)
         if column.allowed is not None and (values.min() < column.allowed[0] or values.max() > column.allowed[1]):
             raise self._fault(number, f"has a {column.name} outside {column.allowed[0]}..{column.allowed[1]}")
         return values

@@ -9,6 +9,9 @@ names what it shows as the values say. Two examples of a row:
 
     language         tokens: int32 [T + 1], length: int32          unit "tokens", T of a sample at most
     classification   image: uint8 [C, H, W], label: int32          unit "samples", 1 of a sample
+
+A column with a shape is in a shard as a list of its values; as ``VALUE_BYTES``, which Parquet neither widens nor counts one by
+one (images of 28 x 28 are read ten times as fast); or as an ``IMAGE_FILE``.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
+VALUE_BYTES = "value bytes"  # a row's values in C order, little-endian
 IMAGE_FILE = "image file"  # PNG, JPEG or WebP, upright, of the column's channels and size
 
 
@@ -29,10 +33,10 @@ class Column:
 
     name: str
     dtype: str  # of a value, as numpy and Arrow both name it: "int32", "uint8", "float32"
-    shape: tuple[int, ...] = ()  # of one row; a shard holds it flat, as a list of so many values; (): one value
+    shape: tuple[int, ...] = ()  # of one row; (): one value
     filling: int = 0  # every value of a sample that is only padding
     allowed: tuple[int, int] | None = None  # lowest and highest value; None: not looked at
-    encoding: str | None = None  # IMAGE_FILE: a shard holds an image file, of which the feed makes the values; None: the values
+    encoding: str | None = None  # how a shard holds it: VALUE_BYTES, IMAGE_FILE; None: as a list, or as one value
 
     @property
     def values(self) -> int:
@@ -51,7 +55,7 @@ class Column:
     @property
     def arrow_type(self) -> pa.DataType:
         if self.encoding is not None:
-            return pa.binary()
+            return pa.binary() if self.encoding == IMAGE_FILE else pa.binary(self.row_bytes)
         return pa.list_(self._arrow_value) if self.shape else self._arrow_value
 
     @property

@@ -29,7 +29,7 @@ from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest, Shard
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import FolderStore, Store, storage_errors, synced_file
-from pipelines.lake.task_facts import Column
+from pipelines.lake.task_facts import VALUE_BYTES, Column
 from pipelines.prepare.images.decoding import RefusedImageError, decoded, pixels_of, shape_of
 from pipelines.prepare.outcomes import raise_faults
 
@@ -159,8 +159,11 @@ def _codec_values(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _npy_files(column: Column, values: pa.Array) -> pa.Array:
-    content = (values.flatten().to_numpy().tobytes() if column.encoding is None
-               else b"".join(_pixels(column, file) for file in values.to_pylist()))
+    if column.encoding is None:
+        content = values.flatten().to_numpy().tobytes()
+    else:
+        content = b"".join(values.to_pylist() if column.encoding == VALUE_BYTES
+                           else (_pixels(column, file) for file in values.to_pylist()))
     rows = np.frombuffer(content, np.uint8).reshape(len(values), -1)
     file = io.BytesIO()
     np.save(file, np.zeros(column.shape, column.dtype), allow_pickle=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +18,13 @@ from pipelines.feed.checked_shards import NO_SAMPLE
 from pipelines.feed.read_ahead import StepRing
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.store import FolderStore
-from pipelines.lake.task_facts import Column, TaskFacts, shard_schema
+from pipelines.lake.task_facts import VALUE_BYTES, Column, TaskFacts, shard_schema
 from tests.support.shard_files import manifest_for, write_shard
 
 SHAPE = (3, 4, 5)
 COLUMNS = (Column("image", "uint8", SHAPE, filling=7), Column("label", "int32", filling=-1, allowed=(0, 9)),
            Column("weight", "float32", (2,)))
+AS_BYTES = tuple(replace(column, encoding=VALUE_BYTES) if column.shape else column for column in COLUMNS)
 TASK = TaskFacts("pictures", COLUMNS, {"channels": 3}, "samples", 1, "nats per sample")
 KINDS = ["arrow", "petastorm"]
 
@@ -31,11 +33,14 @@ def image_of(row: int) -> np.ndarray:
     return np.random.default_rng(row).integers(0, 256, SHAPE, dtype=np.uint8)
 
 
-def publish_pictures(folder: Path, row_groups: list[int], label_of=lambda row: row % 10) -> Manifest:
+def publish_pictures(folder: Path, row_groups: list[int], label_of=lambda row: row % 10, columns=COLUMNS) -> Manifest:
     rows = range(sum(row_groups))
-    table = pa.table({"image": [image_of(row).ravel().tolist() for row in rows], "label": [label_of(row) for row in rows],
-                      "weight": [[row / 2, -row] for row in rows]}, schema=shard_schema(COLUMNS))
-    return manifest_for(TASK, [write_shard(folder / "train-00000.parquet", table, row_groups)])
+    values = {"image": [image_of(row).ravel() for row in rows], "weight": [np.array([row / 2, -row], "<f4") for row in rows]}
+    held = {name: [each.tobytes() if columns is AS_BYTES else each.tolist() for each in arrays]
+            for name, arrays in values.items()}
+    table = pa.table({"image": held["image"], "label": [label_of(row) for row in rows], "weight": held["weight"]},
+                     schema=shard_schema(columns))
+    return manifest_for(replace(TASK, columns=columns), [write_shard(folder / "train-00000.parquet", table, row_groups)])
 
 
 def check(batch: Batch) -> None:
@@ -48,9 +53,10 @@ def check(batch: Batch) -> None:
             assert torch.equal(image, torch.from_numpy(image_of(row)))
 
 
+@pytest.mark.parametrize("columns", [COLUMNS, AS_BYTES], ids=["lists", "bytes"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_images_and_labels_come_in_their_shapes_and_padding_has_their_filling(tmp_path: Path, kind: str) -> None:
-    manifest, seen = publish_pictures(tmp_path, [4, 4, 3]), []
+def test_images_and_labels_come_in_their_shapes_and_padding_has_their_filling(tmp_path: Path, kind: str, columns) -> None:
+    manifest, seen = publish_pictures(tmp_path, [4, 4, 3], columns=columns), []
     order = SampleOrder(Data(num_lanes=2, window_row_groups=1), seed=3, global_batch_samples=4)
     with TrainingFeed(FolderStore(tmp_path), manifest, Reader(kind=kind), order, Share(3), until_step=6) as feed:
         assert feed.buffer_bytes % StepRing.row_bytes(COLUMNS) == 0

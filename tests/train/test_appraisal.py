@@ -72,14 +72,15 @@ def test_what_is_found_of_a_model_is_what_training_found_on_any_layout(trained, 
         assert shown == sorted(shown, reverse=True)
 
 
+@pytest.mark.parametrize("encoding", [IMAGE_FILE, None], ids=["files", "lists, as the first datasets of images have them"])
 @pytest.mark.parametrize("trained", ["images"], indirect=True)
 @pytest.mark.processes
-def test_of_shards_of_image_files_is_found_what_is_found_of_pixels(trained):
+def test_of_shards_that_hold_the_images_in_another_way_the_same_is_found(trained, encoding):
     lake, settings, _, run = trained
-    encoded = publish_images(lake, validation_rows=29, encoding=IMAGE_FILE, name="encoded")
+    encoded = publish_images(lake, validation_rows=29, encoding=encoding, name="files" if encoding else "lists")
     of_pixels, of_files = (evaluated(plan_evaluation(example_config(**settings), lake, current_state(run), manifest, "last",
                                                      "validation")) for manifest in (trained[2], encoded))
-    assert of_files["dataset_name"] == "encoded" and of_files["samples"] == 29
+    assert of_files["dataset_name"] == encoded.name and of_files["samples"] == 29
     for name in ("loss", "accuracy", "classes", "confusions", "exhibits"):
         assert of_files[name] == of_pixels[name], name
 

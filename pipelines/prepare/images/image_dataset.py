@@ -23,7 +23,7 @@ from pipelines.config.datasets import ImagePrepare
 from pipelines.errors import DataError
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.store import storage_errors
-from pipelines.lake.task_facts import IMAGE_FILE
+from pipelines.lake.task_facts import IMAGE_FILE, VALUE_BYTES
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_manifest import assemble_images
 from pipelines.prepare.images.image_partition import OUTCOME_DDL, RowPlace, WriteSettings, write_partition
@@ -112,6 +112,6 @@ def _write_settings(order: BuildOrder, prepare: ImagePrepare, sources: ImageSour
     splits = ("train", "validation", "test") if sources.has_test else ("train", "validation")
     return WriteSettings(
         staging=str(order.staging), dataset_name=order.recipe.name, dataset_version=order.identity.version, shape=shape,
-        num_classes=len(sources.classes), encoding=IMAGE_FILE if sources.records.as_files else None,
+        num_classes=len(sources.classes), encoding=IMAGE_FILE if sources.records.as_files else VALUE_BYTES,
         deduplicate=prepare.deduplicate, splits=splits, fractions=prepare.split.fractions,
         rows_per_row_group=rows, lasts=lasts)

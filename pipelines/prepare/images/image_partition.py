@@ -25,7 +25,7 @@ from pyspark import TaskContext
 
 from pipelines.lake.manifest import SPLITS
 from pipelines.lake.store import file_sha256, synced_file
-from pipelines.lake.task_facts import shard_schema
+from pipelines.lake.task_facts import IMAGE_FILE, shard_schema
 from pipelines.prepare.hash_split import HashSplit
 from pipelines.prepare.images.decoding import ImageShape
 from pipelines.prepare.images.image_records import FAULT, ImageRecord
@@ -53,7 +53,7 @@ class WriteSettings:
     dataset_version: str
     shape: ImageShape
     num_classes: int
-    encoding: str | None  # of the column of images
+    encoding: str  # of the column of images
     rows_per_row_group: int
     deduplicate: bool
     splits: tuple[str, ...]
@@ -156,7 +156,7 @@ class ImageShardWriter:
         self._row_groups: list[int] = []
         self._class_counts: Counter[int] = Counter()
         self._sums_C2 = np.zeros((settings.shape.channels, 2), dtype=np.int64)  # of values, and of their squares
-        self._as_files = settings.encoding is not None
+        self._as_files = settings.encoding == IMAGE_FILE
 
     def add(self, record: ImageRecord) -> None:
         """An image that is not refused."""
@@ -190,11 +190,11 @@ class ImageShardWriter:
         self._class_counts.update(self._labels)
         self._images, self._labels = [], []
 
-    def _pixels(self) -> pa.ListArray:
+    def _pixels(self) -> pa.FixedSizeBinaryArray:
         """Rows of values; they are added up."""
-        rows, values = len(self._images), self._shape.values
-        flat = np.frombuffer(b"".join(self._images), np.uint8)
+        rows, content = len(self._images), b"".join(self._images)
+        flat = np.frombuffer(content, np.uint8)
         for channel, values_RP in enumerate(flat.reshape(rows, self._shape.channels, -1).transpose(1, 0, 2)):
             counts_V = np.bincount(values_RP.ravel(), minlength=256)
             self._sums_C2[channel] += [counts_V @ np.arange(256), counts_V @ np.arange(256) ** 2]
-        return pa.ListArray.from_arrays(pa.array(np.arange(rows + 1, dtype=np.int32) * values), pa.array(flat))
+        return pa.Array.from_buffers(pa.binary(self._shape.values), rows, [None, pa.py_buffer(content)])

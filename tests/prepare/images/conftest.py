@@ -19,6 +19,7 @@ from pipelines.config import Recipe
 from pipelines.lake.manifest import Manifest, row_group_runs
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import file_sha256
+from pipelines.lake.task_facts import IMAGE_FILE
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def write_idx(folder: Path, images: np.ndarray, labels: np.ndarray, prefix: str 
 def rows(lake: Lake, manifest: Manifest, split: str) -> list[tuple[bytes, str]]:
     """The pixels and class of each row of a split."""
     folder = lake.root / lake.dataset(manifest.name, manifest.version)
-    found, as_files = [], manifest.task.columns[0].encoding is not None
+    found, as_files = [], manifest.task.columns[0].encoding == IMAGE_FILE
     for shard in manifest.shards(split):
         table = pq.read_table(folder / shard.path)
         found += [(pixels_in(image) if as_files else bytes(image), manifest.task.facts["classes"][label])

@@ -355,7 +355,8 @@ def test_folders_of_which_one_is_no_split_or_none_is_to_train_on_are_classes(fol
 
 @pytest.mark.parametrize(("content", "found"), [
     (idx(np.zeros(50_000, np.uint8)), "idx"), (gzip.compress(idx(picture(0, 100, 40, 40))), "idx"), (b"PAR1", "table"),
-    (encoded(picture(0, 4, 4)), None), (b"", None), (gzip.compress(b"text"), None)])
+    (encoded(picture(0, 4, 4)), None), (b"", None), (gzip.compress(b"text"), None)],
+    ids=["pixels", "packed pixels", "a table", "an image", "nothing", "packed text"])
 def test_what_a_file_is_stands_in_its_beginning(content: bytes, found: str | None) -> None:
     assert format_of_content(io.BytesIO(content[:HEAD_BYTES]), len(content)) == found
 
