@@ -30,7 +30,7 @@ def steady_steps(lake: Lake, manifest: Manifest, name: str, *, model: dict[str, 
         "recipe": {"name": name,
                    "prepare": {"inputs": [{"path": "-"}], "sequence_length": manifest.task.sizes["sequence_length"]},
                    "data": {"num_lanes": 8}, "model": model, "schedule": {"warmup_steps": 2},
-                   "train": {"evaluate_every_steps": train["steps"], "sample_tokens": 0, **train}},
+                   "train": {"evaluate_every_steps": train["steps"], **train}, "task": {"sample_tokens": 0}},
         "platform": platform}))
     run = prepare_run(lake, config, manifest)
     run_attempt(run, timeout_s=TIMEOUT_S)

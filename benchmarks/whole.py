@@ -57,7 +57,7 @@ def measure() -> list[Figure]:
             # the peer neither evaluates nor generates, so ours evaluates once, on few rows, and generates nothing
             output_of(sys.executable, ROOT / "jobs/pipeline.py", "--recipe", recipe_path, "--platform", platform_path,
                       "--set", f"storage.root={folder / 'lake'}", "--set", f"train.steps={STEPS}",
-                      "--set", f"train.evaluate_every_steps={STEPS}", "--set", "train.sample_tokens=0",
+                      "--set", f"train.evaluate_every_steps={STEPS}", "--set", "task.sample_tokens=0",
                       "--set", "prepare.split.validation_fraction=0.002")
             seen["ours"].append(time.perf_counter() - began)
             began = time.perf_counter()

@@ -27,6 +27,10 @@ def contradictions(recipe: Recipe, platform: Platform) -> list[SparkringError]:
 def _recipe_contradictions(recipe: Recipe) -> list[SparkringError]:
     train, lanes = recipe.train, recipe.data.num_lanes
     faults = [*recipe.prepare.contradictions(), *recipe.model.contradictions(), *recipe.optimizer.contradictions()]
+    if recipe.task.kind != recipe.prepare.task:
+        faults.append(SparkringError(
+            "task.kind", f"{recipe.task.kind!r}, but the data of prepare.kind {recipe.prepare.kind} is for {recipe.prepare.task}",
+            f"use {recipe.prepare.task}, or leave it out"))
     if train.global_batch_samples % lanes:
         faults.append(SparkringError(
             "train.global_batch_samples", f"{train.global_batch_samples} is not a multiple of data.num_lanes ({lanes})",

@@ -50,6 +50,7 @@ class InputPath(Section):
 class PrepareSection(KindedSection):
     """What the sections of all kinds have: these settings and the input make the dataset's version."""
 
+    task: ClassVar[str]  # that the data is for
     # metrics (lake/metric_facts.py) by which a model of this data may be the best, beside the loss; those that follow from it
     # (perplexity) would choose the same
     best_by: ClassVar[tuple[str, ...]] = ()
@@ -111,6 +112,7 @@ class Tokenizer(Section):
 class TextPrepare(PrepareSection):
     """From text to rows of tokens."""
 
+    task: ClassVar[str] = "language"
     best_by: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     kind: Literal["text"] = "text"
@@ -212,6 +214,7 @@ class ImageSplit(Section):
 class ImagePrepare(PrepareSection):
     """From images with labels to rows of pixels, all of one size."""
 
+    task: ClassVar[str] = "classification"
     best_by: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "calibration_error")
 
     kind: Literal["images"]

@@ -46,7 +46,7 @@ class Config:
     @staticmethod
     def from_json(text: str) -> Config:
         saved = json.loads(text)
-        return Config(Recipe.model_validate(saved["recipe"]), Platform.model_validate(saved["platform"]))
+        return Config(Recipe.model_validate(_as_today(saved["recipe"])), Platform.model_validate(saved["platform"]))
 
 
 def content_hash(settings: Mapping[str, Any]) -> str:
@@ -118,6 +118,14 @@ def _typed(model: type[SectionT], file: SettingsFile, faults: list[SparkringErro
     except ValidationError as error:
         faults += faults_of(error, model, file.where)
         return None
+
+
+def _as_today(saved: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as runs of before saved it: a language's samples lay in ``train``, of images too, where they meant nothing."""
+    train = dict(saved.get("train", {}))
+    samples = {key: train.pop(key) for key in ("sample_prompt", "sample_tokens") if key in train}
+    of_language = samples and saved["prepare"].get("kind") != "images"
+    return {**saved, "train": train, **({"task": samples} if of_language else {})}
 
 
 def _expand_paths(recipe: Recipe) -> Recipe:

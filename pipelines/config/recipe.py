@@ -10,11 +10,11 @@ A recipe never says where or how fast: that is the platform (``platform.py``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
-from pipelines.config.datasets import PREPARE_SECTIONS, Prepare
+from pipelines.config.datasets import PREPARE_SECTIONS, USUAL_KIND, Prepare, TextPrepare
 from pipelines.config.models import MODEL_SECTIONS, USUAL_MODEL, Model
 from pipelines.config.optimizers import (
     OPTIMIZER_SECTIONS,
@@ -24,7 +24,8 @@ from pipelines.config.optimizers import (
     Optimizer,
     Schedule,
 )
-from pipelines.config.section import Count, KindedSection, Section, Whole
+from pipelines.config.section import Count, KindedSection, Section, Whole, kind_of
+from pipelines.config.tasks import TASK_SECTIONS, LanguageTask, TaskOfRecipe
 
 
 class Augment(Section):
@@ -64,8 +65,6 @@ class Train(Section):
     evaluation_rows: Count | None = None  # read by an evaluation: the first of the validation split; null: all
     best_by: str = "loss"  # the metric of the validation split by which a model is the best; prepare.kind says which there are
     early_stop_evaluations: Count | None = None  # stop after so many evaluations in a row without a new best; null: never
-    sample_prompt: str = "\n"  # the text that the generated lines start from
-    sample_tokens: Annotated[Whole, Field(ge=0, le=2**20)] = 200
 
 
 class Recipe(Section):
@@ -75,13 +74,23 @@ class Recipe(Section):
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     prepare: Prepare
+    task: TaskOfRecipe = LanguageTask()  # without a kind it is the task of the data
     data: Data = Data()
     model: Model = Field(default_factory=lambda: MODEL_SECTIONS[USUAL_MODEL].model_validate({}))
     optimizer: Optimizer = AdamW()
     schedule: Schedule = CosineSchedule()
     train: Train = Train()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _task_of_the_data(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("task", {}), dict):
+            return given
+        prepare = PREPARE_SECTIONS.get(kind_of(USUAL_KIND)(given.get("prepare")), TextPrepare)  # another kind is refused there
+        return {**given, "task": {"kind": prepare.task, **given.get("task", {})}}
+
 
 # the classes of each section that comes in several kinds
 SECTION_KINDS: dict[str, Mapping[str, type[KindedSection]]] = {
-    "prepare": PREPARE_SECTIONS, "model": MODEL_SECTIONS, "optimizer": OPTIMIZER_SECTIONS, "schedule": SCHEDULE_SECTIONS}
+    "prepare": PREPARE_SECTIONS, "task": TASK_SECTIONS, "model": MODEL_SECTIONS, "optimizer": OPTIMIZER_SECTIONS,
+    "schedule": SCHEDULE_SECTIONS}

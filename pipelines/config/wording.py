@@ -23,6 +23,7 @@ _WANTED = {
     "less_than_equal": "at most {le}", "literal_error": "one of {expected}", "finite_number": "a finite number",
     "string_pattern_mismatch": "a text of the form {pattern}", "too_short": "at least {min_length} of them",
     "string_too_short": "a text that is not empty"}
+_MOVED = {f"train.{key}": f"task.{key}" for key in ("sample_prompt", "sample_tokens")}  # keys of before
 _FAMILIES = {  # by the first word of pydantic's name of the fault, such as int_parsing
     "int": "a whole number", "float": "a number", "bool": "true or false", "string": "a text", "tuple": "a list",
     "list": "a list", "dict": "a mapping", "model": "a mapping of settings"}
@@ -65,7 +66,8 @@ def _said(model: type[BaseModel], location: list[str], fault: Any, where: str, k
     place = ".".join(location) or model.__name__.lower()
     if fault["type"] == "extra_forbidden":
         known = _known_keys(model, location[1 if kind else 0 : -1])
-        return SparkringError(place, f"unknown key ({where})", suggestion(location[-1], known))
+        remedy = f"it is {_MOVED[place]} now" if place in _MOVED else suggestion(location[-1], known)
+        return SparkringError(place, f"unknown key ({where})", remedy)
     if fault["type"] == "union_tag_invalid":
         return SparkringError(place, f"{fault['ctx']['tag']!r} is not accepted ({where})",
                               suggestion(fault["ctx"]["tag"], SECTION_KINDS[location[0]]))

@@ -27,16 +27,19 @@ SETTINGS_ADDED_LATER = (("train", "same_on_any_layout"), ("train", "evaluation_r
 
 
 def training_hash(recipe: Recipe, dataset_version: str, model_code: Mapping[str, str]) -> str:
-    """8 hex digits of everything that decides what is learned. The dataset's version stands for the prepare section.
+    """8 hex digits of everything that decides what is learned. The dataset's version stands for the prepare section,
+    and with it for the task.
 
     Args:
         model_code: of a user's model, see ``ModelFacts.code``; the built-in ones have none, so that their ids stay.
     """
-    settings = recipe.model_dump(mode="json", exclude={"prepare"})
+    settings = recipe.model_dump(mode="json", exclude={"prepare": True, "task": {"kind"}})
     for section, key in SETTINGS_ADDED_LATER:
         field = type(getattr(recipe, section)).model_fields.get(key)  # not every kind of a section has it
         if field is not None and field.default == settings[section][key]:
             del settings[section][key]
+    # a language's samples were settings of every training once
+    settings["train"] = {"sample_prompt": "\n", "sample_tokens": 200, **settings["train"], **settings.pop("task")}
     content: dict[str, Any] = {"recipe": settings, "dataset": dataset_version}
     if model_code:
         content["model_code"] = dict(model_code)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.config.recipe import Recipe
+from pipelines.config.tasks import LanguageTask
 from pipelines.feed.batches import Batch
 from pipelines.lake.exhibits import Exhibit, TextExhibit
 from pipelines.lake.findings import Findings
@@ -86,9 +87,9 @@ class Language:
 
     def exhibit_request(self, recipe: Recipe) -> dict[str, Any] | None:
         """A text that goes on from the recipe's prompt."""
-        if not recipe.train.sample_tokens:
+        if not isinstance(recipe.task, LanguageTask) or not recipe.task.sample_tokens:
             return None
-        return {"prompt": recipe.train.sample_prompt, "num_tokens": recipe.train.sample_tokens}
+        return {"prompt": recipe.task.sample_prompt, "num_tokens": recipe.task.sample_tokens}
 
     def data_exhibits(self, rows: Batch, as_trained: AsTrained | None) -> list[Exhibit]:
         return []

@@ -4,8 +4,8 @@ Runs on: ranks, and the process in which the driver lets a user's model be looke
 Takes:   the batches of ``feed``, whose fields are the columns of the dataset; what the last layer of a model returns.
 Gives:   ``Task``; ``table.py`` lists those there are.
 
-A further task is a module here, a line in ``table.py`` and a ``prepare`` of its own, which writes the task's facts into the
-manifest (``lake/task_facts.py``). ``classification.py`` is a short one.
+A further task is a module here, a line in ``table.py``, its section of the recipe in ``config/tasks.py`` and a ``prepare`` of its
+own, which writes the task's facts into the manifest (``lake/task_facts.py``). ``classification.py`` is a short one.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Recipes and platforms: what is right is read as it stands, what is wrong is named with its remedy, all at once."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,8 +8,12 @@ import pytest
 import yaml
 
 from pipelines.config import Config, Platform, Recipe, content_hash, load_config, load_platform
+from pipelines.config.datasets import PREPARE_SECTIONS
+from pipelines.config.tasks import TASK_SECTIONS, ClassificationTask, LanguageTask
 from pipelines.errors import ConfigError
 from pipelines.models.cnn.settings import CnnModel
+from pipelines.tasks.table import TASKS
+from tests.support.example_data import example_config
 from tests.support.readme import block
 
 ROOT = Path(__file__).parents[2]
@@ -230,3 +235,34 @@ def test_the_recipe_of_the_classic_network_is_that_of_the_well_known_example():
         "cnn", "sgd", 0.01, 0.9)
     assert (recipe.train.global_batch_samples, recipe.train.epochs, recipe.train.best_by) == (64, 10, "accuracy")
     assert recipe.model == CnnModel()  # 32 and 64 channels, 128 values, dropouts of 0.25 and 0.5
+
+
+def test_the_task_is_that_of_the_data_unless_it_is_said():
+    images = "prepare={kind: images, inputs: [{path: x}]}"
+    assert load_config(RECIPE, PLATFORM, ["task={sample_tokens: 3}"]).recipe.task == LanguageTask(sample_tokens=3)
+    found = [load_config(RECIPE, PLATFORM, [images, *said]).recipe.task
+             for said in (["task={}"], ["task={kind: classification}"])]
+    assert found == [ClassificationTask()] * 2
+    assert faults(images, "task={kind: language}") == [
+        "task.kind: 'language', but the data of prepare.kind images is for classification; use classification, or leave it out"]
+    assert faults(images, "task={sample_tokens: 0}") == ["task.sample_tokens: unknown key (--set); known: kind"]
+    assert faults("task={kind: langauge}") == ["task.kind: 'langauge' is not accepted (--set); did you mean 'language'?"]
+    assert faults("task.sample_token=3") == ["task.sample_token: unknown key (--set); did you mean 'sample_tokens'?"]
+    assert faults("task=3")[0].startswith("task: 3 is not accepted: a mapping of settings is wanted")
+
+
+def test_every_kind_of_data_is_for_a_task_that_there_is():
+    assert {section.task for section in PREPARE_SECTIONS.values()} == TASK_SECTIONS.keys() == TASKS.keys()
+
+
+def test_a_key_that_has_moved_is_told_with_its_new_place():
+    assert faults("train.sample_tokens=3") == ["train.sample_tokens: unknown key (--set); it is task.sample_tokens now"]
+
+
+@pytest.mark.parametrize("kind", ["text", "images"])
+def test_the_recipe_of_a_run_from_before_the_section_task_is_read_as_it_was_meant(kind):
+    config = example_config(prepare={"kind": kind, "inputs": [{"path": "x"}]})
+    saved = json.loads(config.to_json())
+    del saved["recipe"]["task"]
+    saved["recipe"]["train"] |= {"sample_prompt": "a", "sample_tokens": 0}
+    assert Config.from_json(json.dumps(saved)) == config

@@ -33,7 +33,8 @@ prepare:
 data: {num_lanes: 4}
 model: {num_layers: 2, num_heads: 2, width: 32}
 schedule: {warmup_steps: 2}
-train: {global_batch_samples: 8, steps: 12, evaluate_every_steps: 6, sample_prompt: "the", sample_tokens: 20}
+train: {global_batch_samples: 8, steps: 12, evaluate_every_steps: 6}
+task: {sample_prompt: "the", sample_tokens: 20}
 """
 SECRET = "hush-4711"
 PLATFORM = f"""

@@ -85,7 +85,7 @@ def wait_until_gone(folder, bound_s=10):
 
 def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp_path):
     seen = Seen()
-    outcome, lake, manifest = run_stage(spark, tmp_path, seen, train__sample_tokens=8)
+    outcome, lake, manifest = run_stage(spark, tmp_path, seen, task__sample_tokens=8)
     assert (outcome.fresh, outcome.state.status, outcome.state.newest.exit_code, outcome.state.newest.number) == (
         True, "completed", 0, 0)
     assert [start["rank"] for start in seen.starts] == [0, 1]
@@ -94,7 +94,7 @@ def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp
     assert [r["kind"] for r in seen.records if r["kind"] in ("exhibits", "end")] == ["end", "exhibits"]
     for which in ("best", "last"):
         assert (lake.root / lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
-    again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest, train__sample_tokens=8)
+    again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest, task__sample_tokens=8)
     assert again.fresh is False
     assert not lake.run(outcome.state.run_id).live(1).path.exists()
     assert wait_until_gone(tmp_path, 1)

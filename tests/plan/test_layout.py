@@ -233,7 +233,7 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
     config = example_config(
         layout__num_replicas=replicas, layout__num_segments=segments, layout__micro_batch_samples=4, model__num_layers=8,
         model__num_heads=8, model__width=512, prepare__sequence_length=256, train__global_batch_samples=16,
-        train__steps=3, train__sample_tokens=0, train__precision=precision, schedule__warmup_steps=1)
+        train__steps=3, task__sample_tokens=0, train__precision=precision, schedule__warmup_steps=1)
     run = prepare_run(lake, config, manifest)
     run_attempt(run, timeout_s=240)
     recipe = config.recipe

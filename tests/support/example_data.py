@@ -28,8 +28,8 @@ def example_config(**overrides) -> Config:
                           "data": {"num_lanes": 4, "window_row_groups": 2},
                           "model": {"num_layers": 2, "num_heads": 2, "width": 16},
                           "optimizer": {"learning_rate": 3e-3}, "schedule": {"warmup_steps": 2},
-                          "train": {"global_batch_samples": 8, "steps": 10, "evaluate_every_steps": 5, "sample_tokens": 0,
-                                    "sample_prompt": "a"}},
+                          "train": {"global_batch_samples": 8, "steps": 10, "evaluate_every_steps": 5},
+                          "task": {"sample_tokens": 0, "sample_prompt": "a"}},
                "platform": {"spark": {"master": "local[4]"}, "layout": {"micro_batch_samples": 3},
                             "reader": {"kind": "arrow"}}}
     for key, value in overrides.items():
@@ -38,6 +38,8 @@ def example_config(**overrides) -> Config:
         for section in sections:
             at = at.setdefault(section, {})
         at[last] = value
+    if content["recipe"]["prepare"].get("kind") == "images":
+        del content["recipe"]["task"]
     return Config.from_json(json.dumps(content))
 
 

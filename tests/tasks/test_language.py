@@ -49,8 +49,8 @@ def test_an_example_has_the_columns_of_a_row_and_counts_in_full() -> None:
 
 def test_a_text_is_asked_for_unless_the_recipe_wants_none() -> None:
     task = task_of(language(50, 8))
-    assert task.exhibit_request(example_config(train__sample_tokens=0).recipe) is None
-    assert task.exhibit_request(example_config(train__sample_tokens=7).recipe) == {"prompt": "a", "num_tokens": 7}
+    assert task.exhibit_request(example_config(task__sample_tokens=0).recipe) is None
+    assert task.exhibit_request(example_config(task__sample_tokens=7).recipe) == {"prompt": "a", "num_tokens": 7}
 
 
 def test_a_dataset_of_a_task_that_is_not_there_is_refused() -> None:

@@ -28,7 +28,7 @@ GIB = 2**30
 def test_a_model_that_cannot_write_ends_its_run_well_and_says_why_it_shows_nothing(tmp_path, shorter, reason):
     lake = Lake.at(tmp_path)
     config = example_config(model={"factory": "tests.support.own_models:fixed_length", "shorter": shorter},
-                            layout__num_replicas=1, train__sample_tokens=8,
+                            layout__num_replicas=1, task__sample_tokens=8,
                             launch__stall_timeout_s=8 if shorter == "hang" else 600)
     run = prepare_run(lake, config, publish_example(lake))
     run_workers(run)

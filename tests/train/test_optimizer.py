@@ -51,10 +51,10 @@ def test_a_plan_counts_what_the_optimizer_keeps():
 
 def test_recipes_of_before_there_were_kinds_keep_their_run_ids():
     for change in ({}, {"optimizer": {"kind": "adamw", "learning_rate": 3e-3}}, {"model__dropout": 0.0}):
-        assert training_hash(example_config(train__sample_tokens=8, **change).recipe, "v1", {}) == "f8ee6f98"
-    assert training_hash(example_config(schedule={"kind": "constant", "warmup_steps": 2}, train__sample_tokens=8).recipe, "v1", {}
+        assert training_hash(example_config(task__sample_tokens=8, **change).recipe, "v1", {}) == "f8ee6f98"
+    assert training_hash(example_config(schedule={"kind": "constant", "warmup_steps": 2}, task__sample_tokens=8).recipe, "v1", {}
                          ) == "581e9f2a"  # as computed before there were kinds
-    assert training_hash(example_config(train__sample_tokens=8, model__dropout=0.1).recipe, "v1", {}) != "f8ee6f98"
+    assert training_hash(example_config(task__sample_tokens=8, model__dropout=0.1).recipe, "v1", {}) != "f8ee6f98"
 
 
 def test_the_step_schedule_goes_down_by_its_factor_at_its_steps():

@@ -155,7 +155,7 @@ def test_a_model_that_draws_is_refused_before_launch_on_every_layout(tmp_path, n
 
 @pytest.mark.processes
 def test_giving_the_law_up_makes_another_run_and_keeping_it_leaves_ids_as_they_were():
-    kept, given_up = (example_config(train__sample_tokens=8, **change).recipe
+    kept, given_up = (example_config(task__sample_tokens=8, **change).recipe
                       for change in ({}, {"train__same_on_any_layout": False}))
     assert training_hash(kept, "v1", {}) != training_hash(given_up, "v1", {})
     assert training_hash(kept, "v1", {}) == "f8ee6f98"  # another id would train everything again: see SETTINGS_ADDED_LATER
