@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,34 +62,43 @@ def ours(lake: Lake, manifest: Manifest, seed: int, overrides: list[str]) -> tup
     return accuracy, sum(step["global_samples"] for step in steps) / sum(step["seconds"] for step in steps)
 
 
-def peer(dataset: Path, manifest: Manifest, seed: int, processes: int) -> tuple[float, float]:
-    """The same of the plain script, alone or as DDP."""
+def peer(dataset: Path, manifest: Manifest, seed: int, processes: int, **further: Any) -> tuple[float, float]:
+    """The same of the plain script, alone or as DDP.
+
+    Args:
+        further: settings of ``peers/mnist.py``: resnet, steps.
+    """
     recipe = load_config(RECIPE, PLATFORM).recipe
     settings = json.dumps({
         "seed": seed, "mean": manifest.task.facts["mean"][0], "deviation": manifest.task.facts["deviation"][0],
         "learning_rate": recipe.optimizer.learning_rate, "momentum": 0.9, "batch": recipe.train.global_batch_samples,
-        "epochs": recipe.train.epochs, "warmup": WARMUP})
+        "epochs": recipe.train.epochs, "warmup": WARMUP, **further})
     launcher = [] if processes == 1 else ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     printed = output_of(sys.executable, *launcher, PEER, dataset, settings, timeout_s=TIMEOUT_S)
     found = [json.loads(line) for line in re.findall(r"\{[^{}]*\}", printed)]
     return statistics.mean(each["accuracy"] for each in found), sum(each["samples_per_s"] for each in found)
 
 
+def prepared(folder: str) -> tuple[Lake, Manifest, Path, list[str]]:
+    """The digits as a dataset in a lake: its folder there, and the overrides with which a run of 2 ranks reads it."""
+    overrides = [f"storage.root={folder}", f"prepare.inputs=[{{path: '{digits()}', format: idx}}]", "layout.num_replicas=2"]
+    output_of(sys.executable, ROOT / "jobs/prepare.py", "--recipe", RECIPE, "--platform", PLATFORM,
+              *(part for override in overrides for part in ("--set", override)))
+    lake = Lake.at(folder)
+    (version,) = lake.store.names(lake.datasets("mnist-cnn"))
+    dataset = lake.dataset("mnist-cnn", version)
+    return lake, Manifest.load(lake.store.below(dataset)), lake.root / dataset, overrides
+
+
 def measure() -> list[Figure]:
     accuracies: dict[str, list[float]] = {"ours": [], "alone": [], "ddp": []}
     rates: dict[str, list[float]] = {"ours": [], "alone": [], "ddp": []}
     with tempfile.TemporaryDirectory() as folder:
-        overrides = [f"storage.root={folder}", f"prepare.inputs=[{{path: '{digits()}', format: idx}}]", "layout.num_replicas=2"]
-        output_of(sys.executable, ROOT / "jobs/prepare.py", "--recipe", RECIPE, "--platform", PLATFORM,
-                  *(part for override in overrides for part in ("--set", override)))
-        lake = Lake.at(folder)
-        (version,) = lake.store.names(lake.datasets("mnist-cnn"))
-        dataset = lake.dataset("mnist-cnn", version)
-        manifest = Manifest.load(lake.store.below(dataset))
+        lake, manifest, dataset, overrides = prepared(folder)
         print(f"{manifest.rows('train'):,} digits to train on, {manifest.rows('validation'):,} to validate")
         for seed in SEEDS:
-            results = {"ours": ours(lake, manifest, seed, overrides), "alone": peer(lake.root / dataset, manifest, seed, 1),
-                       "ddp": peer(lake.root / dataset, manifest, seed, 2)}
+            results = {"ours": ours(lake, manifest, seed, overrides), "alone": peer(dataset, manifest, seed, 1),
+                       "ddp": peer(dataset, manifest, seed, 2)}
             for name, (accuracy, rate) in results.items():
                 accuracies[name].append(accuracy)
                 rates[name].append(rate)

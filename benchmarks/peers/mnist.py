@@ -1,9 +1,11 @@
-"""Peer of the mnist benchmark: the classic convolutional network in a plain PyTorch script, alone or under torchrun as DDP.
+"""Peer of the mnist and resnet benchmarks: a plain PyTorch script, alone or under torchrun as DDP.
+
+The model is the classic convolutional network, or with ``resnet`` in the settings ours of that section.
 
 Start: ``python benchmarks/peers/mnist.py DATASET SETTINGS_JSON``, or with ``torchrun --nproc-per-node 2``.
 Prints accuracy on the validation split, and this process's steady samples per second, as JSON.
 
-Source of the model and its settings: the MNIST example of PyTorch; the optimizer is SGD with momentum instead of Adadelta.
+Source of the classic network and its settings: the MNIST example of PyTorch, with SGD with momentum instead of Adadelta.
 """
 
 import json
@@ -21,8 +23,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from pipelines.models.build import build_model
+from pipelines.models.resnet.settings import ResnetModel
 
-def network() -> nn.Module:
+
+def network(settings: dict[str, Any]) -> nn.Module:
+    if "resnet" in settings:
+        sizes = {"channels": 1, "height": 28, "width": 28, "num_classes": 10}
+        return build_model(ResnetModel(**settings["resnet"]), sizes, settings["seed"])
     return nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25),
                          nn.Flatten(), nn.Linear(9216, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, 10))
 
@@ -31,8 +40,8 @@ def split_of(dataset: Path, split: str) -> tuple[Tensor, Tensor]:
     """Images as they are stored and labels, all in memory."""
     table = pq.read_table(sorted(dataset.glob(f"{split}-*.parquet")), columns=["image", "label"]).combine_chunks()
     labels = table.column("label").to_numpy()
-    pixels = table.column("image").combine_chunks().flatten().to_numpy().reshape(len(labels), 1, 28, 28)
-    return torch.from_numpy(np.array(pixels)), torch.from_numpy(labels.astype(np.int64))
+    pixels = np.frombuffer(bytearray().join(table.column("image").to_pylist()), np.uint8).reshape(len(labels), 1, 28, 28)
+    return torch.from_numpy(pixels), torch.from_numpy(labels.astype(np.int64))
 
 
 def main() -> None:
@@ -45,13 +54,17 @@ def main() -> None:
         dist.init_process_group("gloo")
     (images, labels), (test_images, test_labels) = (split_of(dataset, split) for split in ("train", "validation"))
     mean, deviation = settings["mean"], settings["deviation"]
-    model = network()
+    model = network(settings)
     forward: Any = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
     optimizer = torch.optim.SGD(model.parameters(), lr=settings["learning_rate"], momentum=settings["momentum"])
-    batch, seconds, samples = settings["batch"] // world, [], []
+    batch = settings["batch"] // world
+    seconds: list[float] = []
+    samples: list[int] = []
     for epoch in range(settings["epochs"]):
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(settings["seed"] * 1000 + epoch))[rank::world]
         for first in range(0, len(order), batch):
+            if len(seconds) == settings.get("steps"):
+                break
             began = time.perf_counter()
             picked = order[first : first + batch]
             inputs = (images[picked].float() / 255 - mean) / deviation
