@@ -2,6 +2,7 @@
 
 import hmac
 import http.client
+import random
 import socket
 
 import pytest
@@ -144,15 +145,29 @@ def test_rings_are_kept_apart():
         assert ask(rendezvous.ports[1], "GET", "/global/0")[0] == 404
 
 
-def test_when_the_port_of_a_later_ring_is_in_use_the_earlier_ones_are_given_back():
-    with socket.socket() as taken:
-        taken.bind((LOOPBACK, 0))
-        taken.listen()
-        first = taken.getsockname()[1] - 1
-        with pytest.raises(ResourceError, match=str(first + 1)):
-            Rendezvous(LOOPBACK, 2, num_rings=2, port=first)
-        with socket.socket() as again:
-            again.bind((LOOPBACK, first))
+@pytest.fixture
+def free_port_before_a_taken_one():
+    """Below the ports that a system gives out by itself, where no other test beside this one can come between."""
+    for first in random.sample(range(20_000, 30_000), 100):
+        with socket.socket() as taken, socket.socket() as free:
+            try:
+                free.bind((LOOPBACK, first))
+                taken.bind((LOOPBACK, first + 1))
+            except OSError:
+                continue
+            free.close()
+            taken.listen()
+            yield first
+            return
+    raise AssertionError("no two ports in a row are free between 20000 and 30000")
+
+
+def test_when_the_port_of_a_later_ring_is_in_use_the_earlier_ones_are_given_back(free_port_before_a_taken_one):
+    first = free_port_before_a_taken_one
+    with pytest.raises(ResourceError, match=f":{first + 1}: cannot be listened on"):
+        Rendezvous(LOOPBACK, 2, num_rings=2, port=first)
+    with socket.socket() as again:
+        again.bind((LOOPBACK, first))
 
 
 def test_rings_beyond_the_last_port_are_refused():
