@@ -81,7 +81,8 @@ def peer(dataset: Path, manifest: Manifest, seed: int, processes: int, **further
 
 def prepared(folder: str) -> tuple[Lake, Manifest, Path, list[str]]:
     """The digits as a dataset in a lake: its folder there, and the overrides with which a run of 2 ranks reads it."""
-    overrides = [f"storage.root={folder}", f"prepare.inputs=[{{path: '{digits()}', format: idx}}]", "layout.num_replicas=2"]
+    overrides = [f"storage.root={folder}", f"prepare.inputs=[{{path: '{digits()}', format: idx}}]", "layout.num_replicas=2",
+                 "layout.micro_batch_samples=32"]  # a step of each rank at once, as the peers do
     output_of(sys.executable, ROOT / "jobs/prepare.py", "--recipe", RECIPE, "--platform", PLATFORM,
               *(part for override in overrides for part in ("--set", override)))
     lake = Lake.at(folder)

@@ -27,7 +27,7 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         lake, manifest, dataset, overrides = prepared(folder)
         overrides += [f"model={json.dumps({'kind': 'resnet', **RESNET})}", "train.epochs=null", f"train.steps={STEPS}",
-                      f"train.evaluate_every_steps={STEPS}", "layout.micro_batch_samples=32"]
+                      f"train.evaluate_every_steps={STEPS}"]
         for round_ in range(ROUNDS):
             seen["ours"].append(ours(lake, manifest, round_, overrides)[1])
             seen["ddp"].append(peer(dataset, manifest, round_, 2, resnet=RESNET, steps=STEPS)[1])
