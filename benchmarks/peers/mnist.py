@@ -3,13 +3,14 @@
 The model is the classic convolutional network, or with ``resnet`` in the settings ours of that section.
 
 Start: ``python benchmarks/peers/mnist.py DATASET SETTINGS_JSON``, or with ``torchrun --nproc-per-node 2``.
-Prints accuracy on the validation split, and this process's steady samples per second, as JSON.
+Prints accuracy on the validation split, and this process's samples per second in the median of its steady steps, as JSON.
 
 Source of the classic network and its settings: the MNIST example of PyTorch, with SGD with momentum instead of Adadelta.
 """
 
 import json
 import os
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -79,8 +80,8 @@ def main() -> None:
     with torch.no_grad():
         right = sum(int((model((part.float() / 255 - mean) / deviation).argmax(1) == true).sum())
                     for part, true in zip(test_images.split(500), test_labels.split(500), strict=True))
-    steady = slice(settings["warmup"], None)
-    print(json.dumps({"accuracy": right / len(test_labels), "samples_per_s": sum(samples[steady]) / sum(seconds[steady])}))
+    rates = [count / took for count, took in zip(samples, seconds, strict=True)][settings["warmup"]:]
+    print(json.dumps({"accuracy": right / len(test_labels), "samples_per_s": statistics.median(rates)}))
     if distributed:
         dist.destroy_process_group()
 
