@@ -5,7 +5,8 @@ The model is the classic convolutional network, or with ``resnet`` in the settin
 Start: ``python benchmarks/peers/mnist.py DATASET SETTINGS_JSON``, or with ``torchrun --nproc-per-node 2``.
 Prints accuracy on the validation split, and this process's samples per second in the median of its steady steps, as JSON.
 
-Source of the classic network and its settings: the MNIST example of PyTorch, with SGD with momentum and a cosine instead of Adadelta and steps.
+Source of the classic network and its settings: the MNIST example of PyTorch, with SGD with momentum and a cosine instead of
+Adadelta and steps.
 """
 
 import json
