@@ -21,6 +21,8 @@ from pipelines.config.section import KindedSection, kind_of
 
 ARCHITECTURES = {
     "gpt": "pipelines.models.gpt",
+    "llama": "pipelines.models.llama",
+    "qwen3": "pipelines.models.qwen3",
     "cnn": "pipelines.models.cnn",
     "resnet": "pipelines.models.resnet",
     "factory": "pipelines.models.factory",

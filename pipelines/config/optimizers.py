@@ -26,9 +26,12 @@ class OptimizerSection(KindedSection):
 
     learning_rate: LearningRate
 
-    @property
-    def values_kept(self) -> int:
-        """Of each parameter, beside itself and its gradient."""
+    def values_kept(self, parameters: int, matrix_parameters: int) -> int:
+        """Beside parameters and their gradients.
+
+        Args:
+            matrix_parameters: of the parameters, those in matrices (``models/matrices.py``).
+        """
         return 0
 
 
@@ -42,9 +45,8 @@ class AdamW(OptimizerSection):
     epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
     weight_decay: Decay = 0.1
 
-    @property
-    def values_kept(self) -> int:
-        return 2  # its moments
+    def values_kept(self, parameters: int, matrix_parameters: int) -> int:
+        return 2 * parameters  # their moments
 
 
 class Sgd(OptimizerSection):
@@ -56,15 +58,30 @@ class Sgd(OptimizerSection):
     nesterov: bool = False
     weight_decay: Decay = 0.0
 
-    @property
-    def values_kept(self) -> int:
-        return 1 if self.momentum else super().values_kept
+    def values_kept(self, parameters: int, matrix_parameters: int) -> int:
+        return parameters if self.momentum else 0
 
     def contradictions(self) -> list[SparkringError]:
         if not self.nesterov or self.momentum:
             return []
         return [SparkringError("optimizer.nesterov", "true: there is no momentum to look ahead with",
                                "set optimizer.momentum above 0, such as 0.9")]
+
+
+class Muon(OptimizerSection):
+    """Of the matrices inside the model; embeddings, the head, kernels, biases and gains are AdamW's, with the same learning rate
+    and weight decay. Source: Jordan et al. 2024; Liu et al. 2025 (Moonlight)."""
+
+    kind: Literal["muon"] = "muon"
+    learning_rate: LearningRate = 2e-3
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95  # of matrices
+    beta1: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9  # of AdamW
+    beta2: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.95
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
+    weight_decay: Decay = 0.1
+
+    def values_kept(self, parameters: int, matrix_parameters: int) -> int:
+        return 2 * parameters - matrix_parameters
 
 
 class ScheduleSection(KindedSection):
@@ -89,6 +106,23 @@ class ConstantSchedule(ScheduleSection):
     final_fraction: Share = 0.1  # means nothing here; part of the ids of earlier runs
 
 
+class LinearSchedule(ScheduleSection):
+    """Down to a fraction in a straight line, to the end of training."""
+
+    kind: Literal["linear"] = "linear"
+    warmup_steps: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 100
+    final_fraction: Share = 0.0  # of the peak learning rate, at the last step
+
+
+class WsdSchedule(ScheduleSection):
+    """Warm-up, stable, decay: stays, then goes down in a straight line over the last share of the steps. Source: Hu et al. 2024."""
+
+    kind: Literal["wsd"] = "wsd"
+    warmup_steps: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 100
+    decay_fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2  # of all steps
+    final_fraction: Share = 0.0  # of the peak learning rate, at the last step
+
+
 class StepSchedule(ScheduleSection):
     """Down by a factor at regular steps."""
 
@@ -108,11 +142,14 @@ class OneCycleSchedule(ScheduleSection):
     final_fraction: Share = 4e-6  # at the last one
 
 
-OPTIMIZER_SECTIONS: dict[str, type[OptimizerSection]] = {"adamw": AdamW, "sgd": Sgd}
+OPTIMIZER_SECTIONS: dict[str, type[OptimizerSection]] = {"adamw": AdamW, "sgd": Sgd, "muon": Muon}
 SCHEDULE_SECTIONS: dict[str, type[ScheduleSection]] = {
-    "cosine": CosineSchedule, "constant": ConstantSchedule, "step": StepSchedule, "one_cycle": OneCycleSchedule}
+    "cosine": CosineSchedule, "constant": ConstantSchedule, "linear": LinearSchedule, "wsd": WsdSchedule, "step": StepSchedule,
+    "one_cycle": OneCycleSchedule}
 
-Optimizer = Annotated[Annotated[AdamW, Tag("adamw")] | Annotated[Sgd, Tag("sgd")], Discriminator(kind_of("adamw"))]
+Optimizer = Annotated[Annotated[AdamW, Tag("adamw")] | Annotated[Sgd, Tag("sgd")] | Annotated[Muon, Tag("muon")],
+                      Discriminator(kind_of("adamw"))]
 Schedule = Annotated[Annotated[CosineSchedule, Tag("cosine")] | Annotated[ConstantSchedule, Tag("constant")]
+                     | Annotated[LinearSchedule, Tag("linear")] | Annotated[WsdSchedule, Tag("wsd")]
                      | Annotated[StepSchedule, Tag("step")] | Annotated[OneCycleSchedule, Tag("one_cycle")],
                      Discriminator(kind_of("cosine"))]

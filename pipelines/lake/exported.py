@@ -2,7 +2,8 @@
 
 Runs on: driver, executors and ranks (no torch).
 Takes:   the folder of a model.
-Gives:   ``described``: the recipe's section ``model`` and the task, of today's models and of the first ones; ``model_step``.
+Gives:   ``described``: the recipe's section ``model`` and the task, of today's models and of the first ones; ``weights_object``,
+         which makes a model visible; ``model_step``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import json
 from typing import Any
 
 from pipelines.lake.first_manifests import language_of
-from pipelines.lake.paths import WEIGHTS_NAME
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 
+WEIGHTS_NAME = "model.safetensors"
+INDEX_NAME = f"{WEIGHTS_NAME}.index.json"  # of weights in several files, which it names
 DESCRIPTION_NAME = "sparkring.json"
 LONGEST_HEADER = 100 * 1000**2  # bytes, as safetensors has it
 FIRST_DESCRIPTION_NAME = "config.json"  # of language models, before there were other tasks
@@ -35,12 +37,32 @@ def described(files: Store) -> tuple[dict[str, Any], TaskFacts]:
     return section, TaskFacts.of_json(task)
 
 
+def part_name(step: str, index: int, count: int) -> str:
+    """Of one of several files: another one after another step, so that none is replaced while an index names it."""
+    return f"model-{step}-{index + 1:05}-of-{count:05}.safetensors"
+
+
+def weights_object(files: Store) -> str | None:
+    """What is written last of a model: its weights, or the index of several files of them. None: there is no model."""
+    return next((name for name in (INDEX_NAME, WEIGHTS_NAME) if files.facts(name) is not None), None)
+
+
+def weights_bytes(files: Store) -> int:
+    """0 where there is no model."""
+    if weights_object(files) == INDEX_NAME:
+        return int(json.loads(files.read(INDEX_NAME))["metadata"]["total_size"])
+    facts = files.facts(WEIGHTS_NAME)
+    return 0 if facts is None else facts.bytes
+
+
 def model_step(files: Store) -> int:
-    """The training step after which the weights were exported, from their file's header.
+    """The training step after which the weights were exported, which they say themselves.
 
     Raises:
         OSError, KeyError, TypeError, ValueError: it is no exported model.
     """
+    if weights_object(files) == INDEX_NAME:
+        return int(json.loads(files.read(INDEX_NAME))["metadata"]["step"])
     with files.open(WEIGHTS_NAME) as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length <= LONGEST_HEADER:

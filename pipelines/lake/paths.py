@@ -24,7 +24,6 @@ from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.store import FolderStore, Store
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-WEIGHTS_NAME = "model.safetensors"  # of an exported model
 
 
 def is_run_id(name: str) -> bool:

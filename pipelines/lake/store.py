@@ -86,6 +86,10 @@ class Store(Protocol):
         paths: the thing itself here; of a store elsewhere, a copy that is kept. Not to be written to."""
         ...
 
+    def remove(self, key: str) -> None:
+        """Of an object that nothing names any more; there may be none."""
+        ...
+
     def facts(self, key: str) -> ObjectFacts | None:
         """Size and time of an object, or None where there is none."""
         ...
@@ -152,6 +156,11 @@ class FolderStore:
 
     def local_path(self, key: str) -> Path:
         return self._path(key)
+
+    def remove(self, key: str) -> None:
+        target = self._path(key)
+        with storage_errors(target):
+            target.unlink(missing_ok=True)
 
     def facts(self, key: str) -> ObjectFacts | None:
         try:

@@ -1,29 +1,89 @@
-"""The file of a model's weights, in the format safetensors, written tensor by tensor.
+"""The files of a model's weights, in the format safetensors, written tensor by tensor.
 
-Runs on: rank 0.
-Takes:   a file that is open; parameters and buffers by name, one at a time.
-Gives:   content that safetensors' own readers read; ``TYPES``, what it can hold.
+Runs on: rank 0 (written), anywhere a model is loaded (read).
+Takes:   the folder of a model; parameters and buffers by name, one at a time.
+Gives:   one file, or above ``FILE_BYTES`` several and an index, that safetensors' own readers and transformers read;
+         ``opened``, which reads them; ``TYPES``, what they can hold.
 
-Source: the format's description (Hugging Face, safetensors).
+Source: the format's description and transformers' index of several files (Hugging Face).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO
 
 import torch
+from safetensors import safe_open
 
+from pipelines.lake.exported import INDEX_NAME, WEIGHTS_NAME, part_name, weights_object
+from pipelines.lake.store import Store
 from pipelines.models.layered import bits_of
 
+FILE_BYTES = 5 * 1000**3  # of one file, as transformers has it
 TYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.complex64: "C64",
          torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}
 
+Specs = Mapping[str, tuple[torch.Size, torch.dtype]]
 
-def write_weights(file: BinaryIO, state: Iterable[tuple[str, torch.Tensor]], specs: Mapping[str, tuple[torch.Size, torch.dtype]],
-                  notes: dict[str, str]) -> None:
-    """Writes the whole content.
+
+def save_weights(model: Store, state: Iterable[tuple[str, torch.Tensor]], specs: Specs, notes: dict[str, str]) -> None:
+    """Writes weights, or replaces those that are there: at any moment one whole set of them is.
+
+    Args:
+        state: taken and written one at a time. specs: name to shape and type, in the order of ``state``.
+        notes: kept beside them; ``step`` makes the names of several files new ones.
+    """
+    files = _files(specs)
+    before = _parts(model)
+    given = iter(state)
+    if len(files) == 1:
+        with model.writer(WEIGHTS_NAME) as file:
+            write_weights(file, given, specs, notes)
+    else:
+        names = [part_name(notes.get("step", "0"), i, len(files)) for i in range(len(files))]
+        for name, tensors in zip(names, files, strict=True):
+            with model.writer(name) as file:
+                write_weights(file, islice(given, len(tensors)), {each: specs[each] for each in tensors}, {"format": "pt"})
+        total = sum(_bytes(specs[name]) for name in specs)
+        model.put(INDEX_NAME, json.dumps({"metadata": {"total_size": total, **notes}, "weight_map": {
+            each: name for name, tensors in zip(names, files, strict=True) for each in tensors}}, indent=2))
+        before -= set(names)
+    for _ in given:  # it may have something to say at its end
+        raise ValueError("more parameters than were foretold")
+    for name in before:  # visible until now
+        model.remove(name)
+
+
+def _files(specs: Specs) -> list[list[str]]:
+    """Names of the tensors in each file."""
+    files: list[list[str]] = [[]]
+    held = 0
+    for name, spec in specs.items():
+        if files[-1] and held + _bytes(spec) > FILE_BYTES:
+            files.append([])
+            held = 0
+        files[-1].append(name)
+        held += _bytes(spec)
+    return files
+
+
+def _bytes(spec: tuple[torch.Size, torch.dtype]) -> int:
+    return spec[0].numel() * spec[1].itemsize
+
+
+def _parts(model: Store) -> set[str]:
+    if model.facts(INDEX_NAME) is None:
+        return set()
+    return set(json.loads(model.read(INDEX_NAME))["weight_map"].values())
+
+
+def write_weights(file: BinaryIO, state: Iterable[tuple[str, torch.Tensor]], specs: Specs, notes: dict[str, str]) -> None:
+    """Writes the whole content of one file.
 
     Args:
         state: taken and written one at a time. specs: name to shape and type, in the order of ``state``.
@@ -36,14 +96,41 @@ def write_weights(file: BinaryIO, state: Iterable[tuple[str, torch.Tensor]], spe
         file.write(bits_of(value).numpy().data if value.numel() else b"")
 
 
-def _header(specs: Mapping[str, tuple[torch.Size, torch.dtype]], notes: dict[str, str]) -> bytes:
+def _header(specs: Specs, notes: dict[str, str]) -> bytes:
     """Length and JSON."""
     entries: dict[str, object] = {"__metadata__": notes}
     at = 0
-    for name, (shape, dtype) in specs.items():
-        end = at + shape.numel() * dtype.itemsize
-        entries[name] = {"dtype": TYPES[dtype], "shape": list(shape), "data_offsets": [at, end]}
+    for name, spec in specs.items():
+        end = at + _bytes(spec)
+        entries[name] = {"dtype": TYPES[spec[1]], "shape": list(spec[0]), "data_offsets": [at, end]}
         at = end
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)  # so that the values are aligned
     return len(text).to_bytes(8, "little") + text
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What lies in a model's files, which are mapped into memory: nothing is read before it is used."""
+
+    names: list[str]
+    get: Callable[[str], torch.Tensor]  # by its name; what is written to it stays with the process
+    notes: dict[str, str]
+
+
+@contextmanager
+def opened(model: Store) -> Iterator[Weights]:
+    """
+    Raises:
+        OSError, KeyError, TypeError, ValueError, SafetensorError: a file is missing or damaged.
+    """
+    with ExitStack() as files:
+        if weights_object(model) == INDEX_NAME:
+            index = json.loads(model.read(INDEX_NAME))
+            parts = {name: files.enter_context(safe_open(model.local_path(name), framework="pt"))
+                     for name in sorted(set(index["weight_map"].values()))}
+            places = {name: parts[part] for name, part in index["weight_map"].items()}
+            yield Weights(list(places), lambda name: places[name].get_tensor(name), index["metadata"])
+        else:
+            weights = files.enter_context(safe_open(model.local_path(WEIGHTS_NAME), framework="pt"))
+            yield Weights(list(weights.keys()), weights.get_tensor, weights.metadata() or {})

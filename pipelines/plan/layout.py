@@ -132,7 +132,7 @@ def _candidate(facts: ModelFacts, feed: FeedFacts, recipe: Recipe, layout: Layou
     for size in sizes:
         at = layout.model_copy(update={"num_replicas": replicas, "num_segments": segments, "micro_batch_samples": size})
         split = planned_split(facts, recipe, at)
-        tried.append((at, split, max(rank_bytes(facts, feed, split, recipe.optimizer.values_kept)), split.bubble))
+        tried.append((at, split, max(rank_bytes(facts, feed, split, recipe.optimizer)), split.bubble))
     quiet = [each for each in tried if each[3] <= layout.max_bubble and each[1].accepted] or tried[-1:]
     at, split, needed, waiting = next((each for each in quiet if each[2] <= memory_bytes), quiet[-1])
     verdict = ""

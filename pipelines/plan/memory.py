@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipelines.config.optimizers import OptimizerSection
 from pipelines.config.platform import Reader
 from pipelines.config.recipe import Data
 from pipelines.feed.lanes import LaneOrder
@@ -48,31 +49,30 @@ class FeedFacts:
                           self.largest_row_group_rows * self.row_bytes, self.read_ahead_bytes)
 
 
-def rank_bytes(facts: ModelFacts, feed: FeedFacts, split: SplitPlan, values_kept: int = 2) -> list[int]:
-    """Peak bytes of the rank of each segment. The first and the last one have a feed: inputs here, targets there.
-
-    ``values_kept`` of each parameter by the optimizer.
-    """
+def rank_bytes(facts: ModelFacts, feed: FeedFacts, split: SplitPlan, optimizer: OptimizerSection) -> list[int]:
+    """Peak bytes of the rank of each segment. The first and the last one have a feed: inputs here, targets there."""
     held = feed.held_bytes(split.micro_batches * split.micro_batch_samples)
     return [PROCESS_BYTES + (held if segment in (0, split.num_segments - 1) else 0)
-            + _model_bytes(facts, split, segment, values_kept) + _activation_bytes(facts, split, segment)
+            + _model_bytes(facts, split, segment, optimizer) + _activation_bytes(facts, split, segment)
             for segment in range(split.num_segments)]
 
 
-def _model_bytes(facts: ModelFacts, split: SplitPlan, segment: int, values_kept: int) -> int:
+def _model_bytes(facts: ModelFacts, split: SplitPlan, segment: int, optimizer: OptimizerSection) -> int:
     layers = [facts.layers[i] for i in split.layers_of(segment)]
     parted = split.num_segments > 1
     held = sum(layer.parameters + (layer.tied_parameters if parted else 0) for layer in layers)
     constants = sum(layer.buffer_bytes for layer in layers)
-    copies = WEIGHTS_AND_GRADIENTS + values_kept + (1 if split.num_replicas > 1 else 0)  # buckets, while backward still writes
+    copies = WEIGHTS_AND_GRADIENTS + (1 if split.num_replicas > 1 else 0)  # buckets, while backward still writes
+    kept = optimizer.values_kept(held, sum(layer.matrix_parameters for layer in layers))
+    trained = FLOAT_BYTES * (copies * held + kept) + constants
     if not parted:
-        return FLOAT_BYTES * copies * held + constants
+        return trained
     # before it has its own layers a rank has either the whole model's weights, or one layer after the other, being measured
     if facts.sketched:
         before = FLOAT_BYTES * 2 * max(layer.parameters for layer in facts.layers)
     else:
         before = FLOAT_BYTES * (facts.parameters + held) + sum(layer.buffer_bytes for layer in facts.layers)
-    return max(FLOAT_BYTES * copies * held + constants, before)
+    return max(trained, before)
 
 
 def _activation_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:

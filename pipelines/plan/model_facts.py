@@ -25,6 +25,7 @@ class LayerFacts:
     output_bytes_per_sample: int  # what travels to the next layer, and its gradient back
     flops_per_sample: float  # forward and backward
     buffer_bytes: int = 0  # constants beside the parameters; those shared with an earlier layer count there
+    matrix_parameters: int = 0  # of the parameters, those in matrices that an optimizer may treat as a whole
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
         steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, unit=manifest.task.unit,
         units_per_step=recipe.train.global_batch_samples * manifest.task.units_per_sample,
-        model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, split, recipe.optimizer.values_kept)),
+        model_code=facts.code, memory_bytes=max(rank_bytes(facts, feed, split, recipe.optimizer)),
         cycle_time_ms=config.platform.communication.cycle_time_ms or cycle_time_ms(predicted_step_s(facts, recipe, split)))
 
 

@@ -21,8 +21,7 @@ from pyspark.sql.types import DataType
 
 from pipelines.config.predictions import Predict
 from pipelines.errors import CheckpointError, ConfigError, SparkringError
-from pipelines.lake.exported import described
-from pipelines.lake.paths import WEIGHTS_NAME
+from pipelines.lake.exported import WEIGHTS_NAME, described, weights_object
 from pipelines.lake.store import FolderStore
 from pipelines.predict.asked_images import AskedImages
 from pipelines.predict.asked_texts import AskedTexts
@@ -94,7 +93,7 @@ def contract_of(folder: str | Path, settings: Predict) -> Contract:
             the settings do not name. ConfigError: a setting is of another task.
     """
     files = FolderStore(Path(folder).absolute())
-    weights = files.facts(WEIGHTS_NAME)
+    weights = files.facts(weights_object(files) or WEIGHTS_NAME)
     if weights is None:
         raise CheckpointError(str(folder), f"holds no {WEIGHTS_NAME}", "give the folder of an exported model")
     try:

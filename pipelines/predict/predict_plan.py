@@ -17,7 +17,8 @@ from typing import Any
 
 from pipelines.config.predictions import Predict
 from pipelines.errors import ConfigError, DataError, SparkringError
-from pipelines.lake.paths import WEIGHTS_NAME, Lake
+from pipelines.lake.exported import weights_object
+from pipelines.lake.paths import Lake
 from pipelines.predict.answered import OutputFolder
 from pipelines.predict.contracts import ASKED_TASKS, Contract, contract_of
 from pipelines.predict.given_rows import PLACE, Look, is_local, look_at
@@ -98,13 +99,14 @@ def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPla
     if is_local(request.input):
         refuse_shared_folder(request.input, folder)
     key = lake.model(run_id, request.model)
-    if lake.store.facts(f"{key}/{WEIGHTS_NAME}") is None:
-        others = [which for which in MODELS if lake.store.facts(f"{lake.model(run_id, which)}/{WEIGHTS_NAME}") is not None]
+    weights = weights_object(lake.store.below(key))
+    if weights is None:
+        others = [which for which in MODELS if weights_object(lake.store.below(lake.model(run_id, which)))]
         raise DataError(f"--model {request.model}", f"run {run_id} has none in {lake.store.place(key)}",
                         f"use --model {others[0]}" if others else "train the run to its first evaluation")
     contract = contract_of(lake.store.local_path(key), request.settings)
     look = look_at(request.input, request.settings, lake.root) if is_local(request.input) else None
     if look is not None:
         refuse_other_input(contract, look)
-    model = {"run": run_id, "model": request.model, "sha256": lake.store.sha256(f"{key}/{WEIGHTS_NAME}")}
+    model = {"run": run_id, "model": request.model, "sha256": lake.store.sha256(f"{key}/{weights}")}
     return PredictPlan(contract, model, request.input, OutputFolder(str(folder)), look)

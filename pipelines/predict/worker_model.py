@@ -17,7 +17,7 @@ from typing import Any, Protocol, cast
 from pyspark import TaskContext
 
 from pipelines.errors import CheckpointError
-from pipelines.lake.paths import WEIGHTS_NAME
+from pipelines.lake.exported import WEIGHTS_NAME, weights_object
 from pipelines.lake.store import FolderStore
 from pipelines.predict.contracts import Contract
 
@@ -48,7 +48,8 @@ def answers_of(contract: Contract) -> Answers:
         ConfigError: the user's factory cannot be used.
     """
     task = TaskContext.get()
-    facts = FolderStore(Path(contract.folder)).facts(WEIGHTS_NAME)
+    files = FolderStore(Path(contract.folder))
+    facts = files.facts(weights_object(files) or WEIGHTS_NAME)
     if facts is None or facts.version != contract.version:
         raise CheckpointError(contract.folder, "has been replaced or removed since the job began", "start it again")
     return _answers(contract, 1 if task is None else task.cpus())

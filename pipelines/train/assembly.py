@@ -35,6 +35,6 @@ def assemble(config: Config, plan: RunPlan, task: Task, sizes: dict[str, int], p
     replica = own_replica(config, plan, task, model, peers, device, records,
                           lambda sketch, layers: fill_model(sketch, recipe.model, recipe.train.seed, layers))
     seed_everything(seed_of_rank(recipe.train.seed, peers.place.rank))  # where a model may draw: the same in every launch
-    return EveryStep(replica, peers.ring, build_optimizer(replica.held, recipe.optimizer), config.platform.communication,
+    return EveryStep(replica, peers.ring, build_optimizer(replica.held, recipe.optimizer, model), config.platform.communication,
                      gradient_wire=recipe.train.gradient_wire, expected_units=plan.units_per_step,
                      clip_norm=recipe.train.clip_norm)

@@ -21,7 +21,8 @@ from typing import Any
 from pipelines.config.load import Config
 from pipelines.config.platform import Layout
 from pipelines.errors import EXIT_OK, SparkringError
-from pipelines.lake.paths import WEIGHTS_NAME, Lake, RunFolder
+from pipelines.lake.exported import weights_bytes
+from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.plan.memory import PROCESS_BYTES
 from pipelines.plan.run_plan import RunPlan
@@ -47,8 +48,7 @@ def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, A
     config, plan = Config.from_json(run.store.read(run.config(attempt)).decode()), RunPlan.load(run, attempt)
     lake = run.lake
     model = lake.model(plan.run_id, "best")
-    weights = lake.store.facts(f"{model}/{WEIGHTS_NAME}")
-    reason = too_large(config.platform.layout, 0 if weights is None else weights.bytes, plan.memory_bytes)
+    reason = too_large(config.platform.layout, weights_bytes(lake.store.below(model)), plan.memory_bytes)
     recipe, augment = config.recipe, config.recipe.data.augment
     order = {"dataset": lake.store.place(plan.dataset), "augment": None if augment is None else augment.model_dump(mode="json"),
              "seed": recipe.train.seed, "request": request, "model": None if reason else lake.store.place(model),

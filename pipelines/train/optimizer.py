@@ -14,18 +14,40 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines.config.optimizers import AdamW, OneCycleSchedule, Optimizer, Schedule, Sgd, StepSchedule
+from pipelines.config.optimizers import (
+    AdamW,
+    LinearSchedule,
+    Muon,
+    OneCycleSchedule,
+    Optimizer,
+    Schedule,
+    Sgd,
+    StepSchedule,
+    WsdSchedule,
+)
+from pipelines.models.layered import LayeredModel
+from pipelines.models.matrices import matrices_of
+from pipelines.train.muon import MatrixOptimizer
 
 
-def build_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+def build_optimizer(held: nn.Module, settings: Optimizer, model: LayeredModel) -> torch.optim.Optimizer:
     """Over each parameter once: matrices, kernels and embeddings decay, vectors do not.
 
     The fused kernels update a parameter in one pass over memory, on CPU as on CUDA.
+
+    Args:
+        held: what this rank trains of the model.
     """
-    parameters = list(dict.fromkeys(model.parameters())) or [nn.Parameter(torch.empty(0))]  # a segment may have none
+    parameters = list(dict.fromkeys(held.parameters())) or [nn.Parameter(torch.empty(0))]  # a segment may have none
+    matrices = matrices_of(model) if isinstance(settings, Muon) else {}
+    own_matrices = {p: matrices[p] for p in parameters if p in matrices}
+    parameters = [p for p in parameters if p not in matrices]
     groups = [{"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
               {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}]
-    return _OPTIMIZERS[type(settings)](settings, [group for group in groups if group["params"]])
+    groups = [group for group in groups if group["params"]]
+    if isinstance(settings, Muon):
+        return MatrixOptimizer(own_matrices, groups, settings)
+    return _OPTIMIZERS[type(settings)](settings, groups)
 
 
 def _adamw(settings: AdamW, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -53,6 +75,12 @@ def learning_rate_at(step: int, total_steps: int, peak: float, schedule: Schedul
         if done < schedule.rise_fraction:
             return _wave(first, peak, done / schedule.rise_fraction)
         return _wave(peak, last, (done - schedule.rise_fraction) / (1.0 - schedule.rise_fraction))
+    if isinstance(schedule, WsdSchedule):
+        decaying = schedule.decay_fraction * total_steps  # of its steps the last is at the final fraction
+        done = max(0.0, 1.0 - max(0, total_steps - step) / decaying)
+        return peak + (peak * schedule.final_fraction - peak) * done
+    if isinstance(schedule, LinearSchedule):
+        return peak + (peak * schedule.final_fraction - peak) * done
     if schedule.kind == "constant":
         return peak
     return _wave(peak, peak * schedule.final_fraction, done)

@@ -29,6 +29,7 @@ from pipelines.models.build import build_model
 from pipelines.models.factory.own_code import code_of, own_files
 from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.layered import LayeredModel, same_bits
+from pipelines.models.matrices import matrices_of
 from pipelines.parallel.replica.torch_stages import shapes_between
 from pipelines.plan.model_facts import LayerFacts, ModelFacts
 from pipelines.tasks.table import task_of
@@ -60,6 +61,7 @@ def facts_of(model: LayeredModel, task_facts: TaskFacts) -> ModelFacts:
     pair, targets = task.inputs_and_targets(task.example(2))
     inputs: Tensor = pair[:1]
     value: Any = inputs
+    matrices = matrices_of(model)
     layers: list[LayerFacts] = []
     random_layers: list[str] = []
     mixing_layers: list[str] = []
@@ -84,7 +86,8 @@ def facts_of(model: LayeredModel, task_facts: TaskFacts) -> ModelFacts:
         layers.append(LayerFacts(
             name, sum(p.numel() for p in parameters - seen), sum(p.numel() for p in parameters & seen), saved_bytes,
             sum(t.numel() * t.element_size() for t in _tensors(result)), 6.0 * sum(p.numel() for p in parameters)
-            * task_facts.units_per_sample, sum(size for place, size in buffers.items() if place not in counted)))
+            * task_facts.units_per_sample, sum(size for place, size in buffers.items() if place not in counted),
+            sum(p.numel() for p in parameters - seen if p in matrices)))
         seen |= parameters
         counted |= buffers.keys()
         value, pair = result, together

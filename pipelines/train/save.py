@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from pipelines import __version__
 from pipelines.config.load import Config
 from pipelines.errors import DataError
 from pipelines.models.export import save_model
@@ -34,12 +35,17 @@ def saving_of(config: Config, plan: RunPlan, task: Task, agreement: Agreement, p
             raise DataError(dataset.place(name), f"cannot be read: {error.strerror or error}",
                             "restore the file, or remove the dataset's version and prepare again") from error
 
+    lineage = {"dataset": f"{config.recipe.name}, version {plan.dataset.rpartition('/')[2]}",
+               "optimizer": f"{config.recipe.optimizer.kind}, learning rate {config.recipe.optimizer.learning_rate:g}, "
+                            f"{config.recipe.train.global_batch_samples} samples a step",
+               "code": f"sparkring {__version__}"}
+
     def save(which: str, step: int, loss: float) -> None:
         state = progress.counted("saving", agreement.whole_state(), len(agreement.specs))
         if agreement.place.rank == 0:
             save_model(lake.store.below(lake.model(plan.run_id, which)), state, agreement.specs, config.recipe.model,
                        task=task.facts, files=files,
-                       notes={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
+                       lineage=lineage, notes={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
         else:
             for _ in state:  # sends this rank's parameters to rank 0
                 pass

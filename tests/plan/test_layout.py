@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.config.optimizers import AdamW
 from pipelines.config.platform import Layout
 from pipelines.errors import ConfigError, ResourceError
 from pipelines.lake.paths import Lake
@@ -116,7 +117,8 @@ def test_what_the_feed_holds_counts_as_memory_of_the_first_and_last_segments_ran
     recipe = large()
     facts = gpt_facts(recipe.model, language(8192, 128))
     way = planned_split(facts, recipe, Layout(num_replicas=1, num_segments=4, micro_batch_samples=8))
-    small, larger = (rank_bytes(facts, FeedFacts(10_000, window_steps, 528, 4, 10_000), way) for window_steps in (1000, 3000))
+    small, larger = (rank_bytes(facts, FeedFacts(10_000, window_steps, 528, 4, 10_000), way, AdamW())
+                     for window_steps in (1000, 3000))
     assert [more - less for more, less in zip(larger, small, strict=True)] == [2000 * 32 * 528, 0, 0, 2000 * 32 * 528]
 
 
@@ -220,7 +222,7 @@ def test_constants_that_a_model_keeps_as_buffers_are_in_the_memory_of_the_rank_t
     feed = FeedFacts(rows=37, window_steps=2, row_bytes=100, largest_row_group_rows=4, read_ahead_bytes=1000)
     for counts, held in (((6,), [4 * own_bytes + shared_bytes]), ((3, 3), [2 * own_bytes + shared_bytes, 2 * own_bytes])):
         split = SplitPlan(1, len(counts), "1f1b", counts, micro_batches=4, micro_batch_samples=2)
-        more = [one - other for one, other in zip(rank_bytes(facts, feed, split), rank_bytes(without, feed, split), strict=True)]
+        more = [one - other for one, other in zip(*(rank_bytes(each, feed, split, AdamW()) for each in (facts, without)), strict=True)]
         assert more == held
 
 
@@ -239,7 +241,7 @@ def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, seg
     recipe = config.recipe
     facts = gpt_facts(recipe.model, manifest.task)
     feed = FeedFacts.of(recipe.data, 16, config.platform.reader, manifest)
-    foretold = rank_bytes(facts, feed, planned_split(facts, recipe, config.platform.layout))
+    foretold = rank_bytes(facts, feed, planned_split(facts, recipe, config.platform.layout), recipe.optimizer)
     for rank in range(replicas * segments):
         peak = [r for r in RecordTail(run.live(0).record(rank)).new_records() if r["kind"] == "step"][-1]["memory_bytes"]
         assert foretold[rank % segments] == pytest.approx(peak, rel=0.25), (rank, foretold, peak)

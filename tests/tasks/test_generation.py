@@ -7,6 +7,8 @@ import torch
 
 from pipelines.models.build import build_model
 from pipelines.models.gpt.settings import GptModel
+from pipelines.models.llama.settings import LlamaModel
+from pipelines.models.qwen3.settings import Qwen3Model
 from pipelines.tasks.generation import PlainContext, Prompt, Sampling, _drawn, continuations
 from tests.support.example_data import language, sizes
 
@@ -14,13 +16,18 @@ WINDOW, VOCABULARY = 16, 40
 TASK = language(VOCABULARY, WINDOW)  # token 39 ends a text
 
 
-@pytest.fixture(params=[(True, True), (False, False)], ids=["tied with bias", "plain"])
+GPT = {"num_layers": 3, "num_heads": 2, "width": 24}
+LLAMA = {"num_layers": 3, "num_heads": 4, "num_key_value_heads": 2, "head_width": 8, "width": 24}
+
+
+@pytest.fixture(params=[GptModel(**GPT), GptModel(**GPT, tied_embeddings=False, bias=False), LlamaModel(**LLAMA),
+                        Qwen3Model(**LLAMA)], ids=["tied with bias", "plain", "llama", "qwen3"])
 def gpt(request):
-    tied, bias = request.param
-    model = build_model(GptModel(num_layers=3, num_heads=2, width=24, tied_embeddings=tied, bias=bias),
-                        sizes(VOCABULARY, WINDOW), seed=1).eval()
+    model = build_model(request.param, sizes(VOCABULARY, WINDOW), seed=1).eval()
     with torch.no_grad():  # large enough that attention and biases matter
         for name, parameter in model.named_parameters():
+            if not parameter.count_nonzero():  # an output projection of a Llama, at its begin
+                parameter.normal_(0.0, 0.02, generator=torch.Generator().manual_seed(len(name)))
             parameter.mul_(6.0) if parameter.dim() == 2 else parameter.add_(0.1 if "bias" in name else 0.0)
     return model
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipelines.config.checks import contradictions
-from pipelines.config.optimizers import OneCycleSchedule, StepSchedule
+from pipelines.config.optimizers import AdamW, LinearSchedule, Muon, OneCycleSchedule, Sgd, StepSchedule, WsdSchedule
 from pipelines.launch.identity import training_hash
 from pipelines.models.gpt.facts import facts as gpt_facts
 from pipelines.plan.layout import planned_split
@@ -23,7 +23,7 @@ def test_sgd_updates_as_torchs_own_and_vectors_do_not_decay(given):
     theirs.load_state_dict(ours.state_dict())
     decay = given.get("weight_decay", 0.0)
     rest = {key: value for key, value in given.items() if key != "weight_decay"}
-    optimizers = [build_optimizer(ours, settings), torch.optim.SGD(
+    optimizers = [build_optimizer(ours, settings, ours), torch.optim.SGD(
         [{"params": [theirs.weight], "weight_decay": decay}, {"params": [theirs.bias]}], lr=0.1, **rest)]
     for _ in range(4):
         for model, optimizer in zip((ours, theirs), optimizers, strict=True):
@@ -33,7 +33,7 @@ def test_sgd_updates_as_torchs_own_and_vectors_do_not_decay(given):
     assert torch.allclose(ours.weight, theirs.weight) and torch.allclose(ours.bias, theirs.bias)
     kept = sum(value.numel() for state in optimizers[0].state.values() for value in state.values()
                if isinstance(value, torch.Tensor))
-    assert kept == settings.values_kept * sum(p.numel() for p in ours.parameters())
+    assert kept == settings.values_kept(sum(p.numel() for p in ours.parameters()), 0)
 
 
 def test_nesterov_without_momentum_is_refused():
@@ -45,8 +45,10 @@ def test_a_plan_counts_what_the_optimizer_keeps():
     recipe = example_config().recipe
     facts, feed = gpt_facts(recipe.model, language(32, 16)), FeedFacts(100, 1, 80, 4, 10_000)
     split = planned_split(facts, recipe, example_config(layout__num_replicas=1).platform.layout)
-    adamw, sgd, plain = (rank_bytes(facts, feed, split, kept)[0] for kept in (2, 1, 0))
+    adamw, muon, sgd, plain = (rank_bytes(facts, feed, split, kind)[0]
+                               for kind in (AdamW(), Muon(), Sgd(), Sgd(momentum=0.0)))
     assert adamw - sgd == sgd - plain == 4 * facts.parameters
+    assert adamw - muon == 4 * 2 * 12 * 16 * 16  # of the matrices of its blocks it keeps one value
 
 
 def test_recipes_of_before_there_were_kinds_keep_their_run_ids():
@@ -61,6 +63,16 @@ def test_the_step_schedule_goes_down_by_its_factor_at_its_steps():
     schedule = StepSchedule(every_steps=3, factor=0.5, warmup_steps=2)
     assert [learning_rate_at(step, 10, 8.0, schedule) for step in range(1, 11)] == pytest.approx(
         [8 / 3, 16 / 3, 8, 8, 8, 4, 4, 4, 2, 2])
+
+
+def test_the_linear_schedule_ends_at_its_fraction():
+    schedule = LinearSchedule(warmup_steps=1, final_fraction=0.25)
+    assert [learning_rate_at(step, 5, 8.0, schedule) for step in range(1, 6)] == pytest.approx([4, 8, 6, 4, 2])
+
+
+def test_warm_up_stable_decay_stays_and_then_goes_down_in_a_straight_line():
+    schedule = WsdSchedule(warmup_steps=1, decay_fraction=0.4, final_fraction=0.0)
+    assert [learning_rate_at(step, 10, 8.0, schedule) for step in range(1, 11)] == pytest.approx([4, 8, 8, 8, 8, 8, 6, 4, 2, 0])
 
 
 def test_one_cycle_is_torchs_own():

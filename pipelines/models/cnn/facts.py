@@ -36,8 +36,9 @@ def facts(settings: CnnModel, task: TaskFacts) -> ModelFacts:
     first_places, second_places = (height - 2) * (width - 2), (height - 4) * (width - 4)
     values = second * pooled_size(height) * pooled_size(width)
 
-    def layer(name: str, weights: int, biases: int, places: int, saved: int, outputs: int) -> LayerFacts:
-        return LayerFacts(name, weights + biases, 0, FLOAT_BYTES * saved, FLOAT_BYTES * outputs, 6.0 * weights * places)
+    def layer(name: str, weights: int, biases: int, places: int, saved: int, outputs: int, matrices: int = 0) -> LayerFacts:
+        return LayerFacts(name, weights + biases, 0, FLOAT_BYTES * saved, FLOAT_BYTES * outputs, 6.0 * weights * places,
+                          matrix_parameters=matrices)
 
     dropped, dropped_dense = (values if settings.image_dropout else 0), (dense if settings.dense_dropout else 0)
     return ModelFacts((
@@ -45,5 +46,5 @@ def facts(settings: CnnModel, task: TaskFacts) -> ModelFacts:
               first * first_places),
         layer("second", _KERNEL * first * second, second, second_places,
               second * second_places + 3 * values + dropped, values),
-        layer("dense", values * dense, dense, 1, values + dense + dropped_dense, dense),
+        layer("dense", values * dense, dense, 1, values + dense + dropped_dense, dense, values * dense),
         layer("logits", dense * classes, classes, 1, dense + classes, classes)))

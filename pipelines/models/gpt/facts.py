@@ -26,7 +26,8 @@ def facts(settings: GptModel, task: TaskFacts) -> ModelFacts:
     table = vocabulary * width
     masks = 1 if settings.dropout else 0  # a value for each that dropout may take away
     blocks = [LayerFacts(f"block_{i}", block, 0, ((19 if settings.bias else 17) + 2 * masks) * hidden_bytes, hidden_bytes,
-                         6.0 * block * length + 12.0 * length * length * width) for i in range(settings.num_layers)]
+                         6.0 * block * length + 12.0 * length * length * width,
+                         matrix_parameters=12 * width * width) for i in range(settings.num_layers)]
     logits_bytes = FLOAT_BYTES * length * vocabulary
     return ModelFacts((
         LayerFacts("embedding", (vocabulary + length) * width, 0, masks * hidden_bytes, hidden_bytes, 0.0), *blocks,

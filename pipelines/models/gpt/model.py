@@ -16,13 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.models.gpt.context import GptContext
+from pipelines.models.attention import causal_attention
+from pipelines.models.context import KeptContext
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.initial_values import generator_of
 from pipelines.models.layered import LayeredModel
+from pipelines.models.matrices import StackedLinear
 
 INITIAL_STD = 0.02
-PLAIN_ATTENTION_LENGTH = 512
 
 
 class Embedding(nn.Module):
@@ -37,6 +38,10 @@ class Embedding(nn.Module):
     def forward(self, tokens_BT: Tensor) -> Tensor:
         return self.dropout(self.token(tokens_BT) + self.position.weight[: tokens_BT.shape[1]])
 
+    def at(self, tokens_BT: Tensor, place_BT: Tensor) -> Tensor:
+        """See ``models/context.py``."""
+        return self.token(tokens_BT) + self.position(place_BT)
+
 
 class Block(nn.Module):
     """Causal self-attention, then a four times wider feed-forward net, each on a normalised residual stream.
@@ -50,7 +55,7 @@ class Block(nn.Module):
         self.attention_dropout, self.feed_dropout = nn.Dropout(dropout), nn.Dropout(dropout)
         self.num_heads = num_heads
         self.attention_norm = nn.LayerNorm(width, bias=bias)
-        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.query_key_value = StackedLinear(width, width, 3, bias=False)
         self.query_bias = nn.Parameter(torch.zeros(width)) if bias else None
         self.value_bias = nn.Parameter(torch.zeros(width)) if bias else None
         self.attention_out = nn.Linear(width, width, bias=bias)
@@ -58,8 +63,8 @@ class Block(nn.Module):
         self.feed_in = nn.Linear(width, 4 * width, bias=bias)
         self.feed_out = nn.Linear(4 * width, width, bias=bias)
 
-    def heads(self, hidden_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Query, key and value of each position."""
+    def heads(self, hidden_BTD: Tensor, place_BT: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Query, key and value of each position; where it is means nothing to a block."""
         batch, length, width = hidden_BTD.shape
         heads_3BHTd = (self.query_key_value(self.attention_norm(hidden_BTD))
                        .view(batch, length, 3, self.num_heads, width // self.num_heads).permute(2, 0, 3, 1, 4))
@@ -69,30 +74,15 @@ class Block(nn.Module):
             value = value + self.value_bias.view(self.num_heads, 1, -1)
         return query, key, value
 
-    def forward(self, hidden_BTD: Tensor) -> Tensor:
-        batch, length, width = hidden_BTD.shape
-        query, key, value = self.heads(hidden_BTD)
-        mixed_BHTd = causal_attention(query, key, value)
-        mixed_BTD = self.attention_out(mixed_BHTd.transpose(1, 2).reshape(batch, length, width))
+    def ended(self, hidden_BTD: Tensor, mixed_BHTd: Tensor) -> Tensor:
+        """The block behind its attention."""
+        mixed_BTD = self.attention_out(mixed_BHTd.transpose(1, 2).flatten(2))
         hidden_BTD = hidden_BTD + self.attention_dropout(mixed_BTD)
         widened = functional.gelu(self.feed_in(self.feed_norm(hidden_BTD)), approximate="tanh")
         return hidden_BTD + self.feed_dropout(self.feed_out(widened))
 
-
-def causal_attention(query_BHTd: Tensor, key_BHTd: Tensor, value_BHTd: Tensor) -> Tensor:
-    """Scaled-dot-product attention in which no position sees a later one: ``mixed_BHTd``.
-
-    On a CPU torch's fused kernel is slower in bfloat16 than plain matrix products, which use its bfloat16 instructions: 48
-    against 20 ms forward and backward for [16, 4, 256, 48]. They keep T x T weights, so long sequences are left to it.
-    """
-    batch, heads, length, _ = key_BHTd.shape
-    if key_BHTd.dtype != torch.bfloat16 or key_BHTd.device.type != "cpu" or length > PLAIN_ATTENTION_LENGTH:
-        return functional.scaled_dot_product_attention(query_BHTd, key_BHTd, value_BHTd, is_causal=True)
-    # a bias has made float32 of what autocast had narrowed
-    query, key, value = (part.to(torch.bfloat16).flatten(0, 1) for part in (query_BHTd, key_BHTd, value_BHTd))
-    future_TT = torch.full((length, length), -math.inf, dtype=key.dtype).triu(1)
-    scores = torch.baddbmm(future_TT.expand(batch * heads, -1, -1), query, key.transpose(1, 2), alpha=query.shape[-1] ** -0.5)
-    return torch.bmm(scores.softmax(-1), value).view_as(value_BHTd)
+    def forward(self, hidden_BTD: Tensor) -> Tensor:
+        return self.ended(hidden_BTD, causal_attention(*self.heads(hidden_BTD)))
 
 
 class Head(nn.Module):
@@ -110,9 +100,9 @@ class Head(nn.Module):
 class Gpt(LayeredModel):
     """The layers in order, and for generation with what they have read remembered."""
 
-    def new_context(self, rows: int) -> GptContext:
+    def new_context(self, rows: int) -> KeptContext:
         """For as many texts at once, in evaluation mode; nothing is read yet."""
-        return GptContext(self, rows)
+        return KeptContext(self, rows, self.get_parameter("embedding.position.weight").shape[0])
 
 
 def sketch(settings: GptModel, seed: int, *, vocabulary_size: int, sequence_length: int) -> LayeredModel:
