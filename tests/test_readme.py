@@ -152,6 +152,16 @@ def test_the_trained_model_is_used_without_spark(finished: Finished, monkeypatch
 
 
 @pytest.mark.processes
+def test_the_trained_model_is_used_with_transformers(finished: Finished, monkeypatch: pytest.MonkeyPatch,
+                                                     capsys: pytest.CaptureFixture[str]):
+    monkeypatch.chdir(finished.place)
+    names: dict[str, Any] = {}
+    exec(block("Five minutes", 3).text.replace("<run_id>", finished.run_id), names)
+    assert type(names["model"]).__name__ in ("GPT2LMHeadModel", "Qwen3ForCausalLM")
+    assert capsys.readouterr().out.startswith("def ")
+
+
+@pytest.mark.processes
 def test_the_ranks_run_alone_and_leave_the_lake_as_it_is(finished: Finished):
     (command,) = block("The ranks alone", 0).commands
     (version,) = (finished.place / "lake/datasets/gpt-demo").glob("[!.]*")
@@ -168,6 +178,8 @@ def test_the_ranks_run_alone_and_leave_the_lake_as_it_is(finished: Finished):
 
 def test_the_yaml_is_accepted():
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
+    of_language = Recipe.model_validate(recipe | yaml.safe_load(block("Models of language", 0).text))
+    assert (of_language.model.kind, of_language.optimizer.kind, of_language.schedule.kind) == ("qwen3", "muon", "wsd")
     inputs = yaml.safe_load(block("Your own data", 0).text)["prepare"]
     accepted = Recipe.model_validate(recipe | {"prepare": recipe["prepare"] | inputs}).prepare
     assert (len(accepted.inputs), accepted.tokenizer.kind) == (4, "bpe")

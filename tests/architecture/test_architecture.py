@@ -49,7 +49,7 @@ TABLE = {
     "feed": row(2, "config lake", "pyarrow petastorm numpy torch PIL"),
     "spark": row(2, "config lake interrupts", "pyspark py4j psutil"),
     "plan": row(3, "config lake feed.lanes feed.read_ahead", "numpy"),
-    "models": row(4, "config lake feed.draws plan", "torch numpy safetensors pydantic"),
+    "models": row(4, "config lake feed.draws plan", "torch numpy safetensors pydantic tokenizers"),
     "tasks": row(4, "config lake feed.batches", "torch tokenizers"),
     "prepare": row(4, "config lake", "pyspark py4j pyarrow numpy pandas tokenizers tiktoken PIL petastorm"),
     "track": row(4, "config lake plan printable", "pyspark pyarrow numpy jinja2 markupsafe"),
