@@ -174,7 +174,7 @@ def test_the_divisors_that_a_remedy_names_are_found_without_counting_to_them():
     ("train.steps=null", "train.steps, train.epochs: neither is given; give exactly one"),
     ("train.best_by=top5_accuracy", "train.best_by: 'top5_accuracy' is no metric by which a model of prepare.kind text is "
      "chosen; use loss or accuracy"),
-    ("model.num_heads=5", "model.num_heads: 5 does not divide model.width (192)"),
+    ("model={kind: gpt, num_heads: 5, width: 192}", "model.num_heads: 5 does not divide model.width (192)"),
     ("schedule.warmup_steps=120", "schedule.warmup_steps: 120 is not below train.steps (120)"),
     ("spark.conf={spark.dynamicAllocation.enabled: true}", "spark.conf.spark.dynamicAllocation.enabled: true"),
     ("trane.steps=1", "--set trane.steps=1: there is no section 'trane'; did you mean 'train'?"),
