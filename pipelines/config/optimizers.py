@@ -115,7 +115,10 @@ class LinearSchedule(ScheduleSection):
 
 
 class WsdSchedule(ScheduleSection):
-    """Warm-up, stable, decay: stays, then goes down in a straight line over the last share of the steps. Source: Hu et al. 2024."""
+    """Warm-up, stable, decay: stays, then goes down in a straight line, over the last share of the steps.
+
+    Source: Hu et al. 2024.
+    """
 
     kind: Literal["wsd"] = "wsd"
     warmup_steps: Annotated[Whole, Field(ge=0, le=2**31 - 1)] = 100

@@ -9,6 +9,7 @@ A further architecture is a folder here and a line in ``ARCHITECTURES`` of ``con
 - ``settings.py``: ``SECTION``, the class of its section of the recipe, which says the task that it is for. It imports nothing of
   ours but ``config`` and ``errors``, since every command reads it;
 - ``facts.py``: ``facts(settings, task) -> ModelFacts``, without torch;
+- ``standard.py``, of a language model that other libraries know: ``standard(settings, task) -> Standard``, in their names;
 - ``model.py``: ``sketch(settings, seed, **sizes) -> LayeredModel``, the structure, best on the meta device, without memory; and
   ``fill(model, settings, seed, layers)``, which gives every parameter and buffer of some layers its initial values, the same
   whichever layers are filled.

@@ -24,10 +24,10 @@ from pipelines.lake.store import FolderStore, Store
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import fill_model, sketch_model
 from pipelines.models.layered import LayeredModel
-from pipelines.models.standard import standard_of
 from pipelines.models.standard_files import standard_files
+from pipelines.models.standard_model import standard_of
 from pipelines.models.translation import own_value, standard_specs, standard_state
-from pipelines.models.weights import Specs, Weights, opened, save_weights
+from pipelines.models.weights import Specs, Weights, opened_weights, save_weights
 
 NAMES_NOTE = "names"  # of weights: whose they are, where not ours
 
@@ -46,8 +46,8 @@ def save_model(model: Store, state: Iterable[tuple[str, torch.Tensor]], specs: S
     Raises:
         StorageError: it cannot be written.
     """
-    contents = {DESCRIPTION_NAME: json.dumps({"model": settings.model_dump(mode="json"), "task": asdict(task)}, indent=2).encode(),
-                **files}
+    description = json.dumps({"model": settings.model_dump(mode="json"), "task": asdict(task)}, indent=2).encode()
+    contents = {DESCRIPTION_NAME: description, **files}
     standard = standard_of(settings, task)
     if standard is not None:
         notes = {"format": "pt", NAMES_NOTE: standard.config["model_type"], **notes}
@@ -91,7 +91,7 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedMod
                                   f"load it with factory={settings.users_factory!r} if you trust it")
         model = sketch_model(settings, task.sizes, seed=0)
         specs = model.specs()
-        with opened(files) as weights:
+        with opened_weights(files) as weights:
             get = own_values(weights, settings, task, specs)
             state = {name: get(name) for name in specs}
         model.adopt(state)
@@ -111,7 +111,7 @@ def fill_trained(model: LayeredModel, settings: Model, files: Store, layers: Col
     """
     fill_model(model, settings, 0, layers)
     try:
-        with opened(files) as weights:
+        with opened_weights(files) as weights:
             model.load_filled(own_values(weights, settings, described(files)[1], model.specs()))
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(files.place(), f"is not an exported model of these settings ({error})", "train it again") from error

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from pipelines.lake.manifest import TOKENIZER_NAME
 from pipelines.lake.task_facts import TaskFacts
-from pipelines.models.standard import Standard
+from pipelines.models.standard_model import Standard
 
 CARD_NAME = "README.md"
 

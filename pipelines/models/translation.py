@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from pipelines.models.standard import Standard, StandardTensor, Zeros
+from pipelines.models.standard_model import Standard, StandardTensor, Zeros
 
 Specs = Mapping[str, tuple[torch.Size, torch.dtype]]
 

@@ -3,7 +3,7 @@
 Runs on: rank 0 (written), anywhere a model is loaded (read).
 Takes:   the folder of a model; parameters and buffers by name, one at a time.
 Gives:   one file, or above ``FILE_BYTES`` several and an index, that safetensors' own readers and transformers read;
-         ``opened``, which reads them; ``TYPES``, what they can hold.
+         ``opened_weights``, which reads them; ``TYPES``, what they can hold.
 
 Source: the format's description and transformers' index of several files (Hugging Face).
 """
@@ -119,7 +119,7 @@ class Weights:
 
 
 @contextmanager
-def opened(model: Store) -> Iterator[Weights]:
+def opened_weights(model: Store) -> Iterator[Weights]:
     """
     Raises:
         OSError, KeyError, TypeError, ValueError, SafetensorError: a file is missing or damaged.

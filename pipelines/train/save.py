@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pipelines import __version__
 from pipelines.config.load import Config
 from pipelines.errors import DataError
 from pipelines.models.export import save_model
@@ -37,8 +36,7 @@ def saving_of(config: Config, plan: RunPlan, task: Task, agreement: Agreement, p
 
     lineage = {"dataset": f"{config.recipe.name}, version {plan.dataset.rpartition('/')[2]}",
                "optimizer": f"{config.recipe.optimizer.kind}, learning rate {config.recipe.optimizer.learning_rate:g}, "
-                            f"{config.recipe.train.global_batch_samples} samples a step",
-               "code": f"sparkring {__version__}"}
+                            f"{config.recipe.train.global_batch_samples} samples a step"}
 
     def save(which: str, step: int, loss: float) -> None:
         state = progress.counted("saving", agreement.whole_state(), len(agreement.specs))

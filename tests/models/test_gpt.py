@@ -146,7 +146,9 @@ def test_saving_again_replaces_the_weights_and_leaves_nothing_behind(tmp_path):
     other = save_example(tmp_path / "model", build_model(SMALL, sizes(26, 8), seed=2))
     state = load_model(tmp_path / "model").model.unique_state()
     assert all(torch.equal(state[name], value) for name, value in other.unique_state().items())
-    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.safetensors", "sparkring.json", "tokenizer.json"]
+    assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "sparkring.json", "tokenizer.json",
+        "tokenizer_config.json"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "missing", "other sizes"])

@@ -124,8 +124,9 @@ def test_a_model_that_was_exported_under_our_own_names_is_loaded(tmp_path):
 def test_the_card_says_what_the_model_is_and_where_it_comes_from(tmp_path):
     model = exported(tmp_path, MODELS["qwen3"], run_id="foxes-1a2b")
     card = (tmp_path / "README.md").read_text()
-    for said in ("# foxes-1a2b", "| architecture | `Qwen3ForCausalLM` |", f"| parameters | {sum(p.numel() for p in model.parameters()):,} |",
-                 "| dataset | foxes, version v1 |", "| step | 3 |", "| validation loss | 2.5000 nats a token (perplexity 12.18) |",
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    for said in ("# foxes-1a2b", "| architecture | `Qwen3ForCausalLM` |", f"| parameters | {parameters:,} |", "| step | 3 |",
+                 "| dataset | foxes, version v1 |", "| validation loss | 2.5000 nats a token (perplexity 12.18) |",
                  "## Limits", "library_name: transformers"):
         assert said in card, said
     exported(tmp_path, MODELS["qwen3"], run_id="foxes-1a2b", validation_loss="2.0", step="4")

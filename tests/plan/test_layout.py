@@ -222,8 +222,8 @@ def test_constants_that_a_model_keeps_as_buffers_are_in_the_memory_of_the_rank_t
     feed = FeedFacts(rows=37, window_steps=2, row_bytes=100, largest_row_group_rows=4, read_ahead_bytes=1000)
     for counts, held in (((6,), [4 * own_bytes + shared_bytes]), ((3, 3), [2 * own_bytes + shared_bytes, 2 * own_bytes])):
         split = SplitPlan(1, len(counts), "1f1b", counts, micro_batches=4, micro_batch_samples=2)
-        more = [one - other for one, other in zip(*(rank_bytes(each, feed, split, AdamW()) for each in (facts, without)), strict=True)]
-        assert more == held
+        more, less = (rank_bytes(each, feed, split, AdamW()) for each in (facts, without))
+        assert [one - other for one, other in zip(more, less, strict=True)] == held
 
 
 @pytest.mark.parametrize(("replicas", "segments", "precision"), [

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.gpt.settings import GptModel
-from pipelines.models.standard import Standard, StandardTensor, Zeros, language_config
+from pipelines.models.standard_model import Standard, StandardTensor, Zeros, language_config
 
 NORM_EPSILON = 1e-5  # torch's and theirs
 

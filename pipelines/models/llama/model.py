@@ -28,7 +28,7 @@ INITIAL_STD = 0.02
 FROM_ZERO = ("o_proj.weight", "down_proj.weight")  # so that every block begins as no change. Source: Zhang et al. 2019 (Fixup)
 
 
-class Embedding(nn.Module):
+class LlamaEmbedding(nn.Module):
     """``tokens_BT -> hidden_BTD``."""
 
     def __init__(self, vocabulary_size: int, width: int) -> None:
@@ -80,7 +80,7 @@ class FeedForward(nn.Module):
         return self.down_proj(functional.silu(self.gate_proj(hidden_BTD)) * self.up_proj(hidden_BTD))
 
 
-class Block(nn.Module):
+class LlamaBlock(nn.Module):
     """Causal self-attention, then a feed-forward net, each on a normalised residual stream."""
 
     def __init__(self, settings: LlamaModel, sequence_length: int) -> None:
@@ -103,7 +103,7 @@ class Block(nn.Module):
         return self.ended(hidden_BTD, causal_attention(*self.heads(hidden_BTD)))
 
 
-class Head(nn.Module):
+class LlamaHead(nn.Module):
     """Final normalisation and projection on the vocabulary: ``hidden_BTD -> logits_BTV``."""
 
     def __init__(self, settings: LlamaModel, vocabulary_size: int) -> None:
@@ -148,9 +148,9 @@ def sketch(settings: LlamaModel, seed: int, *, vocabulary_size: int, sequence_le
         vocabulary_size: > 0. sequence_length: longest input, in tokens.
     """
     with torch.device("meta"):
-        blocks = [(f"block_{i}", Block(settings, sequence_length)) for i in range(settings.num_layers)]
-        llama = Llama([("embedding", Embedding(vocabulary_size, settings.width)), *blocks,
-                       ("head", Head(settings, vocabulary_size))])
+        blocks = [(f"block_{i}", LlamaBlock(settings, sequence_length)) for i in range(settings.num_layers)]
+        llama = Llama([("embedding", LlamaEmbedding(vocabulary_size, settings.width)), *blocks,
+                       ("head", LlamaHead(settings, vocabulary_size))])
     if settings.tied_embeddings:
         llama.get_submodule("head.lm_head").weight = llama.get_submodule("embedding.embed_tokens").weight
     return llama

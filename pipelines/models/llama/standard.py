@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.llama.settings import LlamaModel
-from pipelines.models.standard import Standard, StandardTensor, language_config
+from pipelines.models.standard_model import Standard, StandardTensor, language_config
 
 IN_A_BLOCK = ("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
               "self_attn.q_norm", "self_attn.k_norm", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj",

@@ -1,7 +1,8 @@
 """Facts of a Qwen3: a Llama's, with the gains of its heads.
 
 Runs on: driver (no torch).
-Takes, gives: see ``models/llama/facts.py``.
+Takes:   recipe section ``model`` and the dataset's task.
+Gives:   ``facts``, see ``models/llama/facts.py``.
 """
 
 from pipelines.models.llama.facts import facts

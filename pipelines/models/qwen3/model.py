@@ -1,7 +1,8 @@
 """Qwen3: a Llama whose section says that heads are normalised.
 
 Runs on: ranks, and anywhere an exported model is loaded.
-Takes, gives: see ``models/llama/model.py``.
+Takes:   ``tokens_BT``.
+Gives:   ``logits_BTV``, see ``models/llama/model.py``.
 """
 
 from pipelines.models.llama.model import fill, sketch

@@ -1,7 +1,8 @@
 """A Qwen3 as ``Qwen3ForCausalLM``.
 
 Runs on: driver, ranks, and anywhere an exported model is loaded (no torch).
-Takes, gives: see ``models/llama/standard.py``.
+Takes:   recipe section ``model`` and the dataset's task.
+Gives:   ``standard``, see ``models/llama/standard.py``.
 """
 
 from pipelines.models.llama.standard import standard
