@@ -32,7 +32,7 @@ def main() -> None:
         vocab_size=settings["vocabulary_size"], hidden_size=given["width"], intermediate_size=given["feed_width"],
         num_hidden_layers=given["num_layers"], num_attention_heads=given["num_heads"], head_dim=given["head_width"],
         num_key_value_heads=given.get("num_key_value_heads", given["num_heads"]), tie_word_embeddings=True,
-        max_position_embeddings=settings["sequence_length"], use_cache=False, attn_implementation="sdpa"))
+        max_position_embeddings=settings["sequence_length"], use_cache=False))
     model.train()
     forward = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True)
     decay = [p for p in model.parameters() if p.dim() >= 2]
