@@ -8,10 +8,11 @@ from pipelines.models.architectures import module_of
 from pipelines.models.build import build_model
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.llama.facts import facts as llama_facts
-from pipelines.models.llama.model import turned, turns
 from pipelines.models.llama.settings import LlamaModel
 from pipelines.models.matrices import matrices_of
 from pipelines.models.qwen3.settings import Qwen3Model
+from pipelines.models.root_mean_square import RootMeanSquareNorm
+from pipelines.models.rotary import turned, turns
 from pipelines.train.probe import facts_of
 from tests.support.example_data import example_config, language, sizes
 
@@ -87,12 +88,12 @@ def test_a_token_sees_its_past_and_where_it_was_and_never_its_future(section):
 
 
 def test_a_turn_depends_on_the_distance_of_two_positions_alone():
-    turns_2Tf = turns(32, 8, 10_000.0)
+    turns_2Td = turns(32, 8, 10_000.0)
     query_d, key_d = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 
     def score(query_at, key_at):
-        return float(turned(query_d[None, None, None], turns_2Tf[:, query_at : query_at + 1]).flatten()
-                     @ turned(key_d[None, None, None], turns_2Tf[:, key_at : key_at + 1]).flatten())
+        return float(turned(query_d[None, None, None], turns_2Td[:, query_at : query_at + 1]).flatten()
+                     @ turned(key_d[None, None, None], turns_2Td[:, key_at : key_at + 1]).flatten())
 
     assert score(3, 1) == pytest.approx(score(20, 18), abs=1e-5)
     assert score(3, 1) != pytest.approx(score(3, 2), abs=1e-3)
@@ -102,7 +103,34 @@ def test_a_turn_depends_on_the_distance_of_two_positions_alone():
 def test_a_table_of_turns_is_no_part_of_the_model():
     model = build_model(Qwen3Model(**SMALL), sizes(50, 8), seed=1)
     assert not any("turns" in name for name in model.unique_state())
-    assert torch.equal(model.get_buffer("block_1.self_attn.turns_2Tf"), turns(8, 8, 10_000.0))
+    assert torch.equal(model.get_buffer("block_1.self_attn.turns_2Td"), turns(8, 8, 10_000.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_norm_and_its_gradients_are_torchs_own(dtype):
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, 5, 16, generator=generator).to(dtype)
+    arriving = torch.randn(3, 5, 16, generator=generator)
+    ours, theirs = RootMeanSquareNorm(16, 1e-6), torch.nn.RMSNorm(16, 1e-6)
+    if dtype == torch.float64:
+        ours, theirs, arriving = ours.double(), theirs.double(), arriving.double()
+    results = []
+    for norm in (ours, theirs):
+        with torch.no_grad():
+            norm.weight.copy_(torch.linspace(0.5, 2.0, 16))
+        leaf = hidden.clone().requires_grad_()
+        result = norm(leaf if norm is ours or dtype == torch.float64 else leaf.float())
+        result.backward(arriving)
+        results.append((result.detach(), leaf.grad, norm.weight.grad))
+    assert results[0][1].dtype == dtype
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-2 if dtype == torch.bfloat16 else 1e-6)
+
+
+def test_the_gradient_of_a_turn_is_that_of_autograd():
+    turns_2Td = turns(6, 8, 100.0).double()
+    values_BTHd = torch.randn(2, 6, 3, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda value: turned(value, turns_2Td), values_BTHd)
 
 
 @pytest.mark.parametrize("section", [GptModel, *KINDS])

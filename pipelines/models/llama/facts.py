@@ -13,17 +13,17 @@ from pipelines.plan.model_facts import FLOAT_BYTES, LayerFacts, ModelFacts
 
 
 def facts(settings: LlamaModel, task: TaskFacts) -> ModelFacts:
-    """Counted for each token: what backward needs is kept, of norms also the mean square."""
+    """Kept for backward is counted for each token; what the norms of heads take is theirs to keep."""
     width, feed, head = settings.width, settings.width_of_feed, settings.width_of_head
     queries, keys = settings.heads * head, settings.key_value_heads * head
     vocabulary, length = task.sizes["vocabulary_size"], task.sizes["sequence_length"]
     matrices = 2 * width * queries + 2 * width * keys + 3 * width * feed
     norms = 2 * width + (2 * head if settings.normalises_heads else 0)
-    turned = 4 if settings.normalises_heads else 3  # as projected, normalised, turned, and with heads before positions
-    kept = 6 * width + turned * (queries + keys) + 2 * keys + 2 * queries + 4 * feed
+    # what enters norms and projections; queries turned, mixed, mixed as o_proj takes them; keys turned, and values; the net's
+    kept = 4 * width + 3 * queries + 2 * keys + 4 * feed + (queries + keys if settings.normalises_heads else 0)
     hidden_bytes = FLOAT_BYTES * length * width
     blocks = [LayerFacts(f"block_{i}", matrices + norms, 0, FLOAT_BYTES * length * kept, hidden_bytes,
-                         6.0 * matrices * length + 12.0 * length * length * queries, FLOAT_BYTES * length * head, matrices)
+                         6.0 * matrices * length + 12.0 * length * length * queries, FLOAT_BYTES * 2 * length * head, matrices)
               for i in range(settings.num_layers)]
     table = vocabulary * width
     logits_bytes = FLOAT_BYTES * length * vocabulary

@@ -23,6 +23,8 @@ from pipelines.models.context import KeptContext
 from pipelines.models.initial_values import generator_of
 from pipelines.models.layered import LayeredModel
 from pipelines.models.llama.settings import LlamaModel
+from pipelines.models.root_mean_square import RootMeanSquareNorm
+from pipelines.models.rotary import turned, turns
 
 INITIAL_STD = 0.02
 FROM_ZERO = ("o_proj.weight", "down_proj.weight")  # so that every block begins as no change. Source: Zhang et al. 2019 (Fixup)
@@ -46,7 +48,7 @@ class LlamaEmbedding(nn.Module):
 class Attention(nn.Module):
     """Query, key and value of each head, normalised where the architecture does so, then turned by their position."""
 
-    turns_2Tf: Tensor  # cosine and sine of each position's turn of each pair of values
+    turns_2Td: Tensor  # see ``models/rotary.py``
 
     def __init__(self, settings: LlamaModel, sequence_length: int) -> None:
         super().__init__()
@@ -55,15 +57,15 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(width, settings.key_value_heads * self.head_width, bias=False)
         self.v_proj = nn.Linear(width, settings.key_value_heads * self.head_width, bias=False)
         self.o_proj = nn.Linear(heads * self.head_width, width, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_width, settings.norm_epsilon) if settings.normalises_heads else nn.Identity()
-        self.k_norm = nn.RMSNorm(self.head_width, settings.norm_epsilon) if settings.normalises_heads else nn.Identity()
-        self.register_buffer("turns_2Tf", torch.empty(2, sequence_length, self.head_width // 2), persistent=False)
+        self.q_norm = RootMeanSquareNorm(self.head_width, settings.norm_epsilon) if settings.normalises_heads else nn.Identity()
+        self.k_norm = RootMeanSquareNorm(self.head_width, settings.norm_epsilon) if settings.normalises_heads else nn.Identity()
+        self.register_buffer("turns_2Td", torch.empty(2, sequence_length, self.head_width), persistent=False)
 
     def heads(self, hidden_BTD: Tensor, place_BT: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         query_BTHd, key_BTGd, value_BTGd = (project(hidden_BTD).unflatten(-1, (-1, self.head_width))
                                             for project in (self.q_proj, self.k_proj, self.v_proj))
-        turns_2Tf = self.turns_2Tf[:, :hidden_BTD.shape[1]] if place_BT is None else self.turns_2Tf[:, place_BT]
-        query_BTHd, key_BTGd = turned(self.q_norm(query_BTHd), turns_2Tf), turned(self.k_norm(key_BTGd), turns_2Tf)
+        turns_2Td = self.turns_2Td[:, :hidden_BTD.shape[1]] if place_BT is None else self.turns_2Td[:, place_BT]
+        query_BTHd, key_BTGd = turned(self.q_norm(query_BTHd), turns_2Td), turned(self.k_norm(key_BTGd), turns_2Td)
         return query_BTHd.transpose(1, 2), key_BTGd.transpose(1, 2), value_BTGd.transpose(1, 2)
 
 
@@ -85,9 +87,9 @@ class LlamaBlock(nn.Module):
 
     def __init__(self, settings: LlamaModel, sequence_length: int) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(settings.width, settings.norm_epsilon)
+        self.input_layernorm = RootMeanSquareNorm(settings.width, settings.norm_epsilon)
         self.self_attn = Attention(settings, sequence_length)
-        self.post_attention_layernorm = nn.RMSNorm(settings.width, settings.norm_epsilon)
+        self.post_attention_layernorm = RootMeanSquareNorm(settings.width, settings.norm_epsilon)
         self.mlp = FeedForward(settings.width, settings.width_of_feed)
 
     def heads(self, hidden_BTD: Tensor, place_BT: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -108,7 +110,7 @@ class LlamaHead(nn.Module):
 
     def __init__(self, settings: LlamaModel, vocabulary_size: int) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(settings.width, settings.norm_epsilon)
+        self.norm = RootMeanSquareNorm(settings.width, settings.norm_epsilon)
         self.lm_head = nn.Linear(settings.width, vocabulary_size, bias=False)
 
     def forward(self, hidden_BTD: Tensor) -> Tensor:
@@ -120,25 +122,7 @@ class Llama(LayeredModel):
 
     def new_context(self, rows: int) -> KeptContext:
         """For as many texts at once, in evaluation mode; nothing is read yet."""
-        return KeptContext(self, rows, self.get_buffer("block_0.self_attn.turns_2Tf").shape[1])
-
-
-def turned(value_BTHd: Tensor, turns_2Tf: Tensor) -> Tensor:
-    """Each value with the one half a head further, as a pair that is turned by its position's angle.
-
-    Args:
-        turns_2Tf: or [2, B, T, f], where each text has places of its own.
-    """
-    cosine_T1f, sine_T1f = turns_2Tf.to(value_BTHd.dtype).unsqueeze(-2)
-    first_BTHf, second_BTHf = value_BTHd.chunk(2, -1)
-    return torch.cat((first_BTHf * cosine_T1f - second_BTHf * sine_T1f, second_BTHf * cosine_T1f + first_BTHf * sine_T1f), -1)
-
-
-def turns(sequence_length: int, head_width: int, theta: float) -> Tensor:
-    """``turns_2Tf``: pair i turns by theta^(-2i / head_width) from one position to the next."""
-    speed_f = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
-    angle_Tf = torch.arange(sequence_length, dtype=torch.float64)[:, None] * speed_f
-    return torch.stack((angle_Tf.cos(), angle_Tf.sin())).float()
+        return KeptContext(self, rows, self.get_buffer("block_0.self_attn.turns_2Td").shape[1])
 
 
 def sketch(settings: LlamaModel, seed: int, *, vocabulary_size: int, sequence_length: int) -> LayeredModel:
@@ -161,7 +145,7 @@ def fill(llama: LayeredModel, settings: LlamaModel, seed: int, layers: Collectio
     has a generator of its own."""
 
     def initialise(name: str, value: Tensor) -> None:
-        if name.endswith("turns_2Tf"):
+        if name.endswith("turns_2Td"):
             value.copy_(turns(value.shape[1], settings.width_of_head, settings.rope_theta))
         elif value.dim() == 1:
             value.fill_(1.0)
