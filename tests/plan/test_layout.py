@@ -226,20 +226,27 @@ def test_constants_that_a_model_keeps_as_buffers_are_in_the_memory_of_the_rank_t
         assert [one - other for one, other in zip(more, less, strict=True)] == held
 
 
-@pytest.mark.parametrize(("replicas", "segments", "precision"), [
-    (1, 1, "fp32"), (2, 1, "fp32"), (1, 2, "fp32"), (1, 4, "fp32"), (2, 2, "fp32"), (1, 1, "bf16")])
+OF_512 = {"num_layers": 8, "num_heads": 8, "width": 512}
+QWEN3 = {"kind": "qwen3", "num_key_value_heads": 4, **OF_512}
+
+
+@pytest.mark.parametrize(("replicas", "segments", "precision", "model", "optimizer"), [
+    *((*layout, OF_512, {"kind": "adamw"}) for layout in (
+        (1, 1, "fp32"), (2, 1, "fp32"), (1, 2, "fp32"), (1, 4, "fp32"), (2, 2, "fp32"), (1, 1, "bf16"))),
+    (2, 1, "fp32", QWEN3, {"kind": "muon"}), (1, 2, "fp32", QWEN3, {"kind": "muon"})],
+    ids=lambda value: value.get("kind", "gpt") if isinstance(value, dict) else str(value))
 @pytest.mark.processes
-def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, segments, precision):
+def test_the_peak_of_memory_is_foretold_within_a_quarter(tmp_path, replicas, segments, precision, model, optimizer):
     lake = Lake.at(tmp_path)
     manifest = publish_example(lake, sequence_length=256)
     config = example_config(
-        layout__num_replicas=replicas, layout__num_segments=segments, layout__micro_batch_samples=4, model__num_layers=8,
-        model__num_heads=8, model__width=512, prepare__sequence_length=256, train__global_batch_samples=16,
+        layout__num_replicas=replicas, layout__num_segments=segments, layout__micro_batch_samples=4, model=model,
+        optimizer=optimizer, prepare__sequence_length=256, train__global_batch_samples=16,
         train__steps=3, task__sample_tokens=0, train__precision=precision, schedule__warmup_steps=1)
     run = prepare_run(lake, config, manifest)
     run_attempt(run, timeout_s=240)
     recipe = config.recipe
-    facts = gpt_facts(recipe.model, manifest.task)
+    facts = model_facts(recipe, manifest)
     feed = FeedFacts.of(recipe.data, 16, config.platform.reader, manifest)
     foretold = rank_bytes(facts, feed, planned_split(facts, recipe, config.platform.layout), recipe.optimizer)
     for rank in range(replicas * segments):
