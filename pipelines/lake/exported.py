@@ -3,7 +3,7 @@
 Runs on: driver, executors and ranks (no torch).
 Takes:   the folder of a model.
 Gives:   ``described``: the recipe's section ``model`` and the task, of today's models and of the first ones; ``weights_object``,
-         which makes a model visible; ``model_step``.
+         which makes a model visible; ``model_step``; ``trained_model``, which finds a run's.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.lake.first_manifests import language_of
+from pipelines.lake.paths import Lake
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 
@@ -19,7 +21,24 @@ WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"  # of weights in several files, which it names
 DESCRIPTION_NAME = "sparkring.json"
 LONGEST_HEADER = 100 * 1000**2  # bytes, as safetensors has it
+MODELS = ("best", "last")  # of a run
 FIRST_DESCRIPTION_NAME = "config.json"  # of language models, before there were other tasks
+
+
+def trained_model(lake: Lake, run_id: str, which: str) -> Store:
+    """
+    Args:
+        which: one of ``MODELS``.
+    Raises:
+        ConfigError: it is none of them. DataError: the run has no such model.
+    """
+    if which not in MODELS:
+        raise ConfigError(SparkringError("--model", f"{which!r} is none of {', '.join(MODELS)}"))
+    there = {name: files for name in MODELS if weights_object(files := lake.store.below(lake.model(run_id, name)))}
+    if which not in there:
+        raise DataError(f"--model {which}", f"run {run_id} has none in {lake.store.place(lake.model(run_id, which))}",
+                        f"use --model {next(iter(there))}" if there else "train the run to its first evaluation")
+    return there[which]
 
 
 def described(files: Store) -> tuple[dict[str, Any], TaskFacts]:

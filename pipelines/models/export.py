@@ -24,10 +24,11 @@ from pipelines.lake.store import FolderStore, Store
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import fill_model, sketch_model
 from pipelines.models.layered import LayeredModel
+from pipelines.models.opened_weights import Weights, opened_weights
 from pipelines.models.standard_files import standard_files
 from pipelines.models.standard_model import standard_of
 from pipelines.models.translation import own_value, standard_specs, standard_state
-from pipelines.models.weights import Specs, Weights, opened_weights, save_weights
+from pipelines.models.weights import Specs, save_weights
 
 NAMES_NOTE = "names"  # of weights: whose they are, where not ours
 

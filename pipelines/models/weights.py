@@ -1,9 +1,9 @@
 """The files of a model's weights, in the format safetensors, written tensor by tensor.
 
-Runs on: rank 0 (written), anywhere a model is loaded (read).
+Runs on: rank 0.
 Takes:   the folder of a model; parameters and buffers by name, one at a time.
-Gives:   one file, or above ``FILE_BYTES`` several and an index, that safetensors' own readers and transformers read;
-         ``opened_weights``, which reads them; ``TYPES``, what they can hold.
+Gives:   one file, or above ``FILE_BYTES`` several and an index, that safetensors' own readers and transformers read
+         (``opened_weights.py`` reads them here); ``TYPES``, what they can hold.
 
 Source: the format's description and transformers' index of several files (Hugging Face).
 """
@@ -11,16 +11,13 @@ Source: the format's description and transformers' index of several files (Huggi
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import BinaryIO
 
 import torch
-from safetensors import safe_open
 
-from pipelines.lake.exported import INDEX_NAME, WEIGHTS_NAME, part_name, weights_object
+from pipelines.lake.exported import INDEX_NAME, WEIGHTS_NAME, part_name
 from pipelines.lake.store import Store
 from pipelines.models.layered import bits_of
 
@@ -107,30 +104,3 @@ def _header(specs: Specs, notes: dict[str, str]) -> bytes:
     text = json.dumps(entries).encode()
     text += b" " * (-len(text) % 8)  # so that the values are aligned
     return len(text).to_bytes(8, "little") + text
-
-
-@dataclass(frozen=True)
-class Weights:
-    """What lies in a model's files, which are mapped into memory: nothing is read before it is used."""
-
-    names: list[str]
-    get: Callable[[str], torch.Tensor]  # by its name; what is written to it stays with the process
-    notes: dict[str, str]
-
-
-@contextmanager
-def opened_weights(model: Store) -> Iterator[Weights]:
-    """
-    Raises:
-        OSError, KeyError, TypeError, ValueError, SafetensorError: a file is missing or damaged.
-    """
-    with ExitStack() as files:
-        if weights_object(model) == INDEX_NAME:
-            index = json.loads(model.read(INDEX_NAME))
-            parts = {name: files.enter_context(safe_open(model.local_path(name), framework="pt"))
-                     for name in sorted(set(index["weight_map"].values()))}
-            places = {name: parts[part] for name, part in index["weight_map"].items()}
-            yield Weights(list(places), lambda name: places[name].get_tensor(name), index["metadata"])
-        else:
-            weights = files.enter_context(safe_open(model.local_path(WEIGHTS_NAME), framework="pt"))
-            yield Weights(list(weights.keys()), weights.get_tensor, weights.metadata() or {})

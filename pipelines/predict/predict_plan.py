@@ -17,7 +17,7 @@ from typing import Any
 
 from pipelines.config.predictions import Predict
 from pipelines.errors import ConfigError, DataError, SparkringError
-from pipelines.lake.exported import weights_object
+from pipelines.lake.exported import WEIGHTS_NAME, trained_model, weights_object
 from pipelines.lake.paths import Lake
 from pipelines.predict.answered import OutputFolder
 from pipelines.predict.contracts import ASKED_TASKS, Contract, contract_of
@@ -25,7 +25,6 @@ from pipelines.predict.given_rows import PLACE, Look, is_local, look_at
 from pipelines.prepare.inputs import is_url, local_path
 
 FORMAT = 1  # of the output
-MODELS = ("best", "last")
 
 
 @dataclass(frozen=True)
@@ -90,23 +89,16 @@ def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPla
     Raises:
         ConfigError, DataError, CheckpointError: what would be refused.
     """
-    if request.model not in MODELS:
-        raise ConfigError(SparkringError("--model", f"{request.model!r} is none of {', '.join(MODELS)}"))
     if is_url(request.output):
         raise ConfigError(SparkringError("--output", f"{request.output} is a URL",
                                          "give a folder that driver and executors see under the same path"))
     folder = Path(local_path(request.output)).expanduser().absolute()
     if is_local(request.input):
         refuse_shared_folder(request.input, folder)
-    key = lake.model(run_id, request.model)
-    weights = weights_object(lake.store.below(key))
-    if weights is None:
-        others = [which for which in MODELS if weights_object(lake.store.below(lake.model(run_id, which)))]
-        raise DataError(f"--model {request.model}", f"run {run_id} has none in {lake.store.place(key)}",
-                        f"use --model {others[0]}" if others else "train the run to its first evaluation")
-    contract = contract_of(lake.store.local_path(key), request.settings)
+    files = trained_model(lake, run_id, request.model)
+    contract = contract_of(files.local_path(""), request.settings)
     look = look_at(request.input, request.settings, lake.root) if is_local(request.input) else None
     if look is not None:
         refuse_other_input(contract, look)
-    model = {"run": run_id, "model": request.model, "sha256": lake.store.sha256(f"{key}/{weights}")}
+    model = {"run": run_id, "model": request.model, "sha256": files.sha256(weights_object(files) or WEIGHTS_NAME)}
     return PredictPlan(contract, model, request.input, OutputFolder(str(folder)), look)
