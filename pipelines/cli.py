@@ -1,4 +1,4 @@
-"""The commands: ``sparkring prepare|train|evaluate|report|predict|pipeline|doctor``; ``jobs/*.py`` are the same for spark-submit.
+"""The commands: ``sparkring prepare|train|evaluate|report|predict|pipeline|models|doctor``; ``jobs/*.py``: for spark-submit.
 
 Runs on: driver.
 Takes:   command-line arguments.
@@ -31,6 +31,8 @@ from pipelines.spark.doctor import check_all
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Train PyTorch models on a Spark cluster with Horovod, from raw data to metrics tables.")
+models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Trained models of the lake.")
+app.add_typer(models, name="models")
 
 
 class WhichModel(StrEnum):
@@ -50,12 +52,16 @@ RunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help=
 ReportRecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Report this recipe's own run.")]
 ReportRunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Which run; by default the "
                                                        "recipe's own, or else the newest.")]
-PredictedRunOption = Annotated[str, typer.Option("--run-id", metavar="ID", help="Whose model.")]
+ModelRunOption = Annotated[str, typer.Option("--run-id", metavar="ID", help="Whose model.")]
 ModelOption = Annotated[WhichModel, typer.Option("--model", help="Which of the run's models: the best by train.best_by, or the "
                                                  "last.")]
 InputOption = Annotated[str, typer.Option("--input", metavar="PATH", help="File, folder, glob or URL of Parquet, JSON lines or "
                                           "text, or of images; or the name of a table.")]
 OutputOption = Annotated[str, typer.Option("--output", metavar="FOLDER", help="Where the predictions go: Parquet.")]
+FormatOption = Annotated[str, typer.Option("--format", metavar="FORMAT", help="gguf: one file, for llama.cpp and what is built "
+                                           "on it.")]
+FileOption = Annotated[str, typer.Option("--output", metavar="FILE", help="A new file.")]
+TypeOption = Annotated[str, typer.Option("--type", metavar="TYPE", help="Of the matrices in it: f32, or f16, half as large.")]
 GenerateOption = Annotated[int | None, typer.Option("--generate", metavar="N", help="Go on from each text by up to N tokens.")]
 ExportOption = Annotated[tuple[str, str] | None, typer.Option(
     "--export", metavar="petastorm FOLDER", help="Also write the dataset to FOLDER, for petastorm's make_reader.")]
@@ -133,7 +139,7 @@ def report(platform: PlatformOption, recipe: ReportRecipeOption = None, set_: Se
 
 
 @app.command()
-def predict(platform: PlatformOption, run_id: PredictedRunOption, input_: InputOption, output: OutputOption,
+def predict(platform: PlatformOption, run_id: ModelRunOption, input_: InputOption, output: OutputOption,
             model: ModelOption = WhichModel.best, generate: GenerateOption = None, set_: SetOption = None,
             dry_run: DryRunOption = False) -> None:
     """A trained model over rows: the class of each image; how likely each text is, or with --generate how it goes on."""
@@ -148,6 +154,23 @@ def predict(platform: PlatformOption, run_id: PredictedRunOption, input_: InputO
             print_facts("plan", flow.shown())
         else:
             print_facts("predictions", prediction_lines(flow.run()["predict"], output))
+
+
+@models.command("export")
+def export_model(platform: PlatformOption, run_id: ModelRunOption, format_: FormatOption, output: FileOption,
+                 model: ModelOption = WhichModel.best, type_: TypeOption = "f32", set_: SetOption = None,
+                 dry_run: DryRunOption = False) -> None:
+    """A language model as one file of another format."""
+    on = load_platform(platform, set_)
+    with TrainingProgress() as progress, Job(run_config(on, run_id), run_id, shlex.join(sys.argv), say, progress,
+                                             (format_, model.value, output, type_)) as job:
+        flow = Flow(job, JOBS["model export"])
+        flow.plan()
+        flow.check()
+        if dry_run:
+            print_facts("plan", flow.shown())
+        else:
+            print_facts("model export", flow.run()["model export"])
 
 
 @app.command()

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from gguf import GGUFReader
 from pydantic import BaseModel
 from pyspark.sql import SparkSession
 
@@ -159,6 +160,14 @@ def test_the_trained_model_is_used_with_transformers(finished: Finished, monkeyp
     exec(block("Five minutes", 3).text.replace("<run_id>", finished.run_id), names)
     assert type(names["model"]).__name__ in ("GPT2LMHeadModel", "Qwen3ForCausalLM")
     assert capsys.readouterr().out.startswith("def ")
+
+
+@pytest.mark.processes
+def test_the_trained_model_becomes_one_file(finished: Finished):
+    (command,) = [span for span in SPANS if span.startswith("sparkring models export")]
+    done = run(f".venv/bin/{command}".replace("RUN", finished.run_id), finished.place)
+    assert done.returncode == 0, done.stderr
+    assert "blk.0.attn_q_norm.weight" in {tensor.name for tensor in GGUFReader(finished.place / "model.gguf").tensors}
 
 
 @pytest.mark.processes

@@ -13,6 +13,7 @@ from typing import Any
 from pipelines.errors import DataError
 from pipelines.flow.evaluate_stage import plan_evaluation_of, run_evaluation
 from pipelines.flow.export_stage import check_export, plan_export, write_export
+from pipelines.flow.model_export_stage import plan_model_export, write_model_export
 from pipelines.flow.predict_stage import check_predictions, make_predictions, plan_predictions
 from pipelines.flow.prepare_stage import check_build, make_dataset, plan_dataset
 from pipelines.flow.report_stage import plan_page, write_page
@@ -26,9 +27,11 @@ STAGES = (
     Stage("report", ("train",), plan_page, write_page),
     Stage("evaluate", (), plan_evaluation_of, run_evaluation, check=check_ranks),  # of a run that is there, as the next
     Stage("predict", (), plan_predictions, make_predictions, check=check_predictions),
+    Stage("model export", (), plan_model_export, write_model_export),
 )
 JOBS = {"prepare": ("prepare",), "export": ("prepare", "export"), "train": ("train", "report"),
-        "pipeline": ("prepare", "train", "report"), "evaluate": ("evaluate",), "predict": ("predict",)}
+        "pipeline": ("prepare", "train", "report"), "evaluate": ("evaluate",), "predict": ("predict",),
+        "model export": ("model export",)}
 
 
 class Flow:
