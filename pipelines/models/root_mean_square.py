@@ -30,7 +30,7 @@ class RootMeanSquareNorm(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         if hidden.device.type != "cpu" or torch.compiler.is_compiling():
             return functional.rms_norm(hidden.float(), self.weight.shape, self.weight, self.epsilon)
-        normalised: Tensor = _Normalised.apply(hidden, self.weight, self.epsilon)  # type: ignore[no-untyped-call]
+        normalised: Tensor = _Normalised.apply(hidden, self.weight, self.epsilon)
         return normalised
 
 

@@ -30,7 +30,7 @@ def turned(value_BTHd: Tensor, turns_2Td: Tensor) -> Tensor:
         turns_2Td: or [2, B, T, d], where each text has places of its own.
     """
     cosine_T1d, sine_T1d = turns_2Td.to(value_BTHd.dtype).unsqueeze(-2)
-    result: Tensor = _Turned.apply(value_BTHd, cosine_T1d, sine_T1d)  # type: ignore[no-untyped-call]
+    result: Tensor = _Turned.apply(value_BTHd, cosine_T1d, sine_T1d)
     return result
 
 
