@@ -20,7 +20,7 @@ from pipelines.lake.manifest import Manifest
 from pipelines.plan.model_facts import FLOAT_BYTES, ModelFacts
 from pipelines.plan.split_plan import SplitPlan
 
-PROCESS_BYTES = 360 * 1024**2  # Python, torch, Horovod and the reader, before a model is there
+PROCESS_BYTES = 400 * 1024**2  # Python, torch, Horovod and the reader, before a model is there
 WEIGHTS_AND_GRADIENTS = 2  # float32 values per parameter, beside those that the optimizer keeps
 
 
@@ -90,4 +90,5 @@ def _activation_bytes(facts: ModelFacts, split: SplitPlan, segment: int) -> int:
         travelling = sum((facts.layers[part.start - 1].output_bytes_per_sample if part.start else 0)
                          + (facts.layers[part.stop - 1].output_bytes_per_sample if part.stop - 1 < last else 0)
                          for part in parts) * split.micro_batches
-    return split.micro_batch_samples * (saved * in_flight + saved_once + travelling)
+    going_back = max(facts.layers[i].saved_bytes_per_sample for part in parts for i in part)  # gradients within one layer
+    return split.micro_batch_samples * (saved * in_flight + saved_once + going_back + travelling)

@@ -282,7 +282,7 @@ def test_an_automatic_layout_shows_what_it_was_chosen_from_and_trains(place, fin
     for column in ("replicas", "segments", "memory", "bubble", "wire/step", "chosen"):
         assert column in shown.stdout
     # too little memory for the whole model, enough for half of it
-    tight = ["--set", "layout=auto", "--set", "layout.memory_per_rank_bytes=580000000", "--set",
+    tight = ["--set", "layout=auto", "--set", "layout.memory_per_rank_bytes=660000000", "--set",
              "model={num_layers: 6, num_heads: 4, width: 512}", "--set", "train.steps=3", "--set", "schedule.warmup_steps=1"]
     run = run_job("pipeline", place, *tight)
     assert run.returncode == 0, run.stderr
