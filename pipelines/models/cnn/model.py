@@ -19,7 +19,6 @@ from pipelines.models.cnn.facts import pooled_size
 from pipelines.models.cnn.settings import CnnModel
 from pipelines.models.initial_values import fill_by_inputs
 from pipelines.models.layered import LayeredModel
-from pipelines.models.pixel_order import by_pixel
 
 
 class FirstConvolution(nn.Module):
@@ -30,7 +29,7 @@ class FirstConvolution(nn.Module):
         self.convolution = nn.Conv2d(channels, settings.first_channels, 3)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        return functional.relu(self.convolution(by_pixel(images_BCHW)))
+        return functional.relu(self.convolution(images_BCHW))
 
 
 class SecondConvolution(nn.Module):
@@ -42,8 +41,8 @@ class SecondConvolution(nn.Module):
         self.dropout = nn.Dropout(settings.image_dropout)
 
     def forward(self, hidden_BDHW: Tensor) -> Tensor:
-        pooled_BDHW = functional.max_pool2d(self.convolution(by_pixel(hidden_BDHW)), 2)
-        return self.dropout(functional.relu(pooled_BDHW).flatten(1))  # the same as before pooling, of a quarter of the values
+        pooled_BDHW = functional.max_pool2d(functional.relu(self.convolution(hidden_BDHW)), 2)
+        return self.dropout(pooled_BDHW).flatten(1)
 
 
 class Dense(nn.Module):

@@ -19,7 +19,6 @@ from torch.nn import functional
 from pipelines.models.grouped_norm import GroupedBatchNorm
 from pipelines.models.initial_values import fill_by_inputs, generator_of
 from pipelines.models.layered import LayeredModel
-from pipelines.models.pixel_order import by_pixel
 from pipelines.models.resnet.facts import block_channels
 from pipelines.models.resnet.settings import ResnetModel
 
@@ -37,7 +36,7 @@ class Stem(nn.Module):
         self.norm = norm(settings.width)
 
     def forward(self, images_BCHW: Tensor) -> Tensor:
-        hidden_BDHW = functional.relu(self.norm(self.convolution(by_pixel(images_BCHW))))
+        hidden_BDHW = functional.relu(self.norm(self.convolution(images_BCHW)))
         return functional.max_pool2d(hidden_BDHW, 3, 2, 1) if self.large else hidden_BDHW
 
 
@@ -55,7 +54,6 @@ class BasicBlock(nn.Module):
         self.skip_norm = norm(leaving) if changes else None
 
     def forward(self, hidden_BDHW: Tensor) -> Tensor:
-        hidden_BDHW = by_pixel(hidden_BDHW)
         inner_BDHW = functional.relu(self.first_norm(self.first(hidden_BDHW)))
         inner_BDHW = self.second_norm(self.second(inner_BDHW))
         if self.skip is not None and self.skip_norm is not None:
