@@ -10,25 +10,20 @@ records nothing.
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.commands import output_of
 from benchmarks.datasets import publish_random
 from benchmarks.results import Figure
 from benchmarks.steady import steady_steps, tokens_per_s
+from benchmarks.training import SEQUENCE_LENGTH, VOCABULARY_SIZE, peer_tokens_per_s
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 
-PEER = Path(__file__).parent / "peers" / "hf_qwen3.py"
-VOCABULARY_SIZE, SEQUENCE_LENGTH = 4096, 256
-STEPS, WARMUP, ROUNDS, TIMEOUT_S = 14, 4, 3, 600
+STEPS, WARMUP, ROUNDS = 14, 4, 3
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,8 @@ def ours(lake: Lake, manifest: Manifest, size: Size, precision: str, round_: int
 
 
 def theirs(dataset: Path, size: Size, precision: str) -> float:
-    settings = json.dumps({"model": size.model, "vocabulary_size": VOCABULARY_SIZE, "sequence_length": SEQUENCE_LENGTH,
-                           "batch_per_rank": size.batch_per_rank, "steps": STEPS, "warmup": WARMUP, "precision": precision})
-    printed = output_of(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", PEER, dataset,
-                        settings, timeout_s=TIMEOUT_S)
-    found = [json.loads(line) for line in re.findall(r'{"tokens": [^{}]*}', printed)]
-    return float(sum(share["tokens"] / statistics.mean(share["seconds"]) for share in found))
+    return peer_tokens_per_s(dataset, "ddp", qwen3=size.model, batch_per_rank=size.batch_per_rank, steps=STEPS, warmup=WARMUP,
+                             precision=precision)
 
 
 def measure() -> list[Figure]:

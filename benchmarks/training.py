@@ -57,7 +57,7 @@ def peer_tokens_per_s(dataset: Path, kind: str, **settings: Any) -> float:
     """Of all processes of ``ddp`` (torchrun, 2 ranks), ``limit`` (2 that exchange nothing) or ``alone`` (1).
 
     Args:
-        settings: further ones of ``peers/ddp.py``: precision, compiled, hook.
+        settings: further ones of ``peers/ddp.py``: precision, compiled, hook, qwen3; or others instead of these.
     """
     settings = {"model": MODEL, "vocabulary_size": VOCABULARY_SIZE, "batch_per_rank": BATCH_PER_RANK, "steps": STEPS,
                 "warmup": WARMUP, **settings}

@@ -1,4 +1,6 @@
-"""Peer of the train benchmark: the same model, data, batch and precision in a plain DDP loop, or alone on each core.
+"""Peer of the benchmarks training and qwen3: data, batch and precision of ours in a plain DDP loop, or alone on each core.
+
+The model is ours, or with ``qwen3`` in the settings transformers' own.
 
 Start: ``torchrun --nproc-per-node 2 benchmarks/peers/ddp.py DATASET CONFIG_JSON`` (DDP), or with ``python`` (alone).
 Prints as JSON the tokens of a step of this process's share, and the seconds of each steady step.
@@ -15,9 +17,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
 from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from pipelines.models.build import build_model
@@ -29,6 +33,31 @@ def bf16_on_the_wire(group: Any, bucket: dist.GradBucket) -> torch.futures.Futur
     return default_hooks.bf16_compress_hook(group, bucket)
 
 
+class Logits(nn.Module):
+    """transformers' Qwen3, which takes tokens and gives logits as our models do."""
+
+    def __init__(self, given: dict[str, Any], vocabulary_size: int, sequence_length: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.model = Qwen3ForCausalLM(Qwen3Config(
+            vocab_size=vocabulary_size, hidden_size=given["width"], intermediate_size=given["feed_width"],
+            num_hidden_layers=given["num_layers"], num_attention_heads=given["num_heads"], head_dim=given["head_width"],
+            num_key_value_heads=given.get("num_key_value_heads", given["num_heads"]), tie_word_embeddings=True,
+            max_position_embeddings=sequence_length, use_cache=False))
+
+    def forward(self, tokens_BT: torch.Tensor) -> torch.Tensor:
+        logits_BTV: torch.Tensor = self.model(input_ids=tokens_BT).logits
+        return logits_BTV
+
+
+def network(settings: dict[str, Any], sequence_length: int) -> nn.Module:
+    vocabulary_size = settings["vocabulary_size"]
+    if "qwen3" in settings:
+        return Logits(settings["qwen3"], vocabulary_size, sequence_length)
+    return build_model(GptModel(**settings["model"]), {"vocabulary_size": vocabulary_size, "sequence_length": sequence_length},
+                       seed=1)
+
+
 def main() -> None:
     dataset, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
@@ -38,8 +67,7 @@ def main() -> None:
         dist.init_process_group("gloo")
     column = pq.read_table(sorted(dataset.glob("train-*.parquet"))).column("tokens").combine_chunks()
     rows = torch.from_numpy(column.flatten().to_numpy().reshape(len(column), -1).astype(np.int64))
-    model = build_model(GptModel(**settings["model"]),
-                        {"vocabulary_size": settings["vocabulary_size"], "sequence_length": rows.shape[1] - 1}, seed=1)
+    model = network(settings, rows.shape[1] - 1)
     forward: Any = DistributedDataParallel(model, gradient_as_bucket_view=True, static_graph=True) if distributed else model
     if settings.get("hook"):
         forward.register_comm_hook(None, bf16_on_the_wire)

@@ -98,7 +98,6 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedMod
         model.adopt(state)
         if any(value.is_meta for _, value in model.named_tensors()):  # constants that are computed, not exported
             fill_model(model, settings, 0, model.layers)
-            model.adopt(state)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
     return ExportedModel(model.eval(), settings, task, files, weights.notes)

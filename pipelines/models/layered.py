@@ -51,13 +51,13 @@ class LayeredModel(nn.Module):
         return ((name, value) for name, value in self.named_tensors() if isinstance(value, nn.Parameter) or name in kept)
 
     def fill(self, layers: Collection[str], initialise: Callable[[str, Tensor], None]) -> None:
-        """Gives the parameters and buffers of some layers, sketched on the meta device, memory and values.
+        """Gives the parameters and buffers of some layers memory and values, where they are still on the meta device.
 
         Args:
             initialise: writes the values of one; called with the first of its names, whichever layer is filled.
         """
         for value, names in names_of(self.named_tensors()).items():
-            if not any(name.split(".")[0] in layers for name in names):
+            if not value.is_meta or not any(name.split(".")[0] in layers for name in names):
                 continue
             filled = torch.empty_like(value, device="cpu", requires_grad=False)
             initialise(names[0], filled)

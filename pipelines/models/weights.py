@@ -36,23 +36,20 @@ def save_weights(model: Store, state: Iterable[tuple[str, torch.Tensor]], specs:
         notes: kept beside them; ``step`` makes the names of several files new ones.
     """
     files = _files(specs)
-    before = _parts(model)
-    given = iter(state)
     if len(files) == 1:
         with model.writer(WEIGHTS_NAME) as file:
-            write_weights(file, given, specs, notes)
-    else:
-        names = [part_name(notes.get("step", "0"), i, len(files)) for i in range(len(files))]
-        for name, tensors in zip(names, files, strict=True):
-            with model.writer(name) as file:
-                write_weights(file, islice(given, len(tensors)), {each: specs[each] for each in tensors}, {"format": "pt"})
-        total = sum(_bytes(specs[name]) for name in specs)
-        model.put(INDEX_NAME, json.dumps({"metadata": {"total_size": total, **notes}, "weight_map": {
-            each: name for name, tensors in zip(names, files, strict=True) for each in tensors}}, indent=2))
-        before -= set(names)
-    for _ in given:  # it may have something to say at its end
-        raise ValueError("more parameters than were foretold")
-    for name in before:  # visible until now
+            write_weights(file, state, specs, notes)
+        return
+    before, given = _parts(model), iter(state)
+    names = [part_name(notes.get("step", "0"), i, len(files)) for i in range(len(files))]
+    for name, tensors in zip(names, files, strict=True):
+        with model.writer(name) as file:
+            write_weights(file, islice(given, len(tensors)), {each: specs[each] for each in tensors}, {"format": "pt"})
+    for name, _ in given:
+        raise ValueError(f"{name}: more parameters than were foretold")
+    model.put(INDEX_NAME, json.dumps({"metadata": {"total_size": sum(map(_bytes, specs.values())), **notes}, "weight_map": {
+        each: name for name, tensors in zip(names, files, strict=True) for each in tensors}}, indent=2))
+    for name in before - set(names):  # visible until now
         model.remove(name)
 
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
 from pipelines.lake import store
@@ -10,6 +11,8 @@ from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
 from pipelines.models.export import load_model, save_model
 from pipelines.models.gpt.settings import GptModel
+from pipelines.models.llama import model as llama
+from pipelines.models.qwen3.settings import Qwen3Model
 from pipelines.prepare.text.language_rows import language_facts
 
 
@@ -49,3 +52,13 @@ def test_a_loaded_models_parameters_are_the_mapped_file_and_stay_ties(tmp_path):
         loaded.get_submodule("head.norm").weight.add_(1.0)
     again = load_model(tmp_path / "best").model
     assert torch.equal(again.get_submodule("head.norm").weight, model.get_submodule("head.norm").weight)
+
+
+def test_loading_draws_no_initial_values_and_computes_what_no_file_holds(tmp_path, monkeypatch):
+    settings, sizes = Qwen3Model(num_layers=2, width=32), {"vocabulary_size": 50, "sequence_length": 8}
+    model = build_model(settings, sizes, seed=1)
+    save_model(FolderStore(tmp_path), model.unique_state().items(), model.specs(), settings, files={}, notes={},
+               task=language_facts(**sizes, end_of_text_id=0, tokenizer_sha256=""))
+    monkeypatch.setattr(llama, "generator_of", lambda *_: pytest.fail("a weight is drawn that the file holds"))
+    loaded = load_model(tmp_path).model
+    assert all(torch.equal(value, dict(loaded.named_tensors())[name]) for name, value in model.named_tensors())

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.config.optimizers import Muon
+from pipelines.config.optimizers import AdamW, Muon
 from pipelines.models.build import build_model
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.layered import LayeredModel
@@ -66,7 +66,6 @@ def test_all_else_moves_as_with_adamw_and_one_state_holds_both():
             optimizer.step()
         return model, optimizer
 
-    from pipelines.config.optimizers import AdamW
     (muon, optimizer), (adamw, _) = stepped(Muon(weight_decay=0.1)), stepped(AdamW(weight_decay=0.1))
     matrices = matrices_of(muon)
     for (name, one), other in zip(muon.named_parameters(), adamw.parameters(), strict=True):
