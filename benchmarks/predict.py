@@ -98,7 +98,7 @@ def peer_s(spark: SparkSession, model: Path, table: Path, output: Path, batch: i
     def load() -> Callable[[NDArray[np.int16]], dict[str, NDArray[Any]]]:
         import torch
 
-        from pipelines.models.export import load_model
+        from pipelines.models.exported_model import load_model
         torch.set_num_threads(1)
         loaded = load_model(model, factory=LINEAR).model
         classes = np.array(CLASSES)

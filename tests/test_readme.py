@@ -189,6 +189,8 @@ def test_the_yaml_is_accepted():
     recipe = yaml.safe_load(RECIPE.read_text(encoding="utf-8"))
     of_language = Recipe.model_validate(recipe | yaml.safe_load(block("Models of language", 0).text))
     assert (of_language.model.kind, of_language.optimizer.kind, of_language.schedule.kind) == ("qwen3", "muon", "wsd")
+    further = Recipe.model_validate(recipe | yaml.safe_load(block("Models of language", 1).text))
+    assert (further.model.kind, further.model.origin) == ("from", "models/Qwen3-0.6B-Base")
     inputs = yaml.safe_load(block("Your own data", 0).text)["prepare"]
     accepted = Recipe.model_validate(recipe | {"prepare": recipe["prepare"] | inputs}).prepare
     assert (len(accepted.inputs), accepted.tokenizer.kind) == (4, "bpe")

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from pipelines.config.checks import contradictions
-from pipelines.config.datasets import ImageInput, InputPath
+from pipelines.config.datasets import ImageInput, InputPath, PrepareSection, TextPrepare, Tokenizer
+from pipelines.config.models import ModelSection
 from pipelines.config.platform import Layout, Platform
 from pipelines.config.predictions import Predict, PredictFile
 from pipelines.config.recipe import Recipe
@@ -129,7 +130,8 @@ def _as_today(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _expand_paths(recipe: Recipe) -> Recipe:
-    """Replaces ``${PYTHON_STDLIB}`` and ``~`` in input paths."""
+    """Replaces ``${PYTHON_STDLIB}`` and ``~`` in input paths; the folder that a model goes on from is absolute, and its
+    tokenizer that of the data where no other one is given."""
     def expand(path: str) -> str:
         path = path.replace("${PYTHON_STDLIB}", sysconfig.get_paths()["stdlib"])
         return str(Path(path).expanduser()) if path.startswith("~") else path
@@ -139,4 +141,13 @@ def _expand_paths(recipe: Recipe) -> Recipe:
         return source.model_copy(update={"path": expand(source.path), **belonging})
 
     inputs = tuple(map(expanded, recipe.prepare.inputs))
-    return recipe.model_copy(update={"prepare": recipe.prepare.model_copy(update={"inputs": inputs})})
+    model = recipe.model.with_paths(lambda path: path if "://" in path else str(Path(path).expanduser().absolute()))
+    prepare = recipe.prepare.model_copy(update={"inputs": inputs, **_tokenizer_of(model, recipe.prepare)})
+    return recipe.model_copy(update={"prepare": prepare, "model": model})
+
+
+def _tokenizer_of(model: ModelSection, prepare: PrepareSection) -> dict[str, Tokenizer]:
+    """Weights are worth nothing with other tokens than those that they were made for."""
+    if model.origin is None or not isinstance(prepare, TextPrepare) or "tokenizer" in prepare.model_fields_set:
+        return {}
+    return {"tokenizer": Tokenizer(path=f"{model.origin.rstrip('/')}/tokenizer.json")}

@@ -81,6 +81,10 @@ class Recipe(Section):
     schedule: Schedule = CosineSchedule()
     train: Train = Train()
 
+    def with_model(self, section: Mapping[str, Any]) -> Recipe:
+        """The same with another section ``model``."""
+        return Recipe.model_validate({**self.model_dump(mode="json"), "model": section})
+
     @model_validator(mode="before")
     @classmethod
     def _task_of_the_data(cls, given: Any) -> Any:

@@ -102,4 +102,4 @@ def _known_keys(model: type[BaseModel], location: list[str]) -> list[str]:
         section = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), None)
         if section is None:
             return []
-    return list(section.model_fields)
+    return [field.alias or name for name, field in section.model_fields.items()]

@@ -2,8 +2,8 @@
 
 Runs on: driver, executors and ranks (no torch).
 Takes:   the folder of a model.
-Gives:   ``described``: the recipe's section ``model`` and the task, of today's models and of the first ones; ``weights_object``,
-         which makes a model visible; ``model_step``; ``trained_model``, which finds a run's.
+Gives:   ``described``: the recipe's section ``model`` and the task, of today's models and of the first ones; ``model_step``;
+         ``trained_model``, which finds a run's.
 """
 
 from __future__ import annotations
@@ -15,12 +15,10 @@ from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.lake.first_manifests import language_of
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import Store
+from pipelines.lake.stored_weights import INDEX_NAME, WEIGHTS_NAME, ModelFolder, stored_weights, weights_object
 from pipelines.lake.task_facts import TaskFacts
 
-WEIGHTS_NAME = "model.safetensors"
-INDEX_NAME = f"{WEIGHTS_NAME}.index.json"  # of weights in several files, which it names
 DESCRIPTION_NAME = "sparkring.json"
-LONGEST_HEADER = 100 * 1000**2  # bytes, as safetensors has it
 MODELS = ("best", "last")  # of a run
 FIRST_DESCRIPTION_NAME = "config.json"  # of language models, before there were other tasks
 
@@ -41,7 +39,7 @@ def trained_model(lake: Lake, run_id: str, which: str) -> Store:
     return there[which]
 
 
-def described(files: Store) -> tuple[dict[str, Any], TaskFacts]:
+def described(files: ModelFolder) -> tuple[dict[str, Any], TaskFacts]:
     """The recipe's section ``model``, and the task.
 
     Raises:
@@ -61,11 +59,6 @@ def part_name(step: str, index: int, count: int) -> str:
     return f"model-{step}-{index + 1:05}-of-{count:05}.safetensors"
 
 
-def weights_object(files: Store) -> str | None:
-    """What is written last of a model: its weights, or the index of several files of them. None: there is no model."""
-    return next((name for name in (INDEX_NAME, WEIGHTS_NAME) if files.facts(name) is not None), None)
-
-
 def weights_bytes(files: Store) -> int:
     """0 where there is no model."""
     if weights_object(files) == INDEX_NAME:
@@ -78,12 +71,6 @@ def model_step(files: Store) -> int:
     """The training step after which the weights were exported, which they say themselves.
 
     Raises:
-        OSError, KeyError, TypeError, ValueError: it is no exported model.
+        OSError, KeyError, ValueError: it is no exported model. CheckpointError: its weights are damaged.
     """
-    if weights_object(files) == INDEX_NAME:
-        return int(json.loads(files.read(INDEX_NAME))["metadata"]["step"])
-    with files.open(WEIGHTS_NAME) as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length <= LONGEST_HEADER:
-            raise ValueError(f"a header of {length} bytes")
-        return int(json.loads(file.read(length))["__metadata__"]["step"])
+    return int(stored_weights(files).notes["step"])

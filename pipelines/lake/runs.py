@@ -73,7 +73,7 @@ class RunState:
     precision: str
     planned_steps: int
     parameters: int
-    model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
+    model_code: dict[str, str] = field(default_factory=dict)  # see ``ModelFacts.code``
     attempts: tuple[AttemptState, ...] = ()  # oldest first, one at least where the run is there
 
     @property

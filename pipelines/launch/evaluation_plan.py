@@ -20,6 +20,7 @@ from pipelines.lake.exported import described, model_step
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.runs import RunState
+from pipelines.lake.store import Store
 from pipelines.launch.planning import TrainPlan, plan_ranks
 
 
@@ -74,6 +75,7 @@ def plan_evaluation(config: Config, lake: Lake, state: RunState, manifest: Manif
         raise AlreadyRunningError(f"run {state.run_id}", "is still training, and its models are still replaced",
                                   "wait for its end, or end it")
     step = _check_model(lake, state, model, manifest, dataset)
+    config = _with_exported(config, lake.store.below(lake.model(state.run_id, model)))
     ranks = plan_ranks(config, lake, manifest, state.run_id, state)
     if ranks.attempt is not None:
         check_code_as_trained(state, ranks.attempt.model_code)
@@ -97,9 +99,16 @@ def _check_model(lake: Lake, state: RunState, which: str, manifest: Manifest, da
     return step
 
 
+def _with_exported(config: Config, files: Store) -> Config:
+    """Where a model went on from a folder, its own says now what it is."""
+    if config.recipe.model.origin is None:
+        return config
+    return Config(config.recipe.with_model(described(files)[0]), config.platform)
+
+
 def check_code_as_trained(state: RunState | None, code: dict[str, str]) -> None:
     """Raises ConfigError where the code of a user's model is not that which was trained."""
-    if state is not None and code != state.model_code:
+    if state is not None and code and code != state.model_code:
         changed = sorted(name for name in code | state.model_code if code.get(name) != state.model_code.get(name))
         raise ConfigError(SparkringError(f"--run-id {state.run_id}", "the code of its model has changed since it was trained "
                                          f"({', '.join(changed)})", "restore it, or train again and evaluate that run"))

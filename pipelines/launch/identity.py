@@ -23,7 +23,8 @@ from pipelines.models.facts import model_facts
 
 # at their defaults they leave the ids of earlier runs as they were
 SETTINGS_ADDED_LATER = (("train", "same_on_any_layout"), ("train", "evaluation_rows"), ("train", "best_by"),
-                        ("model", "dropout"), ("data", "augment"))
+                        ("model", "dropout"), ("model", "vocabulary_size"), ("model", "positions"), ("model", "rope_scaling"),
+                        ("data", "augment"))
 
 
 def training_hash(recipe: Recipe, dataset_version: str, model_code: Mapping[str, str]) -> str:
@@ -31,9 +32,11 @@ def training_hash(recipe: Recipe, dataset_version: str, model_code: Mapping[str,
     and with it for the task.
 
     Args:
-        model_code: of a user's model, see ``ModelFacts.code``; the built-in ones have none, so that their ids stay.
+        model_code: see ``ModelFacts.code``; models that a section says whole have none, so that their ids stay.
     """
     settings = recipe.model_dump(mode="json", exclude={"prepare": True, "task": {"kind"}})
+    if recipe.model.origin is not None:  # its content counts, not where it is
+        settings["model"] = {"kind": recipe.model.kind}
     for section, key in SETTINGS_ADDED_LATER:
         field = type(getattr(recipe, section)).model_fields.get(key)  # not every kind of a section has it
         if field is not None and field.default == settings[section][key]:
@@ -68,8 +71,9 @@ def check_run_id(run: RunFolder, recipe: Recipe, manifest: Manifest, *, ours: bo
     belongs = f"belongs to another recipe or dataset ({state.recipe_name}, dataset {state.dataset_version})"
     if state.recipe_hash == training_hash(recipe, manifest.version, state.model_code):
         changed = sorted(name for name in code | state.model_code if code.get(name) != state.model_code.get(name))
-        belongs = (f"belongs to another recipe: the code of model.factory {recipe.model.users_factory} has changed since "
-                   f"({', '.join(changed)})")
+        what = (f"the code of model.factory {recipe.model.users_factory} has" if recipe.model.origin is None
+                else f"the weights of model.from {recipe.model.origin} have")
+        belongs = f"belongs to another recipe: {what} changed since ({', '.join(changed[:5])})"
     raise ConfigError(SparkringError(f"--run-id {state.run_id}", belongs, "choose another id, or leave it out"))
 
 

@@ -18,7 +18,7 @@ from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.runs import RunState
 from pipelines.launch.identity import check_run_id, default_run_id
 from pipelines.launch.room import room_known, room_there
-from pipelines.models.facts import model_facts
+from pipelines.models.facts import check_vocabulary, model_facts
 from pipelines.plan.layout import Room
 from pipelines.plan.run_plan import RunPlan, plan_run
 
@@ -79,4 +79,5 @@ def attempt_plan(plan: TrainPlan, spark: SparkSession, say: Callable[[str], None
 
 
 def _plan_attempt(config: Config, lake: Lake, manifest: Manifest, run_id: str, room: Room | None) -> RunPlan:
+    check_vocabulary(config.recipe, lake.store.below(lake.dataset(manifest.name, manifest.version)))
     return plan_run(config, manifest, model_facts(config.recipe, manifest), run_id, lake, room)

@@ -23,7 +23,7 @@ class _ModelModule(Protocol):
 
     def sketch(self, settings: Any, seed: int, **sizes: int) -> LayeredModel: ...
 
-    def fill(self, model: LayeredModel, settings: Any, seed: int, layers: Collection[str]) -> None: ...
+    def fill(self, model: LayeredModel, settings: Any, seed: int, layers: Collection[str]) -> dict[str, str] | None: ...
 
 
 def build_model(settings: Model, sizes: Sizes, seed: int) -> LayeredModel:
@@ -46,9 +46,13 @@ def sketch_model(settings: Model, sizes: Sizes, seed: int) -> LayeredModel:
     return draw_by_sample(_module_of(settings).sketch(settings, seed, **sizes), seed)
 
 
-def fill_model(model: LayeredModel, settings: Model, seed: int, layers: Collection[str]) -> None:
-    """Gives some layers of a sketch their initial values, the same whichever layers are filled."""
-    _module_of(settings).fill(model, settings, seed, layers)
+def fill_model(model: LayeredModel, settings: Model, seed: int, layers: Collection[str]) -> dict[str, str]:
+    """Gives some layers of a sketch their initial values, the same whichever layers are filled.
+
+    Returns:
+        Of values that were read from files: hashes by name, as in ``ModelFacts.code``.
+    """
+    return _module_of(settings).fill(model, settings, seed, layers) or {}
 
 
 def _module_of(settings: Model) -> _ModelModule:

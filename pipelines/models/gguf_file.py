@@ -22,9 +22,10 @@ import numpy as np
 from safetensors import SafetensorError
 
 from pipelines.errors import AlreadyRunningError, CheckpointError
-from pipelines.lake.exported import WEIGHTS_NAME, described, weights_object
+from pipelines.lake.exported import described
 from pipelines.lake.manifest import TOKENIZER_NAME
 from pipelines.lake.store import Store, new_file
+from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.models.gguf_vocabulary import Vocabulary, gguf_vocabulary
 from pipelines.models.opened_weights import Weights, opened_weights
 
@@ -125,6 +126,9 @@ def _write(plan: GgufPlan, weights: Weights, path: Path) -> None:
     try:
         _add_keys(writer, plan)
         types = {}
+        slowness_f = _slowness(config)
+        if slowness_f is not None:
+            writer.add_tensor_info("rope_freqs.weight", slowness_f.shape, slowness_f.dtype, slowness_f.nbytes)
         for name in weights.names:
             theirs = names.get_name(name, (".weight", ".bias"))
             if theirs is None:
@@ -137,6 +141,8 @@ def _write(plan: GgufPlan, weights: Weights, path: Path) -> None:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
+        if slowness_f is not None:
+            writer.write_tensor_data(slowness_f)
         for name, dtype in types.items():
             writer.write_tensor_data(np.ascontiguousarray(_theirs(config, name, weights.get(name)), dtype))
     finally:
@@ -159,6 +165,18 @@ def _add_keys(writer: Any, plan: GgufPlan) -> None:
     writer.add_bos_token_id(config["bos_token_id"])
     writer.add_eos_token_id(config["eos_token_id"])
     writer.add_add_bos_token(False)  # no text that was learned began with it
+
+
+def _slowness(config: Mapping[str, Any]) -> np.ndarray | None:
+    """How many times as slowly each pair of a head turns, where the config scales them (see ``rotary.py``)."""
+    rope = config.get("rope_scaling")
+    if rope is None:
+        return None
+    speed_f = config["rope_theta"] ** (-np.arange(0, config["head_dim"], 2) / config["head_dim"])
+    turns_f = rope["original_max_position_embeddings"] * speed_f / (2 * np.pi)
+    left_f = (turns_f - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
+    left_f = left_f.clip(0.0, 1.0)
+    return (1.0 / ((1.0 - left_f) / rope["factor"] + left_f)).astype(np.float32)
 
 
 def _is_turned(kind: str, name: str) -> bool:

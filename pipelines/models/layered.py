@@ -50,14 +50,18 @@ class LayeredModel(nn.Module):
         kept = self.state_dict().keys()
         return ((name, value) for name, value in self.named_tensors() if isinstance(value, nn.Parameter) or name in kept)
 
-    def fill(self, layers: Collection[str], initialise: Callable[[str, Tensor], None]) -> None:
+    def fill(self, layers: Collection[str], initialise: Callable[[str, Tensor], None], *, only: Collection[str] | None = None
+             ) -> None:
         """Gives the parameters and buffers of some layers memory and values, where they are still on the meta device.
 
         Args:
             initialise: writes the values of one; called with the first of its names, whichever layer is filled.
+            only: first names of those to fill; None: all.
         """
         for value, names in names_of(self.named_tensors()).items():
             if not value.is_meta or not any(name.split(".")[0] in layers for name in names):
+                continue
+            if only is not None and names[0] not in only:
                 continue
             filled = torch.empty_like(value, device="cpu", requires_grad=False)
             initialise(names[0], filled)
@@ -82,22 +86,7 @@ class LayeredModel(nn.Module):
             KeyError, ValueError: a name is missing or unknown, or a shape differs.
         """
         for name, value in self._fitting(state).items():
-            _overwrite(value, state[name])
-
-    def load_filled(self, value_of: Callable[[str], Tensor]) -> None:
-        """Copies values into those parameters and persistent buffers that are filled.
-
-        Args:
-            value_of: called with the first name of each.
-        Raises:
-            ValueError: a shape differs.
-        """
-        for value, names in names_of(self.named_state()).items():
-            if not value.is_meta:
-                given = value_of(names[0])
-                if given.shape != value.shape:
-                    raise ValueError(f"{names[0]}: shape {tuple(given.shape)} is not {tuple(value.shape)}")
-                _overwrite(value.detach(), given)
+            overwrite(value, state[name])
 
     def adopt(self, state: dict[str, Tensor]) -> None:
         """Makes parameters and persistent buffers of the given tensors, without a copy (ties stay ties).
@@ -129,7 +118,8 @@ class LayeredModel(nn.Module):
         return own
 
 
-def _overwrite(value: Tensor, given: Tensor) -> None:
+def overwrite(value: Tensor, given: Tensor) -> None:
+    """Copies values into a tensor of the same shape."""
     for dim, stride in enumerate(value.stride()):
         if stride == 0:  # an expanded view: one value in memory, and torch would not write it several times
             value, given = value.narrow(dim, 0, 1), given.narrow(dim, 0, 1)

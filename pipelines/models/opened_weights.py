@@ -15,8 +15,8 @@ from typing import Any
 
 from safetensors import safe_open
 
-from pipelines.lake.exported import INDEX_NAME, WEIGHTS_NAME, weights_object
 from pipelines.lake.store import Store
+from pipelines.lake.stored_weights import INDEX_NAME, WEIGHTS_NAME, weights_object
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ def standard_files(standard: Standard, task: TaskFacts, files: Mapping[str, byte
         files: the dataset's, its tokenizer among them. lineage: for the card, a line each; ``step`` and ``validation_loss``
             are among them.
     """
-    config = dict(standard.config)
+    config = standard.config(task)
     end = task.facts["end_of_text_id"]
     found: dict[str, Any] = {
         "config.json": config,
@@ -40,15 +40,19 @@ def standard_files(standard: Standard, task: TaskFacts, files: Mapping[str, byte
         token = Tokenizer.from_buffer(files[TOKENIZER_NAME]).id_to_token(end)
         found["tokenizer_config.json"] = {
             "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": token, "eos_token": token, "pad_token": token,
-            "model_max_length": task.sizes["sequence_length"], "clean_up_tokenization_spaces": False}
+            "model_max_length": _positions(config), "clean_up_tokenization_spaces": False}
     contents = {name: (json.dumps(content, indent=2) + "\n").encode() for name, content in found.items()}
-    return {**contents, CARD_NAME: _card(config, task, parameters, lineage).encode()}
+    return {**contents, CARD_NAME: _card(config, parameters, lineage).encode()}
 
 
-def _card(config: Mapping[str, Any], task: TaskFacts, parameters: int, lineage: Mapping[str, str]) -> str:
+def _positions(config: Mapping[str, Any]) -> int:
+    return int(config.get("n_positions") or config["max_position_embeddings"])
+
+
+def _card(config: Mapping[str, Any], parameters: int, lineage: Mapping[str, str]) -> str:
     architecture, loss = config["architectures"][0], float(lineage.get("validation_loss", "nan"))
     facts = {"architecture": f"`{architecture}`", "parameters": f"{parameters:,}",
-             "context": f"{task.sizes['sequence_length']:,} tokens", "vocabulary": f"{task.sizes['vocabulary_size']:,} tokens",
+             "context": f"{_positions(config):,} tokens", "vocabulary": f"{config['vocab_size']:,} tokens",
              **{name.replace("_", " "): value for name, value in lineage.items() if name not in ("format", "names")}}
     if math.isfinite(loss):
         facts["validation loss"] = f"{loss:.4f} nats a token (perplexity {math.exp(min(loss, 700.0)):,.2f})"
@@ -80,6 +84,6 @@ print(tokenizer.decode(model.generate(**tokens, max_new_tokens=100)[0]))
 ## Limits
 
 It has learned to predict the next token of texts like those of its dataset, and nothing else: it follows no instructions, what it
-says need not be true, and it repeats what it has read, mistakes and prejudice included. Beyond {task.sizes["sequence_length"]:,}
+says need not be true, and it repeats what it has read, mistakes and prejudice included. Beyond {_positions(config):,}
 tokens it has never been trained. The loss above is that of the dataset's validation split; of other texts it says nothing.
 """

@@ -1,7 +1,7 @@
 """A language model as other libraries know it: transformers' names, shapes and settings for what we hold under our own.
 
 Runs on: driver, ranks, and anywhere an exported model is loaded (no torch).
-Takes:   recipe section ``model`` and the task.
+Takes:   recipe section ``model``.
 Gives:   ``Standard`` and ``standard_of``, which finds the module ``standard.py`` of an architecture's folder. An architecture
          without one keeps its own names.
 
@@ -14,7 +14,7 @@ the other side. Of GPT-2, with a width of 2:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +22,8 @@ from typing import Any
 
 from pipelines.config.models import ARCHITECTURES, Model
 from pipelines.lake.task_facts import TaskFacts
+
+NAMES_NOTE = "names"  # among the notes of weights that we write: whose names they have, where not ours
 
 
 @dataclass(frozen=True)
@@ -42,25 +44,26 @@ class StandardTensor:
 class Standard:
     """One model in the other's words."""
 
-    config: Mapping[str, Any]  # config.json
+    model_type: str  # as they call the architecture
     tensors: tuple[StandardTensor, ...]  # in the order in which we hold their first parts
+    config: Callable[[TaskFacts], dict[str, Any]]  # config.json, of a model for that task
 
 
-def standard_of(settings: Model, task: TaskFacts) -> Standard | None:
+def standard_of(settings: Model) -> Standard | None:
     """None where an architecture has no other name than ours."""
     module = f"{ARCHITECTURES[settings.kind]}.standard"
     if find_spec(module) is None:
         return None
-    standard: Standard = import_module(module).standard(settings, task)
+    standard: Standard = import_module(module).standard(settings)
     return standard
 
 
-def language_config(task: TaskFacts, **of_the_kind: Any) -> dict[str, Any]:
+def language_config(task: TaskFacts, vocabulary_size: int, **of_the_kind: Any) -> dict[str, Any]:
     """``config.json`` of any language model.
 
     Args:
         of_the_kind: what the architecture adds.
     """
     end = task.facts["end_of_text_id"]
-    return {**of_the_kind, "vocab_size": task.sizes["vocabulary_size"], "bos_token_id": end, "eos_token_id": end,
+    return {**of_the_kind, "vocab_size": vocabulary_size, "bos_token_id": end, "eos_token_id": end,
             "dtype": "float32", "torch_dtype": "float32", "use_cache": True}

@@ -54,7 +54,7 @@ def standard_state(standard: Standard, state: Iterable[tuple[str, Tensor]]) -> I
         value = parts[0] if len(parts) == 1 else torch.cat(parts)
         yield tensor.name, value.T if tensor.turned else value
     if left := [*waiting, *(name for name, _ in given)]:
-        raise ValueError(f"{', '.join(left[:3])}: has no place in {standard.config['model_type']}")
+        raise ValueError(f"{', '.join(left[:3])}: has no place in {standard.model_type}")
 
 
 def own_value(standard: Standard, specs: Specs, get: Callable[[str], Tensor]) -> Callable[[str], Tensor]:

@@ -17,8 +17,9 @@ from typing import BinaryIO
 
 import torch
 
-from pipelines.lake.exported import INDEX_NAME, WEIGHTS_NAME, part_name
+from pipelines.lake.exported import part_name
 from pipelines.lake.store import Store
+from pipelines.lake.stored_weights import INDEX_NAME, WEIGHTS_NAME
 from pipelines.models.layered import bits_of
 
 FILE_BYTES = 5 * 1000**3  # of one file, as transformers has it

@@ -36,7 +36,9 @@ class ModelFacts:
     unsplittable: str | None = None  # why its layers cannot be on several ranks
     sketched: bool = True  # a rank fills only its own layers; else it builds the whole model first
     group_samples: int = 1  # consecutive samples of a lane that a micro-batch must not part: one is normalised by the others
-    code: dict[str, str] = field(default_factory=dict)  # of a user's model: hashes of its sources, by module, and structure
+    # what a model is made of beside its section, as hashes: of a user's, its sources by module, and structure; of one that goes
+    # on from a folder, the architecture, and each tensor by name
+    code: dict[str, str] = field(default_factory=dict)
     sources: tuple[tuple[str, int, int], ...] = ()  # files of the code: path, time of change in ns, bytes
 
     @property

@@ -43,7 +43,7 @@ class RunPlan:
     units_per_step: int  # at most
     memory_bytes: int  # of the rank that needs most, estimated
     cycle_time_ms: float  # Horovod's
-    model_code: dict[str, str] = field(default_factory=dict)  # of a user's model, see ``ModelFacts.code``
+    model_code: dict[str, str] = field(default_factory=dict)  # see ``ModelFacts.code``
 
     @property
     def lake(self) -> Lake:

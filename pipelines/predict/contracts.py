@@ -21,8 +21,9 @@ from pyspark.sql.types import DataType
 
 from pipelines.config.predictions import Predict
 from pipelines.errors import CheckpointError, ConfigError, SparkringError
-from pipelines.lake.exported import WEIGHTS_NAME, described, weights_object
+from pipelines.lake.exported import described
 from pipelines.lake.store import FolderStore
+from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.predict.asked_images import AskedImages
 from pipelines.predict.asked_texts import AskedTexts
 

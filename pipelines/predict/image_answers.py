@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipelines.models.export import load_model
+from pipelines.models.exported_model import load_model
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.images.decoding import ImageRule, ImageShape, RefusedImageError
 from pipelines.prepare.images.image_rows import image_bounds

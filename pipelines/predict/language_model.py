@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from pipelines.errors import CheckpointError
 from pipelines.lake.manifest import TOKENIZER_NAME
-from pipelines.models.export import load_model
+from pipelines.models.exported_model import load_model
 from pipelines.tasks.generation import Writer
 
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from pipelines.config.predictions import Predict
 from pipelines.errors import ConfigError, DataError, SparkringError
-from pipelines.lake.exported import WEIGHTS_NAME, trained_model, weights_object
+from pipelines.lake.exported import trained_model
 from pipelines.lake.paths import Lake
+from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.predict.answered import OutputFolder
 from pipelines.predict.contracts import ASKED_TASKS, Contract, contract_of
 from pipelines.predict.given_rows import PLACE, Look, is_local, look_at

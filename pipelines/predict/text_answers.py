@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from pipelines.errors import CheckpointError
 from pipelines.lake.manifest import TOKENIZER_NAME
-from pipelines.models.export import load_model
+from pipelines.models.exported_model import load_model
 from pipelines.predict.contracts import Contract
 from pipelines.prepare.text.encoders import TokenizersEncoder
 from pipelines.tasks.generation import Prompt, Sampling, continuations

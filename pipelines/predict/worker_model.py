@@ -17,8 +17,8 @@ from typing import Any, Protocol, cast
 from pyspark import TaskContext
 
 from pipelines.errors import CheckpointError
-from pipelines.lake.exported import WEIGHTS_NAME, weights_object
 from pipelines.lake.store import FolderStore
+from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.predict.contracts import Contract
 
 

@@ -32,6 +32,7 @@ from pipelines.config.datasets import USUAL_KIND, InputPath, PrepareSection
 from pipelines.config.load import content_hash
 from pipelines.errors import DataError
 from pipelines.lake.manifest import ROWS_FORMAT
+from pipelines.lake.remote_folder import file_at
 from pipelines.lake.store import file_sha256
 from pipelines.prepare.threads import in_threads
 
@@ -232,9 +233,10 @@ def recipe_hash(prepare: PrepareSection) -> str:
         for section in sections:
             at = at[section]
         try:
-            at[name] = file_sha256(Path(path))
+            at[name] = hashlib.sha256(file_at(path)).hexdigest()
         except OSError as error:
-            raise DataError(f"prepare.{key}", f"{path!r} cannot be read: {error.strerror}", "give a file that can") from error
+            raise DataError(f"prepare.{key}", f"{path!r} cannot be read: {error.strerror or error}",
+                            "give a file that can; without prepare.tokenizer it is that of model.from") from error
     return content_hash(content)
 
 

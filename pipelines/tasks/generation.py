@@ -92,6 +92,7 @@ def continuations(model: nn.Module, prompts: Sequence[Prompt], num_tokens: int, 
         rows: texts that are written at once.
     """
     window, end_token = task.sizes["sequence_length"], task.facts["end_of_text_id"]
+    spelled = task.sizes["vocabulary_size"]  # a model may have more tokens than its tokenizer
     context = model.new_context(rows) if isinstance(model, Remembering) else PlainContext(model, rows, window)
     waiting = iter(enumerate(prompts))
     written: dict[int, _Row] = {}
@@ -107,7 +108,7 @@ def continuations(model: nn.Module, prompts: Sequence[Prompt], num_tokens: int, 
             return
         places = list(written)
         draws_B = torch.stack([written[row].draws_N[len(written[row].tokens)] for row in places])
-        drawn = _drawn(torch.stack([logits_V[row] for row in places]).float().cpu(), draws_B, sampling)
+        drawn = _drawn(torch.stack([logits_V[row][:spelled] for row in places]).float().cpu(), draws_B, sampling)
         further = {}
         for row, token in zip(places, drawn, strict=True):
             text = written[row]

@@ -11,8 +11,7 @@ import torch
 
 from pipelines.config.load import Config
 from pipelines.lake.rank_records import RecordWriter
-from pipelines.models.build import fill_model, sketch_model
-from pipelines.models.factory.own_code import check_code_as_planned
+from pipelines.models.as_planned import fill_as_planned, sketch_as_planned
 from pipelines.parallel.agreement.agreement import Agreement
 from pipelines.parallel.agreement.every_step import EveryStep
 from pipelines.parallel.peers import Peers
@@ -27,13 +26,14 @@ def assemble(config: Config, plan: RunPlan, task: Task, sizes: dict[str, int], p
              records: RecordWriter) -> Agreement:
     """
     Raises:
-        ConfigError: ranks would begin with different models. RankFailedError: a user's code is not what the driver looked at.
+        ConfigError: ranks would begin with different models. RankFailedError: a user's code, or the weights of a folder, are not
+            what the driver looked at. CheckpointError: they cannot be read.
     """
     recipe = config.recipe
-    model = sketch_model(recipe.model, sizes, recipe.train.seed)
-    check_code_as_planned(recipe.model.users_factory, plan.model_code, model)
-    replica = own_replica(config, plan, task, model, peers, device, records,
-                          lambda sketch, layers: fill_model(sketch, recipe.model, recipe.train.seed, layers))
+    model = sketch_as_planned(recipe.model, sizes, recipe.train.seed, plan.model_code)
+    replica = own_replica(
+        config, plan, task, model, peers, device, records,
+        lambda sketch, layers: fill_as_planned(sketch, recipe.model, recipe.train.seed, layers, plan.model_code))
     seed_everything(seed_of_rank(recipe.train.seed, peers.place.rank))  # where a model may draw: the same in every launch
     return EveryStep(replica, peers.ring, build_optimizer(replica.held, recipe.optimizer, model), config.platform.communication,
                      gradient_wire=recipe.train.gradient_wire, expected_units=plan.units_per_step,

@@ -28,7 +28,7 @@ from pipelines.feed.rows_by_id import first_rows, some_rows  # noqa: E402
 from pipelines.lake.exhibits import Exhibit, as_json  # noqa: E402
 from pipelines.lake.manifest import Manifest  # noqa: E402
 from pipelines.lake.store import FolderStore  # noqa: E402
-from pipelines.models.export import load_model  # noqa: E402
+from pipelines.models.exported_model import load_model  # noqa: E402
 from pipelines.tasks.table import task_of  # noqa: E402
 from pipelines.tasks.task import AsTrained  # noqa: E402
 

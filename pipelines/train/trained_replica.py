@@ -12,9 +12,8 @@ import torch
 from pipelines.config.load import Config
 from pipelines.lake.exported import described
 from pipelines.lake.rank_records import RecordWriter
-from pipelines.models.build import sketch_model
-from pipelines.models.export import fill_trained
-from pipelines.models.factory.own_code import check_code_as_planned
+from pipelines.models.as_planned import sketch_as_planned
+from pipelines.models.exported_model import fill_trained
 from pipelines.parallel.joint_evaluation import JointEvaluation
 from pipelines.parallel.peers import Peers
 from pipelines.plan.run_plan import RunPlan
@@ -32,8 +31,7 @@ def trained_replica(config: Config, plan: RunPlan, which: str, peers: Peers, dev
     """
     files = plan.lake.store.below(plan.lake.model(plan.run_id, which))
     task = task_of(described(files)[1])
-    model = sketch_model(config.recipe.model, task.facts.sizes, config.recipe.train.seed)
-    check_code_as_planned(config.recipe.model.users_factory, plan.model_code, model)
+    model = sketch_as_planned(config.recipe.model, task.facts.sizes, config.recipe.train.seed, plan.model_code)
     replica = own_replica(config, plan, task, model, peers, device, records,
                           lambda sketch, layers: fill_trained(sketch, config.recipe.model, files, layers))
     return task, JointEvaluation(replica, peers)

@@ -119,7 +119,7 @@ def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel_and_others_us
     assert sorted((row["step"], row["rank"]) for row in rows) == [(s, r) for s in range(1, 5) for r in (0, 1)]
     (run,) = (place / "lake/runs").iterdir()
     assert "<html" in (run / "report.html").read_text()
-    load = "import sys; from pipelines.models.export import load_model; load_model(sys.argv[1], factory=sys.argv[2])"
+    load = "import sys; from pipelines.models.exported_model import load_model; load_model(sys.argv[1], factory=sys.argv[2])"
     arguments = [f"lake/models/{run.name}/best", in_recipe["factory"]]
     loaded = subprocess.run([".venv/bin/python", "-c", load, *arguments], cwd=place, text=True,
                             env=not_activated(PYTHONPATH=str(wheel)), capture_output=True, timeout=60)

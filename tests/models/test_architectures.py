@@ -26,7 +26,7 @@ FACTORY = {"factory": "tests.support.own_models:residual", "depth": 2}
 
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_an_architecture_is_a_folder_with_its_settings_its_facts_and_its_model(kind):
-    assert ARCHITECTURES[kind] == f"pipelines.models.{kind}"
+    assert ARCHITECTURES[kind] == f"pipelines.models.{'pretrained' if kind == 'from' else kind}"
     assert MODEL_SECTIONS[kind].model_fields["kind"].default == kind
     assert MODEL_SECTIONS[kind].task in (*TASKS, None)
     settings = MODEL_SECTIONS[kind].model_construct(kind=kind)
@@ -82,7 +82,7 @@ def test_a_further_architecture_is_one_folder_and_one_line(tmp_path):
     trained = run(*given, model, "train.steps=3", "layout.num_segments=2")
     assert trained.returncode == 0, trained.stderr
     folder = re.search(r"^models: (.*)$", trained.stdout, re.MULTILINE)[1]
-    loaded = run("-c", "import sys; from pipelines.models.export import load_model; m = load_model(sys.argv[1]); "
+    loaded = run("-c", "import sys; from pipelines.models.exported_model import load_model; m = load_model(sys.argv[1]); "
                  "print(m.settings, list(m.model.layers))", f"{folder}/best")
     assert loaded.stdout == "kind='bigram' width=5 ['table', 'logits']\n", loaded.stderr
     mistaken = run(*given, "model={kind: bigrm, width: 5}", "train.steps=3").stderr

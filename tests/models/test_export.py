@@ -9,7 +9,8 @@ import torch
 from pipelines.lake import store
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
-from pipelines.models.export import load_model, save_model
+from pipelines.models.export import save_model
+from pipelines.models.exported_model import load_model
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.llama import model as llama
 from pipelines.models.qwen3.settings import Qwen3Model

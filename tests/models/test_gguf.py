@@ -33,6 +33,7 @@ MODELS = {
        GptModel(num_layers=2, num_heads=2, width=64, bias=bias, tied_embeddings=tied)
        for bias in (True, False) for tied in (True, False)},
     "llama": LlamaModel(**LLAMA), "llama untied": LlamaModel(**LLAMA, tied_embeddings=False, rope_theta=5e5),
+    "llama scaled": LlamaModel(**LLAMA, rope_scaling={"factor": 8.0, "first_positions": 24}),
     "qwen3": Qwen3Model(**LLAMA, rope_theta=5e5), "qwen3 untied": Qwen3Model(**LLAMA, tied_embeddings=False)}
 NASTY = "aZ é ſß\u0301 漢字 \u200d🙂🇩🇪 ١٢٣ ½ 0123456789 \t\n\r\x0b\x00\xa0\u3000'sS'llVE.,;(){}<>[]|_-+=\\\"`~#"
 SPECIAL = "<|endoftext|>x<|endoftext|>"

@@ -11,7 +11,8 @@ from pipelines.errors import CheckpointError
 from pipelines.lake.store import FolderStore
 from pipelines.models.attention import causal_attention
 from pipelines.models.build import build_model, fill_model, sketch_model
-from pipelines.models.export import load_model, save_model
+from pipelines.models.export import save_model
+from pipelines.models.exported_model import load_model
 from pipelines.models.gpt.facts import facts as gpt_facts
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.layered import runnable

@@ -7,7 +7,8 @@ from torch import nn
 
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
-from pipelines.models.export import load_model, save_model
+from pipelines.models.export import save_model
+from pipelines.models.exported_model import load_model
 from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.layered import LayeredModel, bits_of, runnable
 from pipelines.prepare.text.language_rows import language_facts

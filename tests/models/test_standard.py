@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pipelines.lake.store import FolderStore
 from pipelines.models import weights
 from pipelines.models.build import build_model
-from pipelines.models.export import load_model, save_model
+from pipelines.models.export import save_model
+from pipelines.models.exported_model import load_model
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.layered import LayeredModel
 from pipelines.models.llama.settings import LlamaModel
@@ -29,6 +30,7 @@ MODELS = {
        GptModel(num_layers=2, num_heads=2, width=24, bias=bias, tied_embeddings=tied)
        for bias in (True, False) for tied in (True, False)},
     "llama": LlamaModel(**LLAMA), "llama untied": LlamaModel(**LLAMA, tied_embeddings=False),
+    "llama scaled": LlamaModel(**LLAMA, rope_scaling={"factor": 8.0, "first_positions": 24}),
     "qwen3": Qwen3Model(**LLAMA, rope_theta=5e5), "qwen3 untied": Qwen3Model(**LLAMA, tied_embeddings=False)}
 TOKENIZERS = {"bpe": train_bpe([TEXT] * 3, 300), "characters": characters_tokenizer(TEXT)}
 

@@ -27,7 +27,8 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.runs import AttemptState, RunState
 from pipelines.lake.store import FolderStore
 from pipelines.models.build import build_model
-from pipelines.models.export import load_model, save_model
+from pipelines.models.export import save_model
+from pipelines.models.exported_model import load_model
 from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.gpt.settings import GptModel
 from pipelines.predict import batch_predictions

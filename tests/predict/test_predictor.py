@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipelines.errors import CheckpointError, ConfigError
-from pipelines.models.export import load_model
+from pipelines.models.exported_model import load_model
 from pipelines.predict.contracts import contract_of
 from pipelines.predict.predictor import predictor
 from pipelines.predict.text_answers import TextAnswers

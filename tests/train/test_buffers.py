@@ -6,7 +6,7 @@ import torch
 from pipelines.lake.paths import Lake
 from pipelines.launch.local import prepare_run
 from pipelines.models.build import build_model
-from pipelines.models.export import load_model
+from pipelines.models.exported_model import load_model
 from pipelines.models.layered import bits_of
 from tests.support.example_data import END_OF_TEXT, example_config, publish_example, sizes
 from tests.support.rank_processes import run_workers

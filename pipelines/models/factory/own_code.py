@@ -51,7 +51,7 @@ def own_files(factory: str) -> list[Path]:
     return sorted({Path(getattr(spec.loader, "archive", None) or str(spec.origin)) for spec in own_modules(factory).values()})
 
 
-def check_code_as_planned(factory: str | None, known: Mapping[str, str], model: LayeredModel) -> None:
+def check_code_as_planned(factory: str, known: Mapping[str, str], model: LayeredModel) -> None:
     """Raises RankFailedError where a user's model is not made of the code that the driver looked at, which is ``known``."""
     if differences := _differing(known, model):
         raise RankFailedError("model.factory", f"{factory} on {socket.gethostname()} is not what the driver looked at "

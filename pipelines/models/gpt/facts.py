@@ -19,7 +19,8 @@ def facts(settings: GptModel, task: TaskFacts) -> ModelFacts:
     values twice, the fourfold feed-forward twice) and the head one copy of the logits. Source for the manner of
     counting: Korthikanti et al. 2022, section 4.
     """
-    width, vocabulary, length = settings.width, task.sizes["vocabulary_size"], task.sizes["sequence_length"]
+    width, length = settings.width, task.sizes["sequence_length"]
+    vocabulary, positions = settings.sizes_of(task.sizes)
     norm = width * (2 if settings.bias else 1)
     block = 12 * width * width + (8 * width if settings.bias else 0) + 2 * norm
     hidden_bytes = FLOAT_BYTES * length * width
@@ -30,6 +31,6 @@ def facts(settings: GptModel, task: TaskFacts) -> ModelFacts:
                          matrix_parameters=12 * width * width) for i in range(settings.num_layers)]
     logits_bytes = FLOAT_BYTES * length * vocabulary
     return ModelFacts((
-        LayerFacts("embedding", (vocabulary + length) * width, 0, masks * hidden_bytes, hidden_bytes, 0.0), *blocks,
+        LayerFacts("embedding", (vocabulary + positions) * width, 0, masks * hidden_bytes, hidden_bytes, 0.0), *blocks,
         LayerFacts("head", norm + (0 if settings.tied_embeddings else table), table if settings.tied_embeddings else 0,
                    logits_bytes + 2 * hidden_bytes, logits_bytes, 6.0 * table * length)))

@@ -1,7 +1,7 @@
 """GPT: a decoder-only transformer as a layered model.
 
 Runs on: ranks, and anywhere an exported model is loaded.
-Takes:   ``tokens_BT`` (int64, 0 <= value < vocabulary_size, T <= sequence_length).
+Takes:   ``tokens_BT`` (int64, 0 <= value < vocabulary_size, T <= positions).
 Gives:   ``logits_BTV`` (float).
 
 Source: Radford et al. 2019 (GPT-2: pre-norm, learned positions, initialisation, tied embeddings).
@@ -29,11 +29,11 @@ INITIAL_STD = 0.02
 class Embedding(nn.Module):
     """Token plus position embedding: ``tokens_BT -> hidden_BTD``."""
 
-    def __init__(self, vocabulary_size: int, sequence_length: int, width: int, dropout: float = 0.0) -> None:
+    def __init__(self, vocabulary_size: int, positions: int, width: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.token = nn.Embedding(vocabulary_size, width)
-        self.position = nn.Embedding(sequence_length, width)
+        self.position = nn.Embedding(positions, width)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         return self.dropout(self.token(tokens_BT) + self.position.weight[: tokens_BT.shape[1]])
@@ -105,16 +105,17 @@ class Gpt(LayeredModel):
         return KeptContext(self, rows, self.get_parameter("embedding.position.weight").shape[0])
 
 
-def sketch(settings: GptModel, seed: int, *, vocabulary_size: int, sequence_length: int) -> LayeredModel:
+def sketch(settings: GptModel, seed: int, **dataset: int) -> LayeredModel:
     """The GPT of a recipe on the meta device: its structure, without memory.
 
     Args:
-        vocabulary_size: > 0. sequence_length: longest input, in tokens.
+        dataset: its sizes, ``vocabulary_size`` and ``sequence_length``.
     """
+    vocabulary_size, positions = settings.sizes_of(dataset)
     with torch.device("meta"):
         blocks = [(f"block_{i}", Block(settings.width, settings.num_heads, settings.bias, settings.dropout))
                   for i in range(settings.num_layers)]
-        gpt = Gpt([("embedding", Embedding(vocabulary_size, sequence_length, settings.width, settings.dropout)), *blocks,
+        gpt = Gpt([("embedding", Embedding(vocabulary_size, positions, settings.width, settings.dropout)), *blocks,
                    ("head", Head(vocabulary_size, settings.width, settings.bias))])
     if settings.tied_embeddings:
         gpt.get_submodule("head.project").weight = gpt.get_submodule("embedding.token").weight

@@ -7,20 +7,18 @@ Gives:   ``SECTION``, its class.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipelines.config.models import Dropout, ModelSection
+from pipelines.config.models import Dropout, LanguageModelSection
 from pipelines.config.numbers import divisors, one_of
 from pipelines.config.section import Count, Whole
 from pipelines.errors import SparkringError
 
 
-class GptModel(ModelSection):
-    """A decoder-only transformer (GPT-2 architecture). ``sequence_length`` comes from ``prepare``."""
-
-    task: ClassVar[str] = "language"
+class GptModel(LanguageModelSection):
+    """A decoder-only transformer (GPT-2 architecture)."""
 
     kind: Literal["gpt"] = "gpt"
     num_layers: Annotated[Whole, Field(ge=1, le=2**14)] = 4

@@ -1,7 +1,7 @@
 """The GPT as ``GPT2LMHeadModel``, which it is in other words.
 
 Runs on: driver, ranks, and anywhere an exported model is loaded (no torch).
-Takes:   recipe section ``model`` and the dataset's task.
+Takes:   recipe section ``model``.
 Gives:   ``standard``.
 
 What we leave out is zeros there: the bias of keys, which the softmax cancels, and all biases where ``bias`` is false.
@@ -11,14 +11,18 @@ Source: transformers, ``modeling_gpt2.py`` (names; weights of ``Conv1D`` are tur
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.standard_model import Standard, StandardTensor, Zeros, language_config
 
+MODEL_TYPE = "gpt2"
 NORM_EPSILON = 1e-5  # torch's and theirs
 
 
-def standard(settings: GptModel, task: TaskFacts) -> Standard:
+def standard(settings: GptModel) -> Standard:
     width, bias = settings.width, settings.bias
 
     def bias_of(name: str, ours: str, length: int) -> StandardTensor:
@@ -45,10 +49,13 @@ def standard(settings: GptModel, task: TaskFacts) -> Standard:
     tensors += [StandardTensor("transformer.ln_f.weight", ("head.norm.weight",)), bias_of("transformer.ln_f", "head.norm", width)]
     if not settings.tied_embeddings:
         tensors.append(StandardTensor("lm_head.weight", ("head.project.weight",)))
-    length = task.sizes["sequence_length"]
-    config = language_config(
-        task, architectures=["GPT2LMHeadModel"], model_type="gpt2", n_embd=width, n_layer=settings.num_layers,
-        n_head=settings.num_heads, n_inner=4 * width, n_positions=length, n_ctx=length, activation_function="gelu_new",
-        layer_norm_epsilon=NORM_EPSILON, initializer_range=0.02, tie_word_embeddings=settings.tied_embeddings,
-        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, scale_attn_weights=True)
-    return Standard(config, tuple(tensors))
+    return Standard(MODEL_TYPE, tuple(tensors), partial(_config, settings))
+
+
+def _config(settings: GptModel, task: TaskFacts) -> dict[str, Any]:
+    vocabulary_size, positions = settings.sizes_of(task.sizes)
+    return language_config(
+        task, vocabulary_size, architectures=["GPT2LMHeadModel"], model_type=MODEL_TYPE, n_embd=settings.width,
+        n_layer=settings.num_layers, n_head=settings.num_heads, n_inner=4 * settings.width, n_positions=positions,
+        n_ctx=positions, activation_function="gelu_new", layer_norm_epsilon=NORM_EPSILON, initializer_range=0.02,
+        tie_word_embeddings=settings.tied_embeddings, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, scale_attn_weights=True)

@@ -16,7 +16,7 @@ def facts(settings: LlamaModel, task: TaskFacts) -> ModelFacts:
     """Kept for backward is counted for each token; what the norms of heads take is theirs to keep."""
     width, feed, head = settings.width, settings.width_of_feed, settings.width_of_head
     queries, keys = settings.heads * head, settings.key_value_heads * head
-    vocabulary, length = task.sizes["vocabulary_size"], task.sizes["sequence_length"]
+    (vocabulary, _), length = settings.sizes_of(task.sizes), task.sizes["sequence_length"]
     matrices = 2 * width * queries + 2 * width * keys + 3 * width * feed
     norms = 2 * width + (2 * head if settings.normalises_heads else 0)
     # what enters norms and projections; queries turned, mixed, mixed as o_proj takes them; keys turned, and values; the net's

@@ -125,12 +125,13 @@ class Llama(LayeredModel):
         return KeptContext(self, rows, self.get_buffer("block_0.self_attn.turns_2Td").shape[1])
 
 
-def sketch(settings: LlamaModel, seed: int, *, vocabulary_size: int, sequence_length: int) -> LayeredModel:
+def sketch(settings: LlamaModel, seed: int, **dataset: int) -> LayeredModel:
     """The model of a recipe on the meta device: its structure, without memory.
 
     Args:
-        vocabulary_size: > 0. sequence_length: longest input, in tokens.
+        dataset: its sizes, ``vocabulary_size`` and ``sequence_length``: longest input, in tokens.
     """
+    (vocabulary_size, _), sequence_length = settings.sizes_of(dataset), dataset["sequence_length"]
     with torch.device("meta"):
         blocks = [(f"block_{i}", LlamaBlock(settings, sequence_length)) for i in range(settings.num_layers)]
         llama = Llama([("embedding", LlamaEmbedding(vocabulary_size, settings.width)), *blocks,
@@ -146,7 +147,7 @@ def fill(llama: LayeredModel, settings: LlamaModel, seed: int, layers: Collectio
 
     def initialise(name: str, value: Tensor) -> None:
         if name.endswith("turns_2Td"):
-            value.copy_(turns(value.shape[1], settings.width_of_head, settings.rope_theta))
+            value.copy_(turns(value.shape[1], settings.width_of_head, settings.rope_theta, settings.rope_scaling))
         elif value.dim() == 1:
             value.fill_(1.0)
         elif name.endswith(FROM_ZERO):

@@ -1,7 +1,7 @@
 """A Qwen3 as ``Qwen3ForCausalLM``.
 
 Runs on: driver, ranks, and anywhere an exported model is loaded (no torch).
-Takes:   recipe section ``model`` and the dataset's task.
+Takes:   recipe section ``model``.
 Gives:   ``standard``, see ``models/llama/standard.py``.
 """
 

@@ -8,11 +8,11 @@ Gives:   a ``tokenizers.Tokenizer`` whose saved ``tokenizer.json`` encodes and d
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from pipelines.errors import DataError
+from pipelines.lake.remote_folder import file_at
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TEXT_NAMES = (END_OF_TEXT, "<|end_of_text|>", "<|eot_id|>", "</s>", "<eos>", "[EOS]", "<|im_end|>")
@@ -58,16 +58,16 @@ def characters_tokenizer(alphabet: str) -> Tokenizer:
 
 
 def given_tokenizer(path: str) -> Tokenizer:
-    """A ``tokenizer.json`` in Hugging Face format; an end-of-text token is added where it has none.
+    """A ``tokenizer.json`` in Hugging Face format, at a path or URL; an end-of-text token is added where it has none.
 
     Raises:
         DataError: missing, or not a tokenizer.
     """
     try:
-        tokenizer = Tokenizer.from_buffer(Path(path).read_bytes())
+        tokenizer = Tokenizer.from_buffer(file_at(path))
     except OSError as error:
-        raise DataError("prepare.tokenizer.path", f"{path!r} cannot be read: {error.strerror}",
-                        "give a tokenizer.json in Hugging Face format") from error
+        raise DataError("prepare.tokenizer.path", f"{path!r} cannot be read: {error.strerror or error}", "give a tokenizer.json "
+                        "in Hugging Face format; without prepare.tokenizer it is that of model.from") from error
     except ValueError as error:
         reason = " ".join(str(error).split())[:200]
         raise DataError("prepare.tokenizer.path", f"{path!r} is not a tokenizer.json ({reason})",

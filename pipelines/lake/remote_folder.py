@@ -1,0 +1,90 @@
+"""A folder at any path or URL, to be read.
+
+Runs on: driver and ranks.
+Takes:   a path, or a URL of a file system that fsspec knows: ``hf://ORGANISATION/MODEL``, ``s3://...``.
+Gives:   ``folder_at``; ``join_url``.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import DataError
+from pipelines.lake.store import FolderStore, ObjectFacts
+
+# what file systems raise beside OSError, by the module that has it once one of them is in use
+_THEIR_ERRORS = {"httpx": "HTTPError", "httpx2": "HTTPError", "aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
+REMEDY = "check the URL and the network, or copy the folder and give its path"
+
+
+@dataclass(frozen=True)
+class RemoteFolder:
+    """What ``Store`` has for reading, by the same names. DataError where the file system cannot be reached."""
+
+    url: str
+
+    def place(self, key: str = "") -> str:
+        return f"{self.url}/{key}" if key else self.url
+
+    def read(self, key: str) -> bytes:
+        with self._reached(key) as (system, path):
+            content: bytes = system.cat_file(path)
+            return content
+
+    def facts(self, key: str) -> ObjectFacts | None:
+        with self._reached(key) as (system, path):
+            try:
+                info = system.info(path)
+            except FileNotFoundError:
+                return None
+        version = next((str(info[mark]) for mark in ("ETag", "etag", "blob_id", "mtime") if info.get(mark)), "")
+        return ObjectFacts(int(info["size"]), 0.0, version)
+
+    def open(self, key: str) -> Any:
+        with self._reached(key) as (system, path):
+            return system.open(path, "rb")
+
+    @contextmanager
+    def _reached(self, key: str) -> Iterator[tuple[Any, str]]:
+        from fsspec.core import url_to_fs  # it takes a while, and few commands need it
+
+        try:
+            yield url_to_fs(self.place(key))
+        except ImportError as error:
+            raise DataError(self.url, f"needs a package that is not installed ({error})", "install it, or copy the folder and "
+                            "give its path") from error
+        except FileNotFoundError:
+            raise
+        except _unreachable() as error:
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(self.place(key), f"cannot be read: {said}", REMEDY) from error
+
+
+def folder_at(url: str) -> FolderStore | RemoteFolder:
+    """The folder, which is not looked at yet."""
+    path = url.removeprefix("file://")
+    return RemoteFolder(url.rstrip("/")) if "://" in path else FolderStore(Path(path).expanduser().absolute())
+
+
+def join_url(folder: str, name: str) -> str:
+    """The name of a file below a path or URL."""
+    return f"{folder.rstrip('/')}/{name}"
+
+
+def file_at(url: str) -> bytes:
+    """The content of a file at a path or URL.
+
+    Raises:
+        OSError: it cannot be read. DataError: see ``RemoteFolder``.
+    """
+    folder, _, name = url.rpartition("/")
+    return folder_at(folder or ("/" if url.startswith("/") else ".")).read(name)
+
+
+def _unreachable() -> tuple[type[Exception], ...]:
+    return (OSError, ValueError, *(getattr(sys.modules[module], name) for module, name in _THEIR_ERRORS.items() if module in sys.modules))
