@@ -87,4 +87,5 @@ def file_at(url: str) -> bytes:
 
 
 def _unreachable() -> tuple[type[Exception], ...]:
-    return (OSError, ValueError, *(getattr(sys.modules[module], name) for module, name in _THEIR_ERRORS.items() if module in sys.modules))
+    theirs = (getattr(sys.modules[module], name) for module, name in _THEIR_ERRORS.items() if module in sys.modules)
+    return (OSError, ValueError, *theirs)

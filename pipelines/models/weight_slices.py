@@ -60,7 +60,8 @@ def parts_of(standard: Standard | None, specs: Specs, stored: Mapping[str, Store
     return parts
 
 
-def read_layers(model: LayeredModel, layers: Collection[str], parts: Mapping[str, StoredPart], folder: ModelFolder) -> dict[str, str]:
+def read_layers(model: LayeredModel, layers: Collection[str], parts: Mapping[str, StoredPart], folder: ModelFolder
+                ) -> dict[str, str]:
     """Gives parameters and persistent buffers of some layers of a sketch the values of the files, converted to their types;
     of a model that has memory from the start, all of them.
 

@@ -121,7 +121,8 @@ def test_all_faults_are_reported_together_with_their_place():
 
 def test_a_kind_that_there_is_not_is_told_with_those_that_there_are():
     assert faults("model.kind=gtp") == ["model.kind: 'gtp' is not accepted (--set); did you mean 'gpt'?"]
-    assert faults("model.kind=7") == ["model.kind: '7' is not accepted (--set); known: cnn, factory, from, gpt, llama, qwen3, resnet"]
+    assert faults("model.kind=7") == [
+        "model.kind: '7' is not accepted (--set); known: cnn, factory, from, gpt, llama, qwen3, resnet"]
 
 
 @pytest.mark.parametrize(("setting", "line", "said"), [
