@@ -73,6 +73,10 @@ class ShardFiles:
         self._even_offsets = {column.name: row_number * column.values for column in columns if column.shape}
 
     @property
+    def column_names(self) -> list[str]:
+        return [column.name for column in self.columns]
+
+    @property
     def num_row_groups(self) -> int:
         return int(self._first_row_groups_S[-1])
 

@@ -2,7 +2,7 @@
 
 Runs on: ranks, in the read-ahead thread.
 Takes:   checked shards (single files: petastorm unpickles what it finds in a folder's ``_common_metadata``).
-Gives:   one Arrow table per row group, in the order asked; no thread of its own.
+Gives:   the rows of each row group, in the order asked; no thread of its own.
 
 What differs from ``petastorm.make_batch_reader``: the order is ours (its own has no list of row groups, and reads seed
 0 as no seed), work happens when a table is asked for (its pools read on, whatever the size), and tables stay Arrow
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
-from pipelines.feed.checked_shards import REMEDY, RowGroup, ShardFiles, reading_errors
+from pipelines.feed.checked_shards import REMEDY, Rows, ShardFiles, reading_errors
 
 with warnings.catch_warnings():  # petastorm reads through classes that pyarrow calls deprecated at every use
     warnings.simplefilter("ignore")
@@ -36,21 +36,24 @@ warnings.filterwarnings("ignore", category=FutureWarning, module=r"petastorm\.")
 class PetastormReader:
     """Reads with petastorm, in the calling thread."""
 
+    reads_ahead = False
+
     def __init__(self, shards: ShardFiles) -> None:
         self._shards = shards
 
-    def read(self, row_groups: Sequence[RowGroup], columns: list[str]) -> Generator[pa.Table, None, None]:
+    def read(self, numbers: Sequence[int]) -> Generator[Rows, None, None]:
+        row_groups = [self._shards.row_group(number) for number in numbers]
         if not row_groups:
             return
         local = self._shards.dataset.local_path
         paths = {index: str(local(self._shards.checked(index))) for index in dict.fromkeys(shard for shard, _ in row_groups)}
         with reading_errors(self._shards.dataset.place()):
-            reader = _OrderedReader([(paths[shard], index) for shard, index in row_groups], columns)
+            reader = _OrderedReader([(paths[shard], index) for shard, index in row_groups], self._shards.column_names)
         with closing(reader):
-            for row_group in row_groups:
+            for number, row_group in zip(numbers, row_groups, strict=True):
                 with reading_errors(self._shards.place(row_group.shard_index)):
                     table = next(reader)
-                yield table
+                yield self._shards.rows_of(number, table)
 
     def close(self) -> None:
         """It keeps nothing between requests."""

@@ -24,8 +24,14 @@ class LayeredModel(nn.Module):
     Two layers may share one parameter or buffer object (tied weights); its name is the first one then.
     """
 
-    def __init__(self, layers: Iterable[tuple[str, nn.Module]]) -> None:
+    def __init__(self, layers: Iterable[tuple[str, nn.Module]], *, any_pixel_order: bool = False) -> None:
+        """
+        Args:
+            any_pixel_order: it computes the same where all channels of a pixel lie together in memory: no layer takes a view
+                that needs torch's usual order.
+        """
         super().__init__()
+        self.any_pixel_order = any_pixel_order
         self.current = CurrentMicroBatch()
         for name, layer in layers:
             self.add_module(name, layer)

@@ -36,7 +36,9 @@ class GradientBucket:
         self._views = []
         offset = 0
         for parameter in parameters:
-            self._views.append(self.flat[offset : offset + parameter.numel()].view_as(parameter))
+            # in the parameter's own order in memory: fused optimizers take both as they lie
+            dense = torch.empty_like(parameter, device="meta")
+            self._views.append(self.flat.as_strided(parameter.shape, dense.stride(), offset))
             offset += parameter.numel()
 
     def fill(self) -> None:

@@ -23,6 +23,7 @@ from pipelines.parallel.ring import PeerLostError
 from pipelines.plan.run_plan import RunPlan
 from pipelines.train import rank_variables
 from pipelines.train.device import training_device
+from pipelines.train.widened_products import has_bfloat16_products, widen_products
 
 ResultT = TypeVar("ResultT")
 Work = Callable[[Config, RunPlan, Peers, torch.device, RecordWriter], tuple[int, ResultT]]  # its last step, and what it likes
@@ -41,6 +42,8 @@ def live_as_rank(run: RunFolder, attempt: int, work: Work[ResultT]) -> tuple[int
     layout = config.platform.layout
     torch.set_num_threads(layout.threads_per_rank)
     device = training_device(layout)
+    if device.type == "cpu" and config.recipe.train.precision == "bf16" and not has_bfloat16_products():
+        widen_products()
     peers = Peers.join(layout.num_segments, int(os.environ.get(rank_variables.SEGMENT_INDEX, "0")), run.live(attempt).meeting,
                        device, config.platform.launch)
     place = peers.place

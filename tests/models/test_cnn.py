@@ -61,5 +61,5 @@ def test_images_that_are_too_small_and_a_model_for_another_task_are_refused():
     with pytest.raises(ConfigError, match=r"gpt is a model for language, the dataset is for classification; use cnn or resnet"):
         model_facts(example_config().recipe, SimpleNamespace(task=patterns()))
     with pytest.raises(ConfigError, match=r"cnn is a model for classification, the dataset is for language; use "
-                       "gpt or llama or qwen3 or factory"):
+                       "gpt or llama or qwen3 or from or factory"):
         model_facts(example_config(model={"kind": "cnn"}).recipe, SimpleNamespace(task=language(32, 16)))

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipelines.errors import ConfigError
+from pipelines.models.layered import LayeredModel
 from pipelines.parallel.buckets import GradientAverage, cut_into_buckets, squared_norm
+from pipelines.parallel.replica.whole import WholeReplica
 from pipelines.parallel.ring import Ring
 from pipelines.plan.places import Place
 from tests.support.rank_processes import run_ranks
@@ -162,3 +164,29 @@ def test_a_gradient_that_comes_after_its_sum_was_started_is_refused():
     backwards()
     average.finish()
     assert other.grad.tolist() == [5, 5, 5]
+
+
+def test_a_summed_gradient_lies_in_memory_as_its_parameter_does():
+    """Fused optimizers take both as they lie, whatever their strides say."""
+    kernel = nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
+    plain, expanded = nn.Parameter(torch.randn(5)), nn.Parameter(torch.randn(1, 3).expand(2, 3))
+    for parameter in (kernel, plain, expanded):
+        parameter.grad = torch.randn(parameter.shape)
+    expected = [parameter.grad.clone() for parameter in (kernel, plain, expanded)]
+    (bucket,) = cut_into_buckets([kernel, plain, expanded], 10**6)
+    bucket.fill()
+    assert kernel.grad.stride() == kernel.stride() != torch.empty(4, 3, 2, 2).stride()
+    assert all(torch.equal(parameter.grad, value) for parameter, value in zip(bucket.parameters, expected, strict=True))
+    assert sum(value.numel() for value in expected) == len(bucket.flat)
+    before = kernel.detach().clone()
+    torch.optim.SGD([kernel], lr=1.0, fused=True).step()
+    assert torch.allclose(kernel.detach(), before - expected[0])
+
+
+def test_only_models_that_say_so_lie_in_another_order():
+    def whole(**order):
+        model = LayeredModel([("first", nn.Conv2d(3, 4, 3)), ("last", nn.Flatten())], **order)
+        return WholeReplica(model, None, Place(0, 1, 1), device=torch.device("cpu"), precision="fp32")
+
+    assert whole(any_pixel_order=True).held.first.weight.is_contiguous(memory_format=torch.channels_last)
+    assert whole().held.first.weight.is_contiguous()

@@ -45,6 +45,6 @@ def facts(settings: CnnModel, task: TaskFacts) -> ModelFacts:
         layer("first", _KERNEL * channels * first, first, first_places, channels * height * width + first * first_places,
               first * first_places),
         layer("second", _KERNEL * first * second, second, second_places,
-              second * second_places + 2 * values + dropped, values),
+              second * second_places + 3 * values + dropped, values),
         layer("dense", values * dense, dense, 1, values + dense + dropped_dense, dense, values * dense),
         layer("logits", dense * classes, classes, 1, dense + classes, classes)))
