@@ -23,7 +23,7 @@ from benchmarks.training import SEQUENCE_LENGTH, VOCABULARY_SIZE, peer_tokens_pe
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 
-STEPS, WARMUP, ROUNDS = 14, 4, 3
+STEPS, WARMUP, ROUNDS = 10, 3, 3
 
 
 @dataclass(frozen=True)
