@@ -140,7 +140,7 @@ def measure() -> list[Figure]:
 def _rate_figures(seen: dict[str, list[float]]) -> list[Figure]:
     middle = {name: statistics.median(values) for name, values in seen.items()}
     targets: Iterable[tuple[str, str, str, float]] = (
-        ("arrow", "raw", "raw pyarrow row groups", 0.8),
+        ("arrow", "raw", "raw pyarrow row groups", 0.9),
         ("arrow", "loader", "petastorm BatchedDataLoader, shuffled", 1.8),
         ("petastorm", "raw", "raw pyarrow row groups", 0.5),
         ("petastorm", "loader", "petastorm BatchedDataLoader, shuffled", 1.2))

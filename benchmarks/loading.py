@@ -2,8 +2,7 @@
 
 Runs on: driver; ``python -m benchmarks.loading FOLDER SEGMENT`` in each process.
 Takes:   nothing.
-Gives:   ``measure``: of a rank of 1x4, its peak above that of a rank that takes no layer, over the bytes of its layers; and how
-         long the four take at once, against transformers' ``from_pretrained`` of the whole model.
+Gives:   ``measure``: of a rank of 1x4, its peak above that of a rank that takes no layer, over the bytes of its layers.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +30,6 @@ NUM_SEGMENTS = 4
 TASK = language_facts(vocabulary_size=32_768, sequence_length=512, end_of_text_id=0, tokenizer_sha256="")
 NOTHING = "nothing"
 COMMAND = "python -m benchmarks loading"
-THEIRS = """
-import sys, torch
-torch.set_num_threads(1)
-from transformers import AutoModelForCausalLM
-AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
-"""
 
 
 def segment_layers(names: list[str], segment: int) -> list[str]:
@@ -82,18 +74,11 @@ def measure() -> list[Figure]:
         write_folder(folder)
         size = (folder / "model.safetensors").stat().st_size
         empty = _ranks(folder, [NOTHING])[0]["peak_bytes"]
-        began = time.perf_counter()
         ranks = _ranks(folder, [str(segment) for segment in range(NUM_SEGMENTS)])
-        ours_s = time.perf_counter() - began
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-c", THEIRS, str(folder)], check=True, stderr=subprocess.DEVNULL, timeout=300)
-        theirs_s = time.perf_counter() - began
     worst = max(ranks, key=lambda rank: (rank["peak_bytes"] - empty) / rank["own_bytes"])
-    note = f"{size / 1e9:.2f} GB of float32 into 1x{NUM_SEGMENTS}"
     return [Figure("loading, a rank's peak above an empty rank's vs its own layers", (worst["peak_bytes"] - empty) / 1e6,
-                   worst["own_bytes"] / 1e6, "MB", 1.1, COMMAND, higher_is_better=False, note=note),
-            Figure("loading, all ranks from start to loaded vs transformers' from_pretrained, whole", ours_s, theirs_s, "s", 1.5,
-                   COMMAND, higher_is_better=False, note=f"{note}, each rank checks the hash of what it reads")]
+                   worst["own_bytes"] / 1e6, "MB", 1.1, COMMAND, higher_is_better=False,
+                   note=f"{size / 1e9:.2f} GB of float32 into 1x{NUM_SEGMENTS}")]
 
 
 if __name__ == "__main__":
