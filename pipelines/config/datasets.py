@@ -21,6 +21,14 @@ USUAL_DOCUMENT_BYTES = 16 * 1024**2
 USUAL_IMAGE_PIXELS, USUAL_IMAGE_BYTES = 89_478_485, 64 * 1024**2  # the first is Pillow's own limit
 
 
+def without_password(url: str) -> str:
+    """Raises ValueError where there is one."""
+    if has_credentials(url):
+        raise ValueError("a URL with a password would be written into the dataset's manifest; give the password to the "
+                         "file system by spark.conf or the environment")
+    return url
+
+
 class InputPath(Section):
     """Where an input is, of any kind.
 
@@ -41,10 +49,7 @@ class InputPath(Section):
     @field_validator("path")
     @classmethod
     def _no_password(cls, path: str) -> str:
-        if has_credentials(path):
-            raise ValueError("a URL with a password would be written into the dataset's manifest; give the password to the "
-                             "file system by spark.conf or the environment")
-        return path
+        return without_password(path)
 
 
 class PrepareSection(KindedSection):
@@ -106,7 +111,12 @@ class Tokenizer(Section):
     kind: Literal["bpe", "characters", "bytes"] = "bpe"
     vocabulary_size: Annotated[Whole, Field(ge=257, le=2**24)] = 4096  # bpe only, end-of-text included
     sample_bytes: Bytes = 16 * 1024**2  # bpe and characters: how much text is looked at
-    path: str | None = None  # a tokenizer.json in Hugging Face format
+    path: str | None = None  # a tokenizer.json in Hugging Face format, at a path or URL
+
+    @field_validator("path")
+    @classmethod
+    def _no_password(cls, path: str | None) -> str | None:
+        return path if path is None else without_password(path)
 
 
 class TextPrepare(PrepareSection):

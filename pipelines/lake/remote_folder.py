@@ -2,17 +2,20 @@
 
 Runs on: driver and ranks.
 Takes:   a path, or a URL of a file system that fsspec knows: ``hf://ORGANISATION/MODEL``, ``s3://...``.
-Gives:   ``folder_at``; ``join_url``.
+Gives:   ``folder_at``, ``file_at``; ``local_path``.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from pipelines.errors import DataError
 from pipelines.lake.store import FolderStore, ObjectFacts
@@ -40,10 +43,13 @@ class RemoteFolder:
         with self._reached(key) as (system, path):
             try:
                 info = system.info(path)
+                size = int(info["size"])
             except FileNotFoundError:
                 return None
+            except TypeError:
+                raise OSError("the server does not say how large it is") from None
         version = next((str(info[mark]) for mark in ("ETag", "etag", "blob_id", "mtime") if info.get(mark)), "")
-        return ObjectFacts(int(info["size"]), 0.0, version)
+        return ObjectFacts(size, 0.0, version)
 
     def open(self, key: str) -> Any:
         with self._reached(key) as (system, path):
@@ -67,13 +73,17 @@ class RemoteFolder:
 
 def folder_at(url: str) -> FolderStore | RemoteFolder:
     """The folder, which is not looked at yet."""
-    path = url.removeprefix("file://")
+    path = local_path(url)
     return RemoteFolder(url.rstrip("/")) if "://" in path else FolderStore(Path(path).expanduser().absolute())
 
 
-def join_url(folder: str, name: str) -> str:
-    """The name of a file below a path or URL."""
-    return f"{folder.rstrip('/')}/{name}"
+def local_path(path: str) -> str:
+    """A ``file:`` URL as the path that it names; any other path or URL as it is."""
+    match = re.fullmatch(r"file:(?://(?:localhost)?)?(/.*)", path, re.DOTALL)
+    if match is None:
+        return path
+    plain = match[1]
+    return plain if os.path.lexists(plain) else unquote(plain)
 
 
 def file_at(url: str) -> bytes:

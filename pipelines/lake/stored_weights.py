@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from math import prod
@@ -62,13 +63,15 @@ def weights_object(folder: ModelFolder) -> str | None:
     return next((name for name in (INDEX_NAME, WEIGHTS_NAME) if folder.facts(name) is not None), None)
 
 
-def stored_weights(folder: ModelFolder) -> StoredWeights:
+def stored_weights(folder: ModelFolder, *, whole_first: bool = False) -> StoredWeights:
     """
+    Args:
+        whole_first: of one file and an index, the file counts, as for transformers; else the index, which is written last here.
     Raises:
         CheckpointError: there are none, or only pickled ones; a file is missing, cut off, or none of the format.
         OSError: a file cannot be read.
     """
-    name = weights_object(folder)
+    name = WEIGHTS_NAME if whole_first and folder.facts(WEIGHTS_NAME) is not None else weights_object(folder)
     if name is None:
         raise _no_weights(folder)
     if name == WEIGHTS_NAME:
@@ -76,14 +79,14 @@ def stored_weights(folder: ModelFolder) -> StoredWeights:
     try:
         index = json.loads(folder.read(INDEX_NAME))
         places, notes = dict(index["weight_map"]), dict(index.get("metadata", {}))
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(folder.place(INDEX_NAME), f"is not an index of weights ({error!r})", "copy it again") from error
     files = {}
-    for file in sorted(set(places.values())):
-        if not isinstance(file, str) or "/" in file or "\\" in file:
+    for file in sorted({str(file) for file in places.values()}):
+        if not re.fullmatch(r"[\w-][\w.-]*", file):
             raise CheckpointError(folder.place(INDEX_NAME), f"names {file!r}, which is no file of this folder", "copy it again")
         files[file] = _of_file(folder, file).tensors
-    lacking = [f"{name} in {file}" for name, file in places.items() if name not in files[file]]
+    lacking = [f"{name} in {file}" for name, file in places.items() if name not in files[str(file)]]
     if lacking:
         raise CheckpointError(folder.place(INDEX_NAME), f"names tensors that are not there: {shortened(lacking)}", "copy the "
                               "folder again")
@@ -155,7 +158,7 @@ def _of_file(folder: ModelFolder, name: str) -> StoredWeights:
         header = json.loads(text)
         notes = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
         tensors = {each: _stored(each, name, 8 + length, entry) for each, entry in header.items()}
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(place, f"has no header of safetensors ({error})", "copy it again") from error
     end = 8 + length
     for tensor in sorted(tensors.values(), key=lambda tensor: tensor.begin):
@@ -171,6 +174,7 @@ def _stored(name: str, file: str, values_begin: int, entry: dict[str, Any]) -> S
     (begin, end), shape, dtype = entry["data_offsets"], tuple(entry["shape"]), entry["dtype"]
     if dtype not in VALUE_BYTES_OF:
         raise ValueError(f"{name} is of type {dtype}; known: {', '.join(VALUE_BYTES_OF)}")
-    if not all(isinstance(size, int) and size >= 0 for size in shape) or prod(shape) * VALUE_BYTES_OF[dtype] != end - begin:
+    whole = all(isinstance(size, int) and size >= 0 for size in (*shape, begin, end))
+    if not whole or prod(shape) * VALUE_BYTES_OF[dtype] != end - begin:
         raise ValueError(f"{name} of shape {list(shape)} does not have {end - begin} bytes")
     return StoredTensor(name, file, dtype, shape, values_begin + begin, values_begin + end)

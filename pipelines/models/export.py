@@ -19,7 +19,6 @@ from pipelines.config.models import Model
 from pipelines.lake.exported import DESCRIPTION_NAME
 from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
-from pipelines.models.architectures import described_by
 from pipelines.models.standard_files import standard_files
 from pipelines.models.standard_model import NAMES_NOTE, standard_of
 from pipelines.models.translation import Specs, standard_specs, standard_state
@@ -34,13 +33,13 @@ def save_model(model: Store, state: Iterable[tuple[str, torch.Tensor]], specs: S
     Args:
         state: every parameter and persistent buffer once, on the CPU; taken and written one at a time, so that a model that
             no rank could hold can be saved. specs: name to shape and type, in the order of ``state``.
+        settings: the section that says the architecture itself (``architectures.described_by``).
         task: what the model is for. files: content of further ones, by name.
         notes: short ones, kept beside the weights, such as step and validation loss. lineage: what the model card says of
             where the model comes from, by what it is.
     Raises:
         StorageError: it cannot be written.
     """
-    settings = described_by(settings)
     description = json.dumps({"model": settings.model_dump(mode="json"), "task": asdict(task)}, indent=2).encode()
     contents = {DESCRIPTION_NAME: description, **files}
     standard = standard_of(settings)

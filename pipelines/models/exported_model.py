@@ -55,6 +55,8 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedMod
     try:
         section, task = described(files)
         settings: Model = TypeAdapter(Model).validate_python(section)
+        if settings.origin is not None:
+            raise ValueError(f"its description leads to {settings.origin}")
         if settings.users_factory not in (None, factory):
             raise CheckpointError(str(folder), f"was made by the factory {settings.users_factory}",
                                   f"load it with factory={settings.users_factory!r} if you trust it")

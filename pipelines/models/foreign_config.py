@@ -21,10 +21,11 @@ from pipelines.errors import CheckpointError
 
 # fields that change nothing of what is computed in evaluation
 _WITHOUT_EFFECT = {
-    "_name_or_path", "architectures", "attention_dropout", "attn_pdrop", "bos_token_id", "chunk_size_feed_forward", "dtype",
-    "embd_pdrop", "eos_token_id", "id2label", "initializer_range", "label2id", "model_type", "output_attentions",
-    "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "resid_pdrop", "return_dict",
-    "task_specific_params", "torch_dtype", "transformers_version", "use_cache"}
+    "_attn_implementation_autoset", "_name_or_path", "_num_labels", "architectures", "attention_dropout", "attn_pdrop",
+    "bos_token_id", "chunk_size_feed_forward", "dtype", "embd_pdrop", "eos_token_id", "gradient_checkpointing", "id2label",
+    "initializer_range", "label2id", "model_type", "output_attentions", "output_hidden_states", "output_past", "pad_token_id",
+    "pretraining_tp", "problem_type", "resid_pdrop", "return_dict", "task_specific_params", "torch_dtype",
+    "transformers.js_config", "transformers_version", "unsloth_fixed", "unsloth_version", "use_cache"}
 
 
 class ForeignConfig(BaseModel):
@@ -33,6 +34,7 @@ class ForeignConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     is_encoder_decoder: Literal[False] = False
+    is_decoder: bool = True
 
 
 @dataclass(frozen=True)
@@ -63,8 +65,10 @@ def read_config(architecture: ForeignArchitecture, content: Mapping[str, Any], p
         unknown = sorted(given.keys() - {field.alias or name for name, field in architecture.fields.model_fields.items()})
         told = ([f"{', '.join(unknown)}: unknown here"] if unknown else [])
         told += [f"{fault.place}: {fault.problem}" for fault in faults if fault.place not in unknown]
-        raise CheckpointError(place, "; ".join(told), "a field may change what the model computes, so none is passed over; "
-                              "remove it where it does not") from error
+        remedy = ("a field may change what the model computes, so none is passed over; copy the folder and remove it where it "
+                  "does not" if unknown else "use a model that computes as those of this project do")
+        raise CheckpointError(place, "; ".join(told), remedy) from error
     if faults := settings.contradictions():
-        raise CheckpointError(place, "; ".join(f"{fault.place}: {fault.problem}" for fault in faults), "copy it again")
+        raise CheckpointError(place, "; ".join(f"{fault.place}: {fault.problem}" for fault in faults), "give the folder as it "
+                              "was saved")
     return settings

@@ -85,6 +85,9 @@ def planned_gguf(files: Store, name: str, kind: str) -> GgufPlan:
         if config.get("model_type") not in FACTS:
             raise CheckpointError(place, f"holds no {CONFIG_NAME} with a model_type of {', '.join(FACTS)}: it was exported "
                                   "before models had their standard names", "train it again, with another --run-id")
+        if config.get("rope_scaling") is not None and config["model_type"] != "llama":
+            raise CheckpointError(place, f"scales the positions of a {config['model_type']}, which llama.cpp knows of a llama "
+                                  "alone", "train without model.rope_scaling")
         vocabulary = gguf_vocabulary(files.place(TOKENIZER_NAME), json.loads(files.read(TOKENIZER_NAME)), config["vocab_size"])
         version = _version(files)
         content = [FORMAT, name, kind, *(files.sha256(each) for each in (

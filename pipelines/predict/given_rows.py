@@ -30,8 +30,9 @@ from pipelines.config.datasets import InputPath
 from pipelines.config.predictions import Predict
 from pipelines.config.secrets import has_credentials
 from pipelines.errors import ConfigError, DataError, SparkringError
+from pipelines.lake.remote_folder import local_path
 from pipelines.predict.contracts import Contract
-from pipelines.prepare.inputs import fingerprint, is_url, list_files, local_path
+from pipelines.prepare.inputs import fingerprint, is_url, list_files
 from pipelines.prepare.remote import file_reader, unreadable, without_host
 from pipelines.prepare.text.input_records import JSON_LINE_FACTOR
 

@@ -19,11 +19,12 @@ from pipelines.config.predictions import Predict
 from pipelines.errors import ConfigError, DataError, SparkringError
 from pipelines.lake.exported import trained_model
 from pipelines.lake.paths import Lake
+from pipelines.lake.remote_folder import local_path
 from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.predict.answered import OutputFolder
 from pipelines.predict.contracts import ASKED_TASKS, Contract, contract_of
 from pipelines.predict.given_rows import PLACE, Look, is_local, look_at
-from pipelines.prepare.inputs import is_url, local_path
+from pipelines.prepare.inputs import is_url
 
 FORMAT = 1  # of the output
 

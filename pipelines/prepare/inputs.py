@@ -17,14 +17,12 @@ import fnmatch
 import glob
 import hashlib
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -32,7 +30,7 @@ from pipelines.config.datasets import USUAL_KIND, InputPath, PrepareSection
 from pipelines.config.load import content_hash
 from pipelines.errors import DataError
 from pipelines.lake.manifest import ROWS_FORMAT
-from pipelines.lake.remote_folder import file_at
+from pipelines.lake.remote_folder import file_at, local_path
 from pipelines.lake.store import file_sha256
 from pipelines.prepare.threads import in_threads
 
@@ -103,15 +101,6 @@ def one_line(error: BaseException) -> str:
 def is_url(path: str) -> bool:
     """Whether Spark reads it (a scheme other than ``file`` is given) rather than the local file system."""
     return "://" in local_path(path)
-
-
-def local_path(path: str) -> str:
-    """A ``file:`` URL as the path that it names; any other path or URL as it is."""
-    match = re.fullmatch(r"file:(?://(?:localhost)?)?(/.*)", path, re.DOTALL)
-    if match is None:
-        return path
-    plain = match[1]
-    return plain if os.path.lexists(plain) else unquote(plain)
 
 
 def list_files(inputs: tuple[InputPath, ...], lake_root: Path) -> list[InputFile]:

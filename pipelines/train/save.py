@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from pipelines.config.load import Config
 from pipelines.errors import DataError
+from pipelines.models.architectures import described_by
 from pipelines.models.export import save_model
 from pipelines.parallel.agreement.agreement import Agreement
 from pipelines.plan.run_plan import RunPlan
@@ -26,6 +27,7 @@ def saving_of(config: Config, plan: RunPlan, task: Task, agreement: Agreement, p
         DataError: a file of the dataset that a model needs cannot be read.
     """
     lake, dataset = plan.lake, plan.lake.store.below(plan.dataset)
+    section = described_by(config.recipe.model)  # now: a folder that it comes from may be gone when the model is saved
     files: dict[str, bytes] = {}
     for name in task.exported_files if agreement.place.rank == 0 else ():
         try:
@@ -41,7 +43,7 @@ def saving_of(config: Config, plan: RunPlan, task: Task, agreement: Agreement, p
     def save(which: str, step: int, loss: float) -> None:
         state = progress.counted("saving", agreement.whole_state(), len(agreement.specs))
         if agreement.place.rank == 0:
-            save_model(lake.store.below(lake.model(plan.run_id, which)), state, agreement.specs, config.recipe.model,
+            save_model(lake.store.below(lake.model(plan.run_id, which)), state, agreement.specs, section,
                        task=task.facts, files=files,
                        lineage=lineage, notes={"step": str(step), "validation_loss": repr(loss), "run_id": plan.run_id})
         else:

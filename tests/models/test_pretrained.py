@@ -13,12 +13,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from pipelines.errors import CheckpointError, ConfigError, DataError, SparkringError
+from pipelines.errors import CheckpointError, ConfigError, DataError, RankFailedError, SparkringError
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import FolderStore
 from pipelines.launch.identity import default_run_id
 from pipelines.launch.planning import plan_train
 from pipelines.models import weight_slices
+from pipelines.models.architectures import described_by
+from pipelines.models.as_planned import fill_as_planned, sketch_as_planned
 from pipelines.models.build import build_model, fill_model, sketch_model
 from pipelines.models.export import save_model
 from pipelines.models.exported_model import load_model
@@ -42,7 +44,7 @@ def gone_through(folder: Path, out: Path):
     """The model of the folder, written as a run would."""
     settings = section_of(folder)
     model = build_model(settings, TASK.sizes, seed=0)
-    save_model(FolderStore(out), model.unique_state().items(), model.specs(), settings, task=TASK, files={},
+    save_model(FolderStore(out), model.unique_state().items(), model.specs(), described_by(settings), task=TASK, files={},
                notes={"step": "0", "validation_loss": "1.0"})
     return model
 
@@ -103,8 +105,8 @@ def test_a_rank_reads_only_the_layers_that_it_keeps(tmp_path, monkeypatch):
                         lambda file, tensor, take: read.append(tensor.name) or original(file, tensor, take))
     model = sketch_model(settings, TASK.sizes, seed=0)
     hashes = fill_model(model, settings, 0, ["block_1", "head"])
-    assert set(read) == set(hashes) and read and all(".layers.1." in name or name in ("lm_head.weight", "model.norm.weight")
-                                                     for name in read)
+    assert {*read, "architecture"} == set(hashes) and read
+    assert all(".layers.1." in name or name in ("lm_head.weight", "model.norm.weight") for name in read)
     whole = build_model(settings, TASK.sizes, seed=0)
     for name, value in model.named_tensors():
         assert value.is_meta != name.startswith(("block_1.", "head.")), name
@@ -166,7 +168,9 @@ def refusal(tmp_path, folder="in", error: type[SparkringError] = CheckpointError
     ("tie_word_embeddings", False, "missing lm_head.weight, unknown none"),
     ("num_key_value_heads", 3, "model.num_key_value_heads: 3 does not divide"),
     ("num_hidden_layers", "many", "num_hidden_layers: 'many' is not accepted: a whole number is wanted"),
-    ("hidden_size", -1, "width"),
+    ("hidden_size", -1, "hidden_size: -1 is not accepted: at least 1 is wanted"),
+    ("num_attention_heads", 0, "num_attention_heads: 0 is not accepted: at least 1 is wanted"),
+    ("model_type", ["qwen3"], "model_type ['qwen3'] is none that is known here"),
     ("attention_bias", True, "attention_bias: True is not accepted"),
     ("hidden_act", "gelu", "hidden_act: 'gelu' is not accepted: one of 'silu' is wanted"),
     ("use_sliding_window", True, "use_sliding_window: True is not accepted"),
@@ -225,9 +229,12 @@ def test_an_index_leads_nowhere_else(tmp_path):
     save_pretrained(tmp_path / "in", "qwen3", max_shard_size="10KB")
     index = tmp_path / "in/model.safetensors.index.json"
     content = json.loads(index.read_text())
-    content["weight_map"]["model.norm.weight"] = "../secret.safetensors"
-    index.write_text(json.dumps(content))
-    assert "names '../secret.safetensors', which is no file of this folder" in refusal(tmp_path)
+    for number, name in enumerate(["../secret.safetensors", "..", "", ["x"], 3.5, "x\0"]):
+        content["weight_map"]["model.norm.weight"] = name
+        index.write_text(json.dumps(content))
+        shutil.rmtree(tmp_path / "lake-in", ignore_errors=True)
+        said = refusal(tmp_path)
+        assert f"names {str(name)!r}, which is no file of this folder" in said or "3.5: is missing" in said, number
 
 
 def test_pickled_weights_are_never_opened(tmp_path):
@@ -296,3 +303,45 @@ def test_a_password_in_a_url_is_refused():
     with pytest.raises(ValueError, match="a URL with a password"):
         section_of("s3://key:secret@bucket/model")
 
+
+def test_an_index_that_a_smaller_model_left_behind_counts_for_nothing_as_for_transformers(tmp_path):
+    save_pretrained(tmp_path / "in", "qwen3", max_shard_size="10KB")
+    save_pretrained(tmp_path / "in", "qwen3")
+    shards = list((tmp_path / "in").glob("model-*"))
+    (tmp_path / "in/model.safetensors.index.json").write_text('{"metadata": {}, "weight_map": {"model.norm.weight": "gone"}}')
+    assert not shards and build_model(section_of(tmp_path / "in"), TASK.sizes, seed=0)
+
+
+def test_an_architecture_that_is_changed_between_plan_and_launch_is_noticed(tmp_path):
+    save_pretrained(tmp_path / "in", "qwen3")
+    settings = section_of(tmp_path / "in")
+    planned = model_facts(example_config(model={"from": str(tmp_path / "in")}).recipe, publish_example(Lake.at(tmp_path))).code
+    change_config(tmp_path / "in", rms_norm_eps=1e-3)
+    model = sketch_as_planned(settings, TASK.sizes, 0, planned)
+    with pytest.raises(RankFailedError, match=r"is not what the driver looked at \(architecture\)"):
+        fill_as_planned(model, settings, 0, list(model.layers), planned)
+
+
+def test_a_folder_whose_description_leads_elsewhere_is_refused(tmp_path):
+    save_pretrained(tmp_path / "in", "qwen3")
+    gone_through(tmp_path / "in", tmp_path / "out")
+    description = json.loads((tmp_path / "out/sparkring.json").read_text())
+    description["model"] = {"kind": "from", "from": str(tmp_path / "out")}
+    (tmp_path / "out/sparkring.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="leads to"):
+        load_model(tmp_path / "out")
+    assert "leads to" in refusal(tmp_path, "out")
+
+
+def test_fields_without_effect_of_well_known_folders_are_passed_over(tmp_path):
+    save_pretrained(tmp_path / "in", "llama")
+    change_config(tmp_path / "in", is_llama_config=True, rope_interleaved=False, gradient_checkpointing=False, unsloth_fixed=True,
+                  **{"transformers.js_config": {"dtype": "q4"}})
+    assert build_model(section_of(tmp_path / "in"), TASK.sizes, seed=0)
+
+
+def test_of_positions_that_are_given_twice_the_scaling_counts_as_for_transformers(tmp_path):
+    save_pretrained(tmp_path / "in", "llama scaled")
+    scaling = json.loads((tmp_path / "in/config.json").read_text())["rope_parameters"]
+    change_config(tmp_path / "in", rope_scaling=scaling, rope_parameters={"rope_type": "default", "rope_theta": 5e4})
+    assert described_by(section_of(tmp_path / "in")).rope_scaling.factor == 8.0

@@ -130,7 +130,7 @@ def test_what_a_feed_is_foretold_to_hold_is_what_it_holds(tmp_path):
     feed = FeedFacts.of(config.recipe.data, 8, config.platform.reader, manifest)
     with TrainingFeed(FolderStore(tmp_path / "datasets/example/v1"), manifest, config.platform.reader,
                       SampleOrder(config.recipe.data, seed=0, global_batch_samples=8), Share(4, num_replicas=2)) as reading:
-        decoding_bytes = 2 * 1024**2 + 4 * 100 * feed.row_bytes
+        decoding_bytes = 2 * 1024**2 + 6 * 100 * feed.row_bytes
         assert feed.held_bytes(samples_per_step=4) == reading.buffer_bytes + decoding_bytes
     assert feed.rows == 3000
 

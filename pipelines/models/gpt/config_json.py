@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from pipelines.config.section import Count
 from pipelines.models.foreign_config import ForeignArchitecture, ForeignConfig
 from pipelines.models.gpt.settings import GptModel
 from pipelines.models.gpt.standard import MODEL_TYPE, NORM_EPSILON
@@ -23,12 +24,12 @@ EMBEDDING = "transformer.wte.weight"
 
 
 class Gpt2Fields(ForeignConfig):
-    vocab_size: int = 50_257
-    n_positions: int = 1024
+    vocab_size: Count = 50_257
+    n_positions: Count = 1024
     n_ctx: int | None = None  # the same, in older folders
-    n_embd: int = 768
-    n_layer: int = 12
-    n_head: int = 12
+    n_embd: Count = 768
+    n_layer: Count = 12
+    n_head: Count = 12
     n_inner: int | None = None
     activation_function: Literal["gelu_new", "gelu_pytorch_tanh"] = "gelu_new"  # two names of one function
     layer_norm_epsilon: Annotated[float, Field(ge=NORM_EPSILON, le=NORM_EPSILON)] = NORM_EPSILON

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from pipelines.config.section import Count
 from pipelines.models.foreign_config import ForeignArchitecture, ForeignConfig
 from pipelines.models.llama.settings import LlamaModel, RopeScaling
 
@@ -43,15 +44,15 @@ class Rope(BaseModel):
 
 
 class LlamaFields(ForeignConfig):
-    vocab_size: int = 32_000
-    hidden_size: int = 4096
-    intermediate_size: int = 11_008
-    num_hidden_layers: int = 32
-    num_attention_heads: int = 32
-    num_key_value_heads: int | None = None
-    head_dim: int | None = None
+    vocab_size: Count = 32_000
+    hidden_size: Count = 4096
+    intermediate_size: Count = 11_008
+    num_hidden_layers: Count = 32
+    num_attention_heads: Count = 32
+    num_key_value_heads: Count | None = None
+    head_dim: Count | None = None
     hidden_act: Literal["silu"] = "silu"
-    max_position_embeddings: int = 2048
+    max_position_embeddings: Count = 2048
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = False
     rope_theta: float | None = None
@@ -59,11 +60,13 @@ class LlamaFields(ForeignConfig):
     rope_scaling: Rope | None = None  # older folders' name of it
     attention_bias: Literal[False] = False
     mlp_bias: Literal[False] = False
+    rope_interleaved: Literal[False] = False  # of pairs of neighbours
+    is_llama_config: bool = True
 
 
 def llama_settings(fields: LlamaFields, section: type[LlamaModel] = LlamaModel) -> LlamaModel:
-    """What is given twice is as in ``rope_parameters``, as transformers reads it."""
-    rope = fields.rope_parameters or fields.rope_scaling or Rope()
+    """What is given twice is as in ``rope_scaling``, as transformers reads it."""
+    rope = fields.rope_scaling or fields.rope_parameters or Rope()
     return section(
         num_layers=fields.num_hidden_layers, width=fields.hidden_size, num_heads=fields.num_attention_heads,
         head_width=fields.head_dim or fields.hidden_size // fields.num_attention_heads,

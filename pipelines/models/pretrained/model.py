@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pipelines.errors import CheckpointError
 from pipelines.models.architectures import module_of
 from pipelines.models.layered import LayeredModel
-from pipelines.models.pretrained.opened import opened_folder
+from pipelines.models.pretrained.opened import ARCHITECTURE_HASH, architecture_hash, opened_folder
 from pipelines.models.pretrained.settings import PretrainedModel
 from pipelines.models.weight_slices import parts_of, read_layers
 
@@ -27,7 +27,7 @@ def fill(model: LayeredModel, settings: PretrainedModel, seed: int, layers: Coll
     """Reads some layers; a rank holds no more of the files than it keeps.
 
     Returns:
-        The hash of each tensor that was read.
+        The hash of each tensor that was read, and that of the architecture.
     Raises:
         CheckpointError: the weights are not the architecture's, or cannot be read.
     """
@@ -37,4 +37,4 @@ def fill(model: LayeredModel, settings: PretrainedModel, seed: int, layers: Coll
     except (OSError, ValueError) as error:
         raise CheckpointError(found.folder.place(), f"cannot be read ({error})", "copy it again") from error
     module_of(found.section, "model").fill(model, found.section, seed, layers)  # constants that are computed, not stored
-    return hashes
+    return {ARCHITECTURE_HASH: architecture_hash(found), **hashes}

@@ -60,8 +60,11 @@ def opened_folder(url: str) -> Opened:
         CheckpointError: it is no model, none that is known here, or damaged. DataError: the URL cannot be read.
     """
     folder = folder_at(url)
-    marks = tuple(folder.facts(name) for name in (CONFIG_NAME, DESCRIPTION_NAME, weights_object(folder) or CONFIG_NAME))
-    return _opened(url, marks)
+    try:
+        marks = tuple(folder.facts(name) for name in (CONFIG_NAME, DESCRIPTION_NAME, weights_object(folder) or CONFIG_NAME))
+        return _opened(url, marks)
+    except OSError as error:
+        raise CheckpointError(folder.place(), f"cannot be read: {error.strerror or error}", "let this user read it") from error
 
 
 @lru_cache(maxsize=8)
@@ -76,11 +79,11 @@ def _opened(url: str, marks: tuple[object, ...]) -> Opened:
         content = json.loads(folder.read(CONFIG_NAME))
         if not isinstance(content, dict):
             raise ValueError("not a mapping")
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(folder.place(), f"is not a model's folder ({error})", "copy it again") from error
     architectures = _foreign_architectures()
     kind = content.get("model_type")
-    if kind not in architectures:
+    if not isinstance(kind, str) or kind not in architectures:
         raise CheckpointError(folder.place(CONFIG_NAME), f"model_type {kind!r} is none that is known here", "use a model of "
                               f"{', '.join(architectures)}")
     return _of_transformers(url, architectures[kind], content)
@@ -90,19 +93,26 @@ def hashes_of(found: Opened) -> dict[str, str]:
     """What decides the model: of each tensor a hash, and one of the architecture. All weights are read.
 
     Raises:
-        CheckpointError: a file ends early. OSError, DataError: it cannot be read.
+        CheckpointError: a file ends early, or cannot be read. DataError: the URL cannot be read.
     """
     tensors = (*found.tensors.values(), *(found.embedding_again or ())[1:])
     marks = tuple(found.folder.facts(name) for name in sorted({tensor.file for tensor in tensors}))
-    hashes = dict(_hashes(found.url, tensors, marks))
+    try:
+        hashes = dict(_hashes(found.url, tensors, marks))
+    except OSError as error:
+        raise CheckpointError(found.folder.place(), f"cannot be read: {error.strerror or error}",
+                              "let this user read it") from error
     if found.embedding_again is not None:
         embedding, head = found.embedding_again
         if hashes.pop(head.name) != hashes[embedding.name]:
             raise CheckpointError(found.folder.place(head.file), f"{head.name} is not {embedding.name}, and by {CONFIG_NAME} "
                                   "they are one (tie_word_embeddings)", f"set tie_word_embeddings to false in {CONFIG_NAME}")
-    # without defaults: settings that come later change no hash
-    section = {"kind": found.section.kind, **found.section.model_dump(mode="json", exclude_defaults=True)}
-    return {ARCHITECTURE_HASH: content_hash(section), **hashes}
+    return {ARCHITECTURE_HASH: architecture_hash(found), **hashes}
+
+
+def architecture_hash(found: Opened) -> str:
+    """Of the section without its defaults, so that settings which come later change no hash."""
+    return content_hash({"kind": found.section.kind, **found.section.model_dump(mode="json", exclude_defaults=True)})
 
 
 @lru_cache(maxsize=8)
@@ -139,6 +149,8 @@ def _exported_here(url: str) -> Opened:
     folder = folder_at(url)
     content, task = described(folder)
     section: Model = TypeAdapter(Model).validate_python(content)
+    if section.origin is not None:
+        raise ValueError(f"{DESCRIPTION_NAME} leads to {section.origin}")
     if section.users_factory is not None:
         raise CheckpointError(folder.place(), f"was made by the factory {section.users_factory}", "models of your own are not "
                               "gone on from yet: give one of this project's architectures")
@@ -155,7 +167,7 @@ def _of_transformers(url: str, architecture: ForeignArchitecture, content: Mappi
     shapes = architecture.shapes(section)
     found: dict[str, StoredTensor] = {}
     again: StoredTensor | None = None
-    for name, tensor in stored_weights(folder).tensors.items():
+    for name, tensor in stored_weights(folder, whole_first=True).tensors.items():
         if not name.endswith(architecture.not_weights):
             known = name if name in shapes or name == HEAD else f"{architecture.prefix}{name}"
             found[known if known in shapes else name] = replace(tensor, name=known if known in shapes else name)

@@ -20,7 +20,7 @@ class PretrainedModel(ModelSection):
     """The architecture and the initial weights of a folder: of transformers (Qwen3, Llama, GPT-2), or exported here.
 
     The folder's tokenizer is that of the dataset, unless ``prepare.tokenizer`` is given. Weights of any type are trained as
-    float32; dropouts of the folder's config are left out.
+    float32; dropouts of another library's config are left out.
     """
 
     model_config = ConfigDict(serialize_by_alias=True)

@@ -14,12 +14,13 @@ from typing import BinaryIO
 
 from pipelines.config.datasets import ImageInput, ImagePrepare
 from pipelines.errors import DataError
+from pipelines.lake.remote_folder import local_path
 from pipelines.prepare.images.idx_files import MAGIC_BYTES, idx_content, is_idx
 from pipelines.prepare.images.idx_pieces import idx_pieces
 from pipelines.prepare.images.image_names import ImageNames
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.table_pieces import PARQUET, PETASTORM_METADATA, table_pieces
-from pipelines.prepare.inputs import InputFile, as_listed, is_hidden, local_path, path_text
+from pipelines.prepare.inputs import InputFile, as_listed, is_hidden, path_text
 
 FILES_LOOKED_AT = 16  # files of an input, to recognise its format
 
