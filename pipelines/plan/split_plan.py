@@ -80,7 +80,8 @@ class SplitPlan:
         """Micro-batches whose activations a rank holds at once, at most, counted over all of its parts."""
         if self.num_segments == 1:
             return 1
-        most = {"gpipe": self.micro_batches, "1f1b": self.num_segments - segment_index}
+        # the last segment begins one while what backward of the one before has let go of may still be there
+        most = {"gpipe": self.micro_batches, "1f1b": max(2, self.num_segments - segment_index)}
         return min(self.micro_batches, most.get(self.schedule, 2 * self.num_segments))  # interleaved: of each part, about
 
 
