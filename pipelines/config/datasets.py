@@ -13,20 +13,12 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator
 
-from pipelines.config.secrets import has_credentials
+from pipelines.config.secrets import without_password
 from pipelines.config.section import Bytes, Count, Fraction, KindedSection, Section, Whole, kind_of
 from pipelines.errors import SparkringError
 
 USUAL_DOCUMENT_BYTES = 16 * 1024**2
 USUAL_IMAGE_PIXELS, USUAL_IMAGE_BYTES = 89_478_485, 64 * 1024**2  # the first is Pillow's own limit
-
-
-def without_password(url: str) -> str:
-    """Raises ValueError where there is one."""
-    if has_credentials(url):
-        raise ValueError("a URL with a password would be written into the dataset's manifest; give the password to the "
-                         "file system by spark.conf or the environment")
-    return url
 
 
 class InputPath(Section):
@@ -49,7 +41,7 @@ class InputPath(Section):
     @field_validator("path")
     @classmethod
     def _no_password(cls, path: str) -> str:
-        return without_password(path)
+        return without_password(path, "the dataset's manifest", "spark.conf or the environment")
 
 
 class PrepareSection(KindedSection):
@@ -116,7 +108,7 @@ class Tokenizer(Section):
     @field_validator("path")
     @classmethod
     def _no_password(cls, path: str | None) -> str | None:
-        return path if path is None else without_password(path)
+        return path if path is None else without_password(path, "the run's files", "the environment")
 
 
 class TextPrepare(PrepareSection):

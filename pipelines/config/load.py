@@ -141,7 +141,7 @@ def _expand_paths(recipe: Recipe) -> Recipe:
         return source.model_copy(update={"path": expand(source.path), **belonging})
 
     inputs = tuple(map(expanded, recipe.prepare.inputs))
-    model = recipe.model.with_paths(lambda path: path if "://" in path else str(Path(path).expanduser().absolute()))
+    model = recipe.model.with_paths(lambda path: path if ":/" in path else str(Path(path).expanduser().absolute()))
     prepare = recipe.prepare.model_copy(update={"inputs": inputs, **_tokenizer_of(model, recipe.prepare)})
     return recipe.model_copy(update={"prepare": prepare, "model": model})
 

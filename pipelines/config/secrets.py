@@ -55,6 +55,14 @@ def has_credentials(url: str) -> bool:
     return _URL_CREDENTIALS.search(url) is not None
 
 
+def without_password(url: str, written_into: str, remedy: str) -> str:
+    """The URL, which is going to be written somewhere. Raises ValueError where a password stands in it."""
+    if has_credentials(url):
+        raise ValueError(f"a URL with a password would be written into {written_into}; give the password to the file system by "
+                         f"{remedy}")
+    return url
+
+
 def masked_override(override: str) -> str:
     """A ``--set KEY=VALUE`` text as it may be shown and stored; only Spark's settings have secrets."""
     key, separator, text = override.partition("=")

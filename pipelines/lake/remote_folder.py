@@ -51,9 +51,11 @@ class RemoteFolder:
         version = next((str(info[mark]) for mark in ("ETag", "etag", "blob_id", "mtime") if info.get(mark)), "")
         return ObjectFacts(size, 0.0, version)
 
-    def open(self, key: str) -> Any:
-        with self._reached(key) as (system, path):
-            return system.open(path, "rb")
+    @contextmanager
+    def open(self, key: str) -> Iterator[Any]:
+        """A connection that is lost while the file is read is told as one that was never there."""
+        with self._reached(key) as (system, path), system.open(path, "rb") as file:
+            yield file
 
     @contextmanager
     def _reached(self, key: str) -> Iterator[tuple[Any, str]]:

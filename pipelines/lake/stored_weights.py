@@ -78,15 +78,16 @@ def stored_weights(folder: ModelFolder, *, whole_first: bool = False) -> StoredW
         return _of_file(folder, WEIGHTS_NAME)
     try:
         index = json.loads(folder.read(INDEX_NAME))
-        places, notes = dict(index["weight_map"]), dict(index.get("metadata", {}))
+        places = {str(name): str(file) for name, file in index["weight_map"].items()}
+        notes = dict(index.get("metadata", {}))
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(folder.place(INDEX_NAME), f"is not an index of weights ({error!r})", "copy it again") from error
     files = {}
-    for file in sorted({str(file) for file in places.values()}):
+    for file in sorted(set(places.values())):
         if not re.fullmatch(r"[\w-][\w.-]*", file):
             raise CheckpointError(folder.place(INDEX_NAME), f"names {file!r}, which is no file of this folder", "copy it again")
         files[file] = _of_file(folder, file).tensors
-    lacking = [f"{name} in {file}" for name, file in places.items() if name not in files[str(file)]]
+    lacking = [f"{name} in {file}" for name, file in places.items() if name not in files[file]]
     if lacking:
         raise CheckpointError(folder.place(INDEX_NAME), f"names tensors that are not there: {shortened(lacking)}", "copy the "
                               "folder again")
@@ -102,7 +103,7 @@ def read_tensor(file: Any, tensor: StoredTensor, take: Callable[[int, memoryview
     Returns:
         A hash of type, shape and values, 16 hex digits.
     Raises:
-        CheckpointError: the file ends before the tensor does.
+        ValueError: the file ends before the tensor does.
     """
     rows, *inner = tensor.shape or (1,)
     row_bytes = prod(inner) * VALUE_BYTES_OF[tensor.dtype]
@@ -116,7 +117,7 @@ def read_tensor(file: Any, tensor: StoredTensor, take: Callable[[int, memoryview
         while filled < len(piece):
             got = file.readinto(piece[filled:])
             if not got:
-                raise CheckpointError(tensor.file, f"ends within {tensor.name}", "copy it again")
+                raise ValueError(f"{tensor.file} ends within {tensor.name}")
             filled += got
         digest.update(piece)
         if take is not None:

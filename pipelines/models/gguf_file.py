@@ -27,6 +27,8 @@ from pipelines.lake.manifest import TOKENIZER_NAME
 from pipelines.lake.store import Store, new_file
 from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.models.gguf_vocabulary import Vocabulary, gguf_vocabulary
+from pipelines.models.llama.config_json import Rope
+from pipelines.models.llama.slowness import slowness
 from pipelines.models.opened_weights import Weights, opened_weights
 
 FORMAT = 1  # of the file that is written here: another one is another export
@@ -171,15 +173,12 @@ def _add_keys(writer: Any, plan: GgufPlan) -> None:
 
 
 def _slowness(config: Mapping[str, Any]) -> np.ndarray | None:
-    """How many times as slowly each pair of a head turns, where the config scales them (see ``rotary.py``)."""
-    rope = config.get("rope_scaling")
-    if rope is None:
+    """Of each pair of a head, where the config scales positions."""
+    if config.get("rope_scaling") is None:
         return None
+    scaling = Rope.model_validate(config["rope_scaling"]).scaling
     speed_f = config["rope_theta"] ** (-np.arange(0, config["head_dim"], 2) / config["head_dim"])
-    turns_f = rope["original_max_position_embeddings"] * speed_f / (2 * np.pi)
-    left_f = (turns_f - rope["low_freq_factor"]) / (rope["high_freq_factor"] - rope["low_freq_factor"])
-    left_f = left_f.clip(0.0, 1.0)
-    return (1.0 / ((1.0 - left_f) / rope["factor"] + left_f)).astype(np.float32)
+    return None if scaling is None else slowness(speed_f, scaling).astype(np.float32)
 
 
 def _is_turned(kind: str, name: str) -> bool:

@@ -9,13 +9,13 @@ Source: Su et al. 2021; which values are a pair: transformers, as Llama's are ex
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pipelines.models.llama.settings import RopeScaling
+from pipelines.models.llama.slowness import slowness
 
 
 def turns(sequence_length: int, head_width: int, theta: float, scaling: RopeScaling | None = None) -> Tensor:
@@ -23,9 +23,7 @@ def turns(sequence_length: int, head_width: int, theta: float, scaling: RopeScal
     theta^(-2 i / head_width) from one position to the next, or as ``scaling`` slows it down."""
     speed_f = theta ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
     if scaling is not None:
-        turns_f = scaling.first_positions * speed_f / (2 * math.pi)
-        left_f = ((turns_f - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)).clamp(0.0, 1.0)
-        speed_f = speed_f * ((1.0 - left_f) / scaling.factor + left_f)
+        speed_f = speed_f / torch.from_numpy(slowness(speed_f.numpy(), scaling))
     angle_Tf = torch.arange(sequence_length, dtype=torch.float64)[:, None] * speed_f
     return torch.stack((angle_Tf.cos(), angle_Tf.sin())).repeat(1, 1, 2).float()
 

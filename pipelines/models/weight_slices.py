@@ -68,7 +68,7 @@ def read_layers(model: LayeredModel, layers: Collection[str], parts: Mapping[str
     Returns:
         The hash of each stored tensor that was read, by its name.
     Raises:
-        OSError, CheckpointError: a file cannot be read, or ends early.
+        OSError, ValueError: a file cannot be read, or ends early.
     """
     model.fill(layers, lambda name, value: None, only=parts.keys())
     wanted: dict[StoredTensor, list[tuple[Tensor, StoredPart]]] = {}

@@ -1,4 +1,5 @@
-"""``model: {from: FOLDER}``: weights of transformers' folders are read as they are, and written as they were."""
+"""``model: {from: FOLDER}``: weights of transformers' folders are read as they are, and written as they were (but for the bias of
+GPT-2's keys, which the softmax cancels)."""
 
 import json
 import os
@@ -345,3 +346,24 @@ def test_of_positions_that_are_given_twice_the_scaling_counts_as_for_transformer
     scaling = json.loads((tmp_path / "in/config.json").read_text())["rope_parameters"]
     change_config(tmp_path / "in", rope_scaling=scaling, rope_parameters={"rope_type": "default", "rope_theta": 5e4})
     assert described_by(section_of(tmp_path / "in")).rope_scaling.factor == 8.0
+
+
+def test_a_connection_that_is_lost_while_weights_are_read_is_told_as_such(tmp_path, monkeypatch):
+    save_pretrained(tmp_path / "in", "qwen3")
+    system = fsspec.filesystem("memory")
+    system.put(str(tmp_path / "in"), "/models/lost", recursive=True)
+    section = section_of("memory://models/lost")
+    model = sketch_model(section, TASK.sizes, seed=0)
+
+    def lost(*_):
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(weight_slices, "read_tensor", lost)
+    with pytest.raises(DataError, match=r"memory://models/lost/model.safetensors: cannot be read: reset by peer; check the URL"):
+        fill_model(model, section, 0, list(model.layers))
+
+
+def test_a_file_url_is_the_path_that_it_names(tmp_path):
+    save_pretrained(tmp_path / "a folder", "qwen3")
+    for url in (f"file:{tmp_path}/a folder", f"file://localhost{tmp_path}/a%20folder", (tmp_path / "a folder").as_uri()):
+        assert described_by(section_of(url).with_paths(lambda path: path)).kind == "qwen3"

@@ -23,12 +23,13 @@ from pipelines.errors import CheckpointError
 from pipelines.lake.exported import DESCRIPTION_NAME, described
 from pipelines.lake.remote_folder import folder_at
 from pipelines.lake.stored_weights import (
+    INDEX_NAME,
+    WEIGHTS_NAME,
     ModelFolder,
     StoredTensor,
     differing,
     read_tensor,
     stored_weights,
-    weights_object,
 )
 from pipelines.models.foreign_config import ForeignArchitecture, read_config
 from pipelines.models.standard_model import NAMES_NOTE, Standard, standard_of
@@ -61,7 +62,7 @@ def opened_folder(url: str) -> Opened:
     """
     folder = folder_at(url)
     try:
-        marks = tuple(folder.facts(name) for name in (CONFIG_NAME, DESCRIPTION_NAME, weights_object(folder) or CONFIG_NAME))
+        marks = tuple(folder.facts(name) for name in (CONFIG_NAME, DESCRIPTION_NAME, INDEX_NAME, WEIGHTS_NAME))
         return _opened(url, marks)
     except OSError as error:
         raise CheckpointError(folder.place(), f"cannot be read: {error.strerror or error}", "let this user read it") from error
@@ -99,9 +100,9 @@ def hashes_of(found: Opened) -> dict[str, str]:
     marks = tuple(found.folder.facts(name) for name in sorted({tensor.file for tensor in tensors}))
     try:
         hashes = dict(_hashes(found.url, tensors, marks))
-    except OSError as error:
-        raise CheckpointError(found.folder.place(), f"cannot be read: {error.strerror or error}",
-                              "let this user read it") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(found.folder.place(), f"cannot be read: {error}", "copy it again, and let this user "
+                              "read it") from error
     if found.embedding_again is not None:
         embedding, head = found.embedding_again
         if hashes.pop(head.name) != hashes[embedding.name]:

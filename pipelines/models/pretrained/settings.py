@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from pipelines.config.models import ModelSection
-from pipelines.config.secrets import has_credentials
+from pipelines.config.secrets import without_password
 
 
 class PretrainedModel(ModelSection):
@@ -32,10 +32,7 @@ class PretrainedModel(ModelSection):
     @field_validator("folder")
     @classmethod
     def _no_password(cls, url: str) -> str:
-        if has_credentials(url):
-            raise ValueError("a URL with a password would be written into the run's files; give the password to the file system "
-                             "by the environment")
-        return url
+        return without_password(url, "the run's files", "the environment")
 
     @property
     def origin(self) -> str:
