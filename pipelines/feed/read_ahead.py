@@ -29,7 +29,7 @@ CLOSE_TIMEOUT_S = 10.0  # a read in progress is waited for, no longer than this
 MAX_AHEAD_STEPS = 256
 # Complete steps are copied out together up to this size: many small copies would keep Python from the reading thread.
 TAKEN_BYTES = 1024**2
-ROW_GROUP_COPIES = 6  # one in hand and the next ones, as Arrow tables; what they are decoded from
+ROW_GROUP_COPIES = 8  # one in hand, three coming; what two decoders read them from: pages, compressed and not
 
 
 def ring_steps(window_steps: int, step_bytes: int, read_ahead_bytes: int) -> int:

@@ -21,6 +21,7 @@ from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceEr
 from pipelines.feed.batches import EvaluationFeed, SampleOrder, Share, TrainingFeed
 from pipelines.feed.checked_shards import NO_SAMPLE, ShardFiles
 from pipelines.feed.lanes import LaneOrder
+from pipelines.feed.read_ahead import ROW_GROUP_COPIES
 from pipelines.lake.store import FolderStore
 from tests.support.shard_files import END_OF_TEXT, SEQUENCE_LENGTH, length_of, publish, tokens_of
 
@@ -282,7 +283,7 @@ def test_what_waits_in_memory_is_bounded_by_windows_and_budget(tmp_path, kind, n
             for _ in range(4):
                 for _ in range(25):
                     next(feed)
-                    assert pa.total_allocated_bytes() - before <= 6 * row_group_bytes
+                    assert pa.total_allocated_bytes() - before <= ROW_GROUP_COPIES * row_group_bytes
                 ours = [tracemalloc.Filter(True, "*/pipelines/feed/*"), tracemalloc.Filter(True, "*/numpy/*")]
                 held = sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces(ours).statistics("filename"))
                 steps_bytes = 2 * 16 // num_replicas * row_bytes
