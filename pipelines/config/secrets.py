@@ -23,8 +23,10 @@ import yaml
 MASK = "*****"
 REDACTION_SETTING = "spark.redaction.regex"
 _SECRET = re.compile(r"(?i)secret|password|token|access[._]?key|passphrase|credential|(account|private|api)[._-]?key|[._]sas[._]")
-# what a value may carry: the user and password of a URL, and Java properties in spark.*.extraJavaOptions
+# what a value may carry: the user and password of a URL, its signature or token, and Java properties in spark.*.extraJavaOptions
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
+_URL_PARAMETER = re.compile(r"(?<=[?&])([^=&#\s]+)=([^&#\s]+)")
+_SIGNATURE = re.compile(r"(?i)(x-(amz|goog)-)?sig(nature)?")  # as URLs that are signed in advance call it
 _JAVA_PROPERTY = re.compile(r"(-D([^=\s]+)=)(\"[^\"]*\"|\S+)")
 
 
@@ -45,20 +47,21 @@ def masked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def masked_text(text: str) -> str:
-    """A text without the password of a URL and without secret Java properties."""
+    """A text without what lets one into a URL and without secret Java properties."""
     text = _URL_CREDENTIALS.sub(MASK, text)
+    text = _URL_PARAMETER.sub(lambda found: f"{found[1]}={MASK}" if _lets_in(found[1]) else found[0], text)
     return _JAVA_PROPERTY.sub(lambda found: found[1] + MASK if is_secret(found[2]) else found[0], text)
 
 
 def has_credentials(url: str) -> bool:
-    """Whether a user and a password stand in the URL."""
-    return _URL_CREDENTIALS.search(url) is not None
+    """Whether a user and a password stand in the URL, a token or a signature."""
+    return _URL_CREDENTIALS.search(url) is not None or any(_lets_in(found[1]) for found in _URL_PARAMETER.finditer(url))
 
 
 def without_password(url: str, written_into: str, remedy: str) -> str:
-    """The URL, which is going to be written somewhere. Raises ValueError where a password stands in it."""
+    """The URL, which is going to be written somewhere. Raises ValueError where a password or a token stands in it."""
     if has_credentials(url):
-        raise ValueError(f"a URL with a password would be written into {written_into}; give the password to the file system by "
+        raise ValueError(f"a URL with a password or token would be written into {written_into}; give it to the file system by "
                          f"{remedy}")
     return url
 
@@ -81,6 +84,10 @@ def masked_override(override: str) -> str:
         return override
     masked = masked_settings(settings)
     return f"{key}={json.dumps(masked if settings is value else {**value, 'conf': masked}, ensure_ascii=False)}"
+
+
+def _lets_in(parameter: str) -> bool:
+    return is_secret(parameter) or _SIGNATURE.fullmatch(parameter) is not None
 
 
 def _searches(pattern: str, name: str) -> bool:

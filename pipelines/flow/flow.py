@@ -18,12 +18,12 @@ from pipelines.flow.predict_stage import check_predictions, make_predictions, pl
 from pipelines.flow.prepare_stage import check_build, make_dataset, plan_dataset
 from pipelines.flow.report_stage import plan_page, write_page
 from pipelines.flow.stage import Job, Planned, Stage
-from pipelines.flow.train_stage import admit_ranks, check_ranks, plan_run_of, train_run
+from pipelines.flow.train_stage import admit_ranks, check_ranks, check_training, plan_run_of, train_run
 
 STAGES = (
     Stage("prepare", (), plan_dataset, make_dataset, check=check_build),
     Stage("export", ("prepare",), plan_export, write_export, check=check_export),
-    Stage("train", ("prepare",), plan_run_of, train_run, check=check_ranks, admit=admit_ranks),
+    Stage("train", ("prepare",), plan_run_of, train_run, check=check_training, admit=admit_ranks),
     Stage("report", ("train",), plan_page, write_page),
     Stage("evaluate", (), plan_evaluation_of, run_evaluation, check=check_ranks),  # of a run that is there, as the next
     Stage("predict", (), plan_predictions, make_predictions, check=check_predictions),

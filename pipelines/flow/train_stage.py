@@ -12,7 +12,7 @@ from pipelines.errors import SparkringError
 from pipelines.flow.stage import Job, Planned
 from pipelines.lake.manifest import Manifest
 from pipelines.launch.planning import TrainPlan, plan_train
-from pipelines.launch.preflight import check_launch, check_slots
+from pipelines.launch.preflight import check_launch, check_slots, check_training_launch
 from pipelines.launch.train import train
 from pipelines.plan.run_plan import RunPlan
 from pipelines.track import LiveLoader, load_run, write_report
@@ -51,6 +51,10 @@ def attempt_lines(plan: RunPlan, platform: Platform) -> dict[str, str]:
 
 def check_ranks(job: Job) -> None:
     check_launch(job.config)
+
+
+def check_training(job: Job) -> None:
+    check_training_launch(job.config)
 
 
 def admit_ranks(job: Job) -> None:

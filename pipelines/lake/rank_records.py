@@ -15,7 +15,7 @@ Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Ste
     cut         schedule counts[] parts[]                                                          (of a split model)
     timeline    step began_s work[[kind part micro_batch begin_s end_s]]                        (of a split model)
     evaluation  step split loss samples units seconds, and the task's metrics (``metric_facts.py``)   (rank 0 only)
-    progress    phase done* total*      (of what makes no steps: evaluating, saving, compiling; *null where not known)
+    progress    phase done* total*      (of what makes no steps: loading, evaluating, saving, compiling; *null where not known)
     end         step status error                                 status: completed | failed
     exhibits    step data[] shown[] reason    (rank 0 only, behind its end; what the data looks like and what the model shows,
                                                see ``exhibits.py``; reason says why something is missing, else it is null)

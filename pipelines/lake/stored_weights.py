@@ -24,7 +24,8 @@ from pipelines.lake.store import ObjectFacts
 WEIGHTS_NAME = "model.safetensors"
 INDEX_NAME = f"{WEIGHTS_NAME}.index.json"  # of weights in several files, which it names
 LONGEST_HEADER = 100 * 1000**2  # bytes, as safetensors has it
-VALUE_BYTES_OF = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "C64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+VALUE_BYTES_OF = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "C64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+                  "U64": 8, "U32": 4, "U16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1}
 PIECE_BYTES = 4 * 1024**2  # read at once
 # of libraries that unpickle them, which runs whatever code they hold
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth", "model.pt")

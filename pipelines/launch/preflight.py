@@ -2,8 +2,8 @@
 
 Runs on: driver.
 Takes:   the config; the session, where there is one.
-Gives:   ``check_launch``: the one list of checks without a session, for ``--dry-run`` and for the run; ``check_slots``,
-         which waits for a cluster's executors; ``check_shards_present``. Each names the setting or file and what would do.
+Gives:   ``check_launch``, ``check_training_launch``: the checks without a session, for ``--dry-run`` and for the run;
+         ``check_slots``, which waits for a cluster's executors; ``check_shards_present``. Each names the setting or file and what would do.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.launch.interfaces import check_interface
 from pipelines.launch.rendezvous import MAX_RING_SIZE
+from pipelines.models.facts import check_origin
 from pipelines.spark.session import requested_master
 from pipelines.spark.slots import Cluster, wait_for_slots
 
@@ -45,6 +46,16 @@ def check_launch(config: Config) -> None:
         check_interface(platform.launch.network_interface)
         if layout.device == "cuda":
             _check_gpus(layout, num_gpus())
+
+
+def check_training_launch(config: Config) -> None:
+    """The same, and that there is a model to go on from, where one is named.
+
+    Raises:
+        CheckpointError, DataError: there is none.
+    """
+    check_launch(config)
+    check_origin(config.recipe)
 
 
 def check_slots(spark: SparkSession, config: Config, say: Callable[[str], None]) -> None:

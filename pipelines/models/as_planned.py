@@ -8,7 +8,7 @@ Gives:   ``sketch_as_planned``, ``fill_as_planned``: as in ``build.py``, or an e
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 
 from pipelines.config.models import Model
 from pipelines.errors import RankFailedError
@@ -29,12 +29,16 @@ def sketch_as_planned(settings: Model, sizes: Sizes, seed: int, planned: Mapping
     return model
 
 
-def fill_as_planned(model: LayeredModel, settings: Model, seed: int, layers: Collection[str], planned: Mapping[str, str]) -> None:
+def fill_as_planned(model: LayeredModel, settings: Model, seed: int, layers: Iterable[str], planned: Mapping[str, str]) -> None:
     """
+    Args:
+        layers: filled one after the other, so that an iterable can tell how far it is.
     Raises:
         RankFailedError: a tensor of a folder is not what the driver looked at. CheckpointError: it cannot be read.
     """
-    read = fill_model(model, settings, seed, layers)
+    read: dict[str, str] = {}
+    for layer in layers:
+        read |= fill_model(model, settings, seed, (layer,))
     if other := sorted(name for name, digest in read.items() if planned.get(name) != digest):
         raise RankFailedError("model.from", f"{settings.origin} on {socket.gethostname()} is not what the driver looked at "
                               f"({shortened(other)})", "have the same files on all hosts; where they were replaced meanwhile, "

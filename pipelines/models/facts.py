@@ -2,7 +2,7 @@
 
 Runs on: driver (no torch).
 Takes:   recipe section ``model`` and the dataset's manifest.
-Gives:   ``ModelFacts``, or an error that says what the model lacks; ``check_vocabulary``.
+Gives:   ``ModelFacts``, or an error that says what the model lacks; ``check_origin``, ``check_vocabulary``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pipelines.config.recipe import Recipe
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.store import Store
-from pipelines.models.architectures import module_of
+from pipelines.models.architectures import described_by, module_of
 from pipelines.plan.model_facts import ModelFacts
 
 
@@ -35,6 +35,12 @@ def model_facts(recipe: Recipe, manifest: Manifest) -> ModelFacts:
         _refuse(facts.mixing_layers, model, "give a sample another result when another one is in its micro-batch "
                 "(normalisation over the batch, a dimension taken for another)", "use LayerNorm or GroupNorm, batch_first=True")
     return facts
+
+
+def check_origin(recipe: Recipe) -> None:
+    """Raises CheckpointError or DataError where a model goes on from a folder that holds none: before anything is prepared."""
+    if recipe.model.origin is not None:
+        described_by(recipe.model)
 
 
 def check_vocabulary(recipe: Recipe, dataset: Store) -> None:

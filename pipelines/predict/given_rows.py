@@ -72,10 +72,10 @@ def look_at(path: str, settings: Predict, lake_root: Path, spark: SparkSession |
     Args:
         spark: for what ``is_local`` is not.
     Raises:
-        ConfigError: a password in a URL. DataError: nothing is there, or it cannot be read.
+        ConfigError: a password or token in a URL. DataError: nothing is there, or it cannot be read.
     """
     if has_credentials(path):
-        raise ConfigError(SparkringError(PLACE, "holds a password, which would be written beside the predictions",
+        raise ConfigError(SparkringError(PLACE, "holds a password or token, which would be written beside the predictions",
                                          "give it to the file system by spark.conf or the environment"))
     if spark is None:
         with _our_place():

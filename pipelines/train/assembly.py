@@ -19,11 +19,12 @@ from pipelines.plan.run_plan import RunPlan
 from pipelines.tasks.task import Task
 from pipelines.train.optimizer import build_optimizer
 from pipelines.train.own_replica import own_replica
+from pipelines.train.progress import Progress
 from pipelines.train.random_state import seed_everything, seed_of_rank
 
 
 def assemble(config: Config, plan: RunPlan, task: Task, sizes: dict[str, int], peers: Peers, device: torch.device,
-             records: RecordWriter) -> Agreement:
+             records: RecordWriter, progress: Progress) -> Agreement:
     """
     Raises:
         ConfigError: ranks would begin with different models. RankFailedError: a user's code, or the weights of a folder, are not
@@ -33,7 +34,8 @@ def assemble(config: Config, plan: RunPlan, task: Task, sizes: dict[str, int], p
     model = sketch_as_planned(recipe.model, sizes, recipe.train.seed, plan.model_code)
     replica = own_replica(
         config, plan, task, model, peers, device, records,
-        lambda sketch, layers: fill_as_planned(sketch, recipe.model, recipe.train.seed, layers, plan.model_code))
+        lambda sketch, layers: fill_as_planned(sketch, recipe.model, recipe.train.seed,
+                                               progress.counted("loading the model", layers, len(layers)), plan.model_code))
     seed_everything(seed_of_rank(recipe.train.seed, peers.place.rank))  # where a model may draw: the same in every launch
     return EveryStep(replica, peers.ring, build_optimizer(replica.held, recipe.optimizer, model), config.platform.communication,
                      gradient_wire=recipe.train.gradient_wire, expected_units=plan.units_per_step,

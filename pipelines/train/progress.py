@@ -4,8 +4,8 @@ Runs on: ranks.
 Takes:   the rank's records.
 Gives:   ``progress`` records: one as something begins, then one every few seconds at most, while work is really done.
 
-An evaluation and a save tell what is behind them, in the thread that does it. A compilation is one long call, so a thread
-tells for it: as long as the process, or one that it started, uses a processor. A frozen process and a deadlock use none.
+Loading, an evaluation and a save tell what is behind them, in the thread that does it. A compilation is one long call, so a
+thread tells for it: as long as the process, or one that it started, uses a processor. A frozen process and a deadlock use none.
 """
 
 from __future__ import annotations

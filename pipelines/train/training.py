@@ -38,9 +38,9 @@ def train_rank(config: Config, plan: RunPlan, peers: Peers, device: torch.device
     manifest = Manifest.load(dataset)
     task = task_of(manifest.task)
     share = share_of(plan, place)
-    agreement = assemble(config, plan, task, manifest.task.sizes, peers, device, records)
-    validation = EvaluatedSplit(manifest, dataset, "validation", share, recipe.train.evaluation_rows)
     progress = Progress(records, platform.launch.stall_timeout_s)
+    agreement = assemble(config, plan, task, manifest.task.sizes, peers, device, records, progress)
+    validation = EvaluatedSplit(manifest, dataset, "validation", share, recipe.train.evaluation_rows)
     evaluate = evaluation_of(config, validation, agreement, task, device, progress)
     loop = TrainingLoop(recipe, plan.steps, agreement, records, device=device,
                         evaluate=lambda: evaluate()[0],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import Config, load_config
-from pipelines.config.secrets import MASK, is_secret, masked_override, masked_settings
+from pipelines.config.secrets import MASK, is_secret, masked_override, masked_settings, masked_text, without_password
 
 ROOT = Path(__file__).parents[2]
 VALUE = "hush-4711"
@@ -39,6 +39,15 @@ def test_a_value_that_carries_a_secret_is_masked_in_part():
                              "spark.hadoop.proxy": f"http://me:{VALUE}@proxy:3128"})
     assert shown == {"spark.driver.extraJavaOptions": f"-Xss4m -Djavax.net.ssl.trustStorePassword={MASK} -Da=b",
                      "spark.hadoop.proxy": f"http://{MASK}@proxy:3128"}
+
+
+@pytest.mark.parametrize("parameter", ["token", "X-Amz-Signature", "X-Goog-Signature", "sig", "X-Amz-Credential", "access_key"])
+def test_what_lets_one_into_a_signed_url_is_masked_and_refused_where_it_would_be_written(parameter):
+    url = f"https://host/texts.gz?v=2&{parameter}={VALUE}&part=1"
+    assert masked_text(url) == f"https://host/texts.gz?v=2&{parameter}={MASK}&part=1"
+    with pytest.raises(ValueError, match="a URL with a password or token would be written into the manifest"):
+        without_password(url, "the manifest", "the environment")
+    assert without_password("https://host/a?v=2&design=new#sig=1", "the manifest", "") == "https://host/a?v=2&design=new#sig=1"
 
 
 @pytest.mark.parametrize(("override", "shown"), [

@@ -53,6 +53,9 @@ def test_from_a_folder_to_a_folder_and_on_without_the_first_one(place):
     assert Tokenizer.from_file(str(model / "tokenizer.json")).get_vocab() == own.get_vocab()
     assert json.loads((model / "sparkring.json").read_text())["model"]["kind"] == "qwen3"
 
+    records = [json.loads(line) for line in next(place.glob("lake/runs/*/attempt-000/rank-00001.jsonl")).read_text().splitlines()]
+    assert ("progress", "loading the model") in {(record["kind"], record.get("phase")) for record in records}
+
     tokens = AutoTokenizer.from_pretrained(model)(TEXT.format(7), return_tensors="pt")["input_ids"]
     with torch.no_grad():
         before, after = (AutoModelForCausalLM.from_pretrained(folder)(tokens, labels=tokens).loss
@@ -66,6 +69,15 @@ def test_from_a_folder_to_a_folder_and_on_without_the_first_one(place):
     best = min(record["loss"] for record in map(json.loads, next(place.glob("lake/runs/*/attempt-000/rank-00000.jsonl"))
                .read_text().splitlines()) if record["kind"] == "evaluation")
     assert json.loads(result.read_text())["loss"] == pytest.approx(best, rel=1e-5)
+
+
+def test_a_folder_that_is_no_model_is_said_before_anything_is_prepared(place, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "mamba"}')
+    (tmp_path / "tokenizer.json").write_text("{}")
+    refused = run_job("pipeline", place, "--set", f"model.from={tmp_path}", "--set", f"storage.root={tmp_path / 'lake'}")
+    assert refused.returncode == 10
+    assert "model_type 'mamba' is none that is known here" in refused.stderr
+    assert not (tmp_path / "lake").exists()
 
 
 def test_a_folder_that_is_gone_is_said_before_anything_starts(place, tmp_path):

@@ -197,6 +197,8 @@ def test_unknown_fields_are_refused_by_their_names(tmp_path):
      "missing none, unknown model.layers.0.self_attn.q_proj.bias"),
     (lambda weights: weights.update({"model.norm.weight": torch.ones(24, dtype=torch.int8)}),
      "model.norm.weight is of type I8; give weights that are not quantized"),
+    (lambda weights: weights.update({"model.norm.weight": torch.ones(24).to(torch.float8_e4m3fn)}),
+     "model.norm.weight is of type F8_E4M3; give weights that are not quantized"),
     (lambda weights: weights.update({"lm_head.weight": torch.zeros(32, 24)}),
      "lm_head.weight is not model.embed_tokens.weight, and by config.json they are one"),
 ])
