@@ -3,7 +3,8 @@
 Runs on: driver.
 Takes:   the config; the session, where there is one.
 Gives:   ``check_launch``, ``check_training_launch``: the checks without a session, for ``--dry-run`` and for the run;
-         ``check_slots``, which waits for a cluster's executors; ``check_shards_present``. Each names the setting or file and what would do.
+         ``check_slots``, which waits for a cluster's executors; ``check_shards_present``. Each names the setting or file and
+         what would do.
 """
 
 from __future__ import annotations
