@@ -6,7 +6,7 @@ digits := conf/recipes/digits.yaml
 platform := conf/platforms/local.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-images test test-fast lint bench clean
+.PHONY: help setup demo demo-images test test-fast lint package bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -38,6 +38,9 @@ test-fast: setup ## run the tests that start neither Spark nor ranks: about a mi
 lint: setup ## check style and types
 	@$(python) -m ruff check .
 	@$(python) -m mypy
+
+package: setup ## pack the environment that executors run in, as dist/environment.tar.gz
+	@$(python) setup/package.py
 
 bench: setup ## compare with other systems; results in benchmarks/results/latest.json
 	@$(python) -m benchmarks

@@ -1,4 +1,5 @@
-"""The commands: ``sparkring prepare|train|evaluate|report|predict|pipeline|models|doctor``; ``jobs/*.py``: for spark-submit.
+"""The commands: ``sparkring prepare|train|evaluate|report|predict|pipeline|models|doctor|submit``; jobs: for
+spark-submit.
 
 Runs on: driver.
 Takes:   command-line arguments.
@@ -16,8 +17,8 @@ from typing import Annotated
 
 import typer
 
+from pipelines.cluster_commands import FOLLOWED_BY_A_JOB, doctor, submit
 from pipelines.config import load_config, load_platform, load_predict
-from pipelines.config.secrets import masked_override
 from pipelines.console import TrainingProgress, print_dataset, print_evaluations, print_facts, print_plan, print_summary, say
 from pipelines.errors import EXIT_OK, ConfigError, InterruptedRunError, SparkringError
 from pipelines.flow.evaluate_stage import EvaluationWish, evaluation_config
@@ -26,13 +27,15 @@ from pipelines.flow.predict_stage import predict_request, prediction_lines, run_
 from pipelines.flow.report_stage import own_run, report_lines, report_run
 from pipelines.flow.stage import Job
 from pipelines.interrupts import Interrupt, arm_interrupts, ignore_interrupts, release_interrupts
+from pipelines.options import DryRunOption, PlatformOption, RecipeOption, SetOption, repeating
 from pipelines.printable import printable, printable_json
-from pipelines.spark.doctor import check_all
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
                   help="Train PyTorch models on a Spark cluster with Horovod, from raw data to metrics tables.")
 models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Trained models of the lake.")
 app.add_typer(models, name="models")
+app.command()(doctor)
+app.command(context_settings=FOLLOWED_BY_A_JOB)(submit)
 
 
 class WhichModel(StrEnum):
@@ -42,11 +45,6 @@ class WhichModel(StrEnum):
     last = "last"
 
 
-RecipeOption = Annotated[Path, typer.Option("--recipe", metavar="FILE", help="What is learned (conf/recipes/*.yaml).")]
-PlatformOption = Annotated[Path, typer.Option("--platform", metavar="FILE",
-                                              help="Where it runs (conf/platforms/*.yaml).")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE",
-                                                     help="Change one setting, e.g. train.steps=100. May be repeated.")]
 RunIdOption = Annotated[str | None, typer.Option("--run-id", metavar="ID", help="Name of the run; by default it "
                                                  "follows from recipe and data.")]
 ReportRecipeOption = Annotated[Path | None, typer.Option("--recipe", metavar="FILE", help="Report this recipe's own run.")]
@@ -71,7 +69,6 @@ EvaluatedRunOption = Annotated[str | None, typer.Option("--run-id", metavar="ID"
 SplitOption = Annotated[str, typer.Option("--split", metavar="NAME", help="validation, test or train.")]
 DatasetOption = Annotated[Path | None, typer.Option("--dataset", metavar="RECIPE", help="A recipe whose prepared data it is "
                                                     "evaluated on; by default the run's own.")]
-DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show the plan and stop.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")]
 
 
@@ -105,7 +102,7 @@ def evaluate(platform: PlatformOption, recipe: EvaluatedRecipeOption = None, run
         run_id = run_id or own_run(load_config(recipe, platform, set_))
     config, run_id = evaluation_config(load_platform(platform, set_), run_id)
     wish = EvaluationWish(model.value, split, None if dataset is None else load_config(dataset, platform, set_).recipe)
-    command = _command("evaluate", None, platform, set_, run_id) + f" --model {wish.model} --split {shlex.quote(split)}"
+    command = repeating("evaluate", None, platform, set_, run_id) + f" --model {wish.model} --split {shlex.quote(split)}"
     command += "" if dataset is None else f" --dataset {shlex.quote(str(dataset.absolute()))}"
     with TrainingProgress("evaluate") as progress, Job(config, run_id, command, say, progress, wish) as job:
         flow = Flow(job, JOBS["evaluate"])
@@ -173,27 +170,11 @@ def export_model(platform: PlatformOption, run_id: ModelRunOption, format_: Form
             print_facts("model export", flow.run()["model export"])
 
 
-@app.command()
-def doctor(platform: PlatformOption | None = None, set_: SetOption = None) -> None:
-    """Check this machine: Java, Python, Spark, Horovod's build, ports, disk, memory."""
-    checked = load_platform(platform, set_)
-    if platform is None:
-        layout = checked.layout
-        ranks = "layout auto" if layout.automatic else f"{layout.num_replicas} replicas x {layout.num_segments} segments"
-        say(f"no --platform given; assumed: Spark {checked.spark.master}, {ranks} on {layout.device}, "
-            f"storage.root {checked.storage.root}")
-    checks = check_all(checked)
-    for check in checks:
-        say(f"{check.status:4}  {check.name}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
-    if any(check.status == "FAIL" for check in checks):
-        raise typer.Exit(5)
-
-
 def _execute(name: str, recipe: Path, platform: Path, overrides: list[str] | None, run_id: str | None, dry_run: bool,
              export: tuple[str, str] | None = None) -> None:
     """The job of this name, or its plan."""
     config = load_config(recipe, platform, overrides)
-    with TrainingProgress() as progress, Job(config, run_id, _command(name, recipe, platform, overrides, run_id), say,
+    with TrainingProgress() as progress, Job(config, run_id, repeating(name, recipe, platform, overrides, run_id), say,
                                              progress, export) as job:
         flow = Flow(job, JOBS[name if export is None else "export"])
         flow.plan(begin=not dry_run)
@@ -207,17 +188,6 @@ def _execute(name: str, recipe: Path, platform: Path, overrides: list[str] | Non
         print_summary(results["report"])
     else:
         print_dataset(job, results["prepare"])
-
-
-def _command(job: str, recipe: Path | None, platform: Path, overrides: list[str] | None, run_id: str | None) -> str:
-    """A command line that repeats this execution from any folder; secrets in it are masked, since it is stored."""
-    parts = ["sparkring", job, *([] if recipe is None else ["--recipe", str(recipe.absolute())]),
-             "--platform", str(platform.absolute())]
-    for override in overrides or []:
-        parts += ["--set", masked_override(override)]
-    if run_id is not None:
-        parts += ["--run-id", run_id]
-    return shlex.join(parts)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -113,6 +113,7 @@ class Launch(Section):
     stop_timeout_s: Seconds = 10.0  # from the request to stop until every rank is gone
     rendezvous_port: Annotated[Whole, Field(ge=0, lt=65536)] = 0  # on the driver, see Rendezvous
     network_interface: str | None = None  # for the allreduce; null: the one that reaches the driver
+    trusted_network: bool = False  # ranks start although Spark's own traffic is protected, and theirs is not
 
 
 class Communication(Section):

@@ -12,7 +12,7 @@ from pipelines.errors import SparkringError
 from pipelines.flow.stage import Job, Planned
 from pipelines.lake.manifest import Manifest
 from pipelines.launch.planning import TrainPlan, plan_train
-from pipelines.launch.preflight import check_launch, check_slots, check_training_launch
+from pipelines.launch.preflight import check_cluster, check_launch, check_training_launch
 from pipelines.launch.train import train
 from pipelines.plan.run_plan import RunPlan
 from pipelines.track import LiveLoader, load_run, write_report
@@ -60,7 +60,7 @@ def check_training(job: Job) -> None:
 def admit_ranks(job: Job) -> None:
     """Before hours of preparing for ranks that cannot start."""
     if not job.config.platform.layout.automatic:
-        check_slots(job.spark(), job.config, job.observer.say)
+        check_cluster(job.spark(), job.config, job.lake, job.observer.say)
 
 
 def train_run(job: Job, plan: TrainPlan) -> str:

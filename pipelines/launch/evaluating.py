@@ -21,7 +21,7 @@ from pipelines.launch.identity import next_attempt
 from pipelines.launch.news import News
 from pipelines.launch.observer import Guarded, Observer
 from pipelines.launch.planning import attempt_plan
-from pipelines.launch.preflight import check_shards_present, check_slots
+from pipelines.launch.preflight import check_cluster, check_shards_present
 from pipelines.plan.run_plan import RunPlan
 
 
@@ -41,7 +41,7 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
         planned = replace(planned, cut_is_measured=False)  # what layers cost as they train is not measured here
         check_code_as_trained(plan.ranks.earlier, planned.model_code)
         config = plan.ranks.config.with_layout(planned.layout)
-        check_slots(spark, config, observer.say)
+        check_cluster(spark, config, lake, observer.say)
         number = begin_evaluation(plan, planned)
         news = News(folder.live(number), planned.layout.num_ranks)
         with interrupts_as_errors():

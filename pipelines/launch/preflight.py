@@ -3,7 +3,7 @@
 Runs on: driver.
 Takes:   the config; the session, where there is one.
 Gives:   ``check_launch``, ``check_training_launch``: the checks without a session, for ``--dry-run`` and for the run;
-         ``check_slots``, which waits for a cluster's executors; ``check_shards_present``. Each names the setting or file and
+         ``check_cluster``, which waits for a cluster's executors; ``check_shards_present``. Each names the setting or file and
          what would do.
 """
 
@@ -16,16 +16,18 @@ from collections.abc import Callable
 from pyspark.sql import SparkSession
 
 from pipelines.config.load import Config
-from pipelines.config.platform import Layout
+from pipelines.config.platform import Launch, Layout
 from pipelines.errors import EXIT_OK, ConfigError, DataError, ResourceError, SparkringError
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
+from pipelines.launch.hosts import check_hosts
 from pipelines.launch.interfaces import check_interface
 from pipelines.launch.rendezvous import MAX_RING_SIZE
 from pipelines.models.facts import check_origin
 from pipelines.spark.session import requested_master
 from pipelines.spark.slots import Cluster, wait_for_slots
 
+PROTECTIONS = ("spark.authenticate", "spark.network.crypto.enabled", "spark.ssl.enabled", "spark.ssl.rpc.enabled")
 TORCH_TIMEOUT_S = 180.0  # a first import of torch from a cold disk takes a while
 
 
@@ -33,13 +35,15 @@ def check_launch(config: Config) -> None:
     """As far as platform and, in local mode, this machine tell; what cannot be known yet passes.
 
     Raises:
-        ConfigError: no master; more replicas than can find each other.
+        ConfigError: no master, or Spark Connect's; more replicas than can find each other; a cluster that promises a protection
+            which the ranks' traffic does not have.
         ResourceError: slots, network interface or GPUs that are not there.
     """
     platform, cluster = config.platform, Cluster.of(config.platform)
     layout = platform.layout
     requested_master(platform)
     check_replicas(layout)
+    _check_protection(cluster, platform.launch)
     most = cluster.most_slots
     if most is not None and not layout.automatic:
         _check_room(layout, most, str(cluster.master))
@@ -59,15 +63,19 @@ def check_training_launch(config: Config) -> None:
     check_origin(config.recipe)
 
 
-def check_slots(spark: SparkSession, config: Config, say: Callable[[str], None]) -> None:
-    """Waits for the slots, on a cluster as long as ``launch.start_timeout_s``.
+def check_cluster(spark: SparkSession, config: Config, lake: Lake, say: Callable[[str], None]) -> None:
+    """Waits for the slots, on a cluster as long as ``launch.start_timeout_s``, and asks their hosts.
 
     Raises:
-        ResourceError: the ranks cannot all run at once.
+        ConfigError: a protection that the ranks' traffic does not have.
+        ResourceError: the ranks cannot all run at once, or would on hosts that are not as the driver.
     """
-    layout = config.platform.layout
+    layout, cluster = config.platform.layout, Cluster.of_session(spark)
+    _check_protection(cluster, config.platform.launch)
     free = wait_for_slots(spark, layout.num_ranks, config.platform.launch.start_timeout_s, say)
     _check_room(layout, free, str(spark.sparkContext.master))
+    if not cluster.local:
+        check_hosts(spark, free, lake, config.platform.launch.start_timeout_s)
 
 
 def check_shards_present(lake: Lake, manifest: Manifest) -> None:
@@ -75,6 +83,15 @@ def check_shards_present(lake: Lake, manifest: Manifest) -> None:
     dataset = lake.dataset(manifest.name, manifest.version)
     if damage := manifest.damage(lake.store.below(dataset)):
         raise DataError(*damage, f"restore the file, or remove {lake.store.place(dataset)} and prepare again")
+
+
+def _check_protection(cluster: Cluster, launch: Launch) -> None:
+    """What ranks send each other, gradients and activations, goes over plain connections."""
+    on = [key for key in PROTECTIONS if str(cluster.conf.get(key, "false")).lower() == "true"]
+    if on and not cluster.on_one_machine and not launch.trusted_network:
+        raise ConfigError(SparkringError(
+            "launch.trusted_network", f"false, but {on[0]} protects what Spark's processes send each other, and what the ranks "
+            "do is not encrypted", "set it to true where the hosts' network is trusted, or encrypted itself"))
 
 
 def _check_room(layout: Layout, slots: int, master: str) -> None:

@@ -20,7 +20,7 @@ from pipelines.launch.identity import check_run_id, claim_run
 from pipelines.launch.news import News
 from pipelines.launch.observer import Guarded, Observer
 from pipelines.launch.planning import TrainPlan, attempt_plan
-from pipelines.launch.preflight import check_shards_present, check_slots
+from pipelines.launch.preflight import check_cluster, check_shards_present
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def train(spark: SparkSession, plan: TrainPlan, command: str, observer: Observer
         planned = attempt_plan(plan, spark, observer.say)
         if planned.choice is not None:
             observer.layout_chosen(planned.choice)
-        check_slots(spark, config.with_layout(planned.layout), observer.say)
+        check_cluster(spark, config.with_layout(planned.layout), plan.lake, observer.say)
         state = begin_attempt(plan, planned, command, earlier)
         news = News(run.live(state.newest.number), planned.layout.num_ranks)
         failure: SparkringError | None = None

@@ -92,15 +92,30 @@ def requested_master(platform: Platform) -> str | None:
     """The master to ask for; None leaves spark-submit's in place.
 
     Raises:
-        ConfigError: there is none: not in the platform, nor from spark-submit, nor in a running session.
+        ConfigError: there is none: not in the platform, nor from spark-submit, nor in a running session; or it is Spark
+            Connect's.
     """
     master = platform.spark.master
+    _refuse_connect(platform)
     submitted = "PYSPARK_GATEWAY_PORT" in os.environ or "--master" in os.environ.get("PYSPARK_SUBMIT_ARGS", "")
     if master is None and not submitted and running_session() is None:
         raise ConfigError(SparkringError(
             "spark.master", "null takes spark-submit's, but this was not started by spark-submit",
             "set it (for example local[4]), or start with spark-submit --master ..."))
     return master
+
+
+def _refuse_connect(platform: Platform) -> None:
+    """A client of Spark Connect has no scheduler to start a gang of ranks with."""
+    conf, master = platform.spark.conf, platform.spark.master or ""
+    remote = {"spark.master": master if master.startswith("sc://") else None, "spark.conf.spark.remote": conf.get("spark.remote"),
+              "SPARK_REMOTE": os.environ.get("SPARK_REMOTE"),
+              "spark.conf.spark.api.mode": "connect" if conf.get("spark.api.mode") == "connect" else None}
+    for place, value in remote.items():
+        if value:
+            raise ConfigError(SparkringError(
+                place, f"{value} is Spark Connect, whose clients cannot start ranks: it has no barrier stages", "take it away, "
+                "and start the job with spark-submit --master ... on a machine that reaches the cluster"))
 
 
 def _check_reachable(master: str | None) -> None:

@@ -62,10 +62,12 @@ TABLE = {
                   "pyspark py4j psutil"),
     "flow": row(8, "config lake spark models.gguf_file prepare predict launch track plan", "pyspark"),
     "console": row(9, "config lake.metric_facts printable flow plan", "rich"),
-    "cli": row(10, "config interrupts printable spark flow console", "typer"),
-    "entry": row(11, "interrupts cli"),
+    "options": row(9, "config", "typer"),
+    "cluster_commands": row(10, "config spark flow console options", "typer"),
+    "cli": row(11, "config interrupts printable flow console options cluster_commands", "typer"),
+    "entry": row(12, "interrupts cli"),
 }
-JOBS = row(12, "entry")
+JOBS = row(13, "entry")
 
 LIBRARY = sorted((ROOT / "pipelines").rglob("*.py"))
 JOB_FILES = sorted((ROOT / "jobs").glob("*.py"))

@@ -84,6 +84,45 @@ def cluster(tmp_path):
             process.wait(timeout=30)
 
 
+OWN_MODEL_OF_RANKS = """
+import os, sys
+from torch import nn
+from pipelines.models.layered import LayeredModel
+
+def build(vocabulary_size, sequence_length):
+    if "HOROVOD_RANK" in os.environ and "/environment/bin/" not in sys.executable:
+        raise ImportError(f"a rank runs in {sys.executable}")
+    return LayeredModel([("table", nn.Embedding(vocabulary_size, 8)), ("logits", nn.Linear(8, vocabulary_size))])
+"""
+
+
+def test_executors_train_in_the_environment_that_they_are_sent(cluster, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for i in range(30):
+        (tmp_path / "texts" / f"{i}.txt").write_text(f"text {i} of the cluster, once more {i * 3}. " * 8)
+    (tmp_path / "my_models.py").write_text(OWN_MODEL_OF_RANKS)
+    package, submit, to_yarn = block("On a cluster", 1).commands
+    assert package == "make package"
+    archive = tmp_path / "environment.tar.gz"
+    subprocess.run([sys.executable, ROOT / "setup/package.py", archive], check=True, timeout=280, capture_output=True)
+    conf = {"spark.executor.memory": "512m", "spark.submit.pyFiles": str(tmp_path / "my_models.py")}
+    overrides = (*SMALL, f"storage.root={tmp_path}/lake", f"spark.conf={json.dumps(conf)}", "layout.num_replicas=2",
+                 "model={factory: 'my_models:build'}")
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+
+    def submitted(command):
+        command = command.replace("dist/environment.tar.gz", str(archive)).replace("spark://HOST:7077", cluster)
+        words = command.replace(".venv", sys.prefix).split()
+        done = subprocess.run([*words, *(word for each in overrides for word in ("--set", each))], cwd=tmp_path, timeout=280,
+                              env=not_activated(PYTHONPATH=str(tmp_path)), capture_output=True, text=True)
+        said = done.stdout + done.stderr
+        assert done.returncode == 0, said[-5000:]
+        return said
+
+    assert "2 ranks on" in submitted(submit)
+    assert f"--archives '{archive}#environment'" in submitted(to_yarn)  # only shown
+
+
 def test_readmes_command_trains_a_model_of_ones_own_from_the_wheel_and_others_use_it(cluster, tmp_path, wheel, python_without_us):
     """In a folder that is no clone, in an environment that is not active and in which the project is not installed."""
     place = tmp_path / "elsewhere"

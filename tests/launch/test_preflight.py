@@ -43,6 +43,29 @@ def test_too_few_slots_are_refused_where_the_settings_tell_them(master, conf, me
     check_launch(example_config(spark__master=master, spark__conf=conf, layout="auto"))
 
 
+@pytest.mark.parametrize("key", ["spark.authenticate", "spark.network.crypto.enabled", "spark.ssl.enabled"])
+def test_ranks_whose_traffic_would_be_the_only_plain_one_are_refused_unless_the_network_is_trusted(key):
+    on = {"spark__master": STANDALONE, "spark__conf": {key: True}}
+    with pytest.raises(ConfigError, match=rf"launch.trusted_network: false, but {key} protects .*; set it to true where"):
+        check_launch(example_config(**on))
+    check_launch(example_config(**on, launch__trusted_network=True))
+    check_launch(example_config(spark__conf={key: True}))  # on loopback nobody listens in
+    check_launch(example_config(spark__master=STANDALONE, spark__conf={key: False}))
+
+
+@pytest.mark.parametrize(("changed", "environment", "place"), [
+    ({"spark__master": "sc://host:15002"}, {}, "spark.master: sc://host:15002"),
+    ({"spark__conf": {"spark.remote": "sc://host"}}, {}, "spark.conf.spark.remote: sc://host"),
+    ({"spark__conf": {"spark.api.mode": "connect"}}, {}, "spark.conf.spark.api.mode: connect"),
+    ({}, {"SPARK_REMOTE": "sc://host"}, "SPARK_REMOTE: sc://host"),
+])
+def test_spark_connect_is_refused_with_what_to_use_instead(changed, environment, place, monkeypatch):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=rf"{place} is Spark Connect, .*; take it away, and start the job with spark-submit"):
+        check_launch(example_config(**changed))
+
+
 def test_a_master_that_nobody_names_is_refused(monkeypatch):
     monkeypatch.delenv("PYSPARK_GATEWAY_PORT", raising=False)
     config = example_config(spark__master=None)
