@@ -4,6 +4,7 @@
 #   docker build -t sparkring .
 #   docker run --rm -v "$PWD/lake:/app/lake" sparkring
 #   docker run --rm sparkring spark-submit --master spark://... jobs/pipeline.py --recipe ... --platform ...
+#   sparkring submit --to k8s --package sparkring ...     # driver and executors as Spark on Kubernetes starts them
 #
 # Where pip must be told where to look, give it at build time: --build-arg PIP_EXTRA_INDEX_URL=... (pip reads it).
 
@@ -44,6 +45,7 @@ ENV PATH=/opt/sparkring/bin:${SPARK_HOME}/bin:${SPARK_HOME}/sbin:${PATH}
 WORKDIR /app
 COPY --chown=sparkring jobs jobs
 COPY --chown=sparkring conf conf
+COPY setup/container.sh /usr/local/bin/container
 USER sparkring
-ENTRYPOINT ["tini", "-g", "--"]
+ENTRYPOINT ["tini", "-g", "--", "container"]
 CMD ["python", "jobs/pipeline.py", "--recipe", "conf/recipes/gpt-demo.yaml", "--platform", "conf/platforms/local.yaml"]

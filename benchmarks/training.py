@@ -67,6 +67,7 @@ def peer_tokens_per_s(dataset: Path, kind: str, **settings: Any) -> float:
     else:
         commands = [[sys.executable, *script]] * (2 if kind == "limit" else 1)
         environment |= ALLOCATOR  # a limit has what ours has
+        script[-1] = json.dumps({**settings, "widened": True})
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
                  for command in commands]
     outputs = [process.communicate(timeout=900)[0] for process in processes]

@@ -27,7 +27,8 @@ MasterOption = Annotated[str | None, typer.Option("--master", metavar="URL", hel
                                                   "platform's.")]
 DeployOption = Annotated[DeployMode, typer.Option("--deploy-mode", help="The driver: on this machine, or in the cluster.")]
 PackageOption = Annotated[str | None, typer.Option("--package", metavar="FILE", help="What executors get: the packed environment "
-                                                   "(make package), or the wheel where they have all else.")]
+                                                   "(make package), or the wheel where they have all else; on k8s the "
+                                                   "image.")]
 PerExecutorOption = Annotated[int, typer.Option("--ranks-per-executor", min=1, help="Ranks that share an executor.")]
 FOLLOWED_BY_A_JOB = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 

@@ -26,6 +26,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from pipelines.models.build import build_model
 from pipelines.models.gpt.settings import GptModel
+from pipelines.train.widened_products import has_bfloat16_products, widen_products
 
 
 def bf16_on_the_wire(group: Any, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:  # type: ignore[name-defined]
@@ -61,6 +62,8 @@ def network(settings: dict[str, Any], sequence_length: int) -> nn.Module:
 def main() -> None:
     dataset, settings = Path(sys.argv[1]), json.loads(sys.argv[2])
     torch.set_num_threads(1)
+    if settings.get("widened") and settings["precision"] == "bf16" and not has_bfloat16_products():
+        widen_products()
     distributed = "RANK" in os.environ
     rank, world = (int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])) if distributed else (0, 1)
     if distributed:

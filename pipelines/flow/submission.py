@@ -73,7 +73,7 @@ def submission(wish: Wish, job: str, arguments: Sequence[str], observer: Observe
         raise ConfigError(SparkringError("--platform", "is missing behind the job's name", "give the platform file"))
     config = None if asked.recipe is None else load_config(asked.recipe, asked.platform, [*asked.overrides])
     platform = load_platform(asked.platform, [*asked.overrides]) if config is None else config.platform
-    rank_bytes = _rank_bytes(platform, config, name, asked, observer) if wish.manager is Manager.yarn else 0
+    rank_bytes = _rank_bytes(platform, config, name, asked, observer) if wish.manager is not Manager.standalone else 0
     command = submit_command(wish, file, arguments, platform, name=name if config is None else config.recipe.name,
                              rank_bytes=rank_bytes, own_python=sys.executable)
     return [_spark_submit(), *command]

@@ -180,8 +180,10 @@ def _start_session(gateway: Any, platform: Platform, master: str | None, app_nam
         # local[*] is what spark-submit takes when it is given none, so it is no contradiction
         raise ConfigError(SparkringError("spark.master", f"{master}, but spark-submit was given {given}",
                                          "set it to null (--set spark.master=null) to take spark-submit's"))
+    in_pod = conf.get("spark.kubernetes.submitInDriver") == "true"  # of a driver's own pod Spark has said where things lie there
     for key, value in _settings(platform, master or given, app_name).items():
-        conf.set(key, value)
+        if not (in_pod and key.startswith("spark.kubernetes.") and conf.contains(key)):
+            conf.set(key, value)
     if not in_containers(conf.get("spark.master")):  # there the setting would be a path inside of executors
         conf.set("spark.local.dir", scratch.local_dirs(conf.get("spark.local.dir")))
     _refuse_unfit(conf)

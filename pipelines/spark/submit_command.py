@@ -4,11 +4,12 @@ Runs on: driver's machine, before there is a driver (pure).
 Takes:   where it is submitted to, the job with its arguments, the platform, what memory a rank needs.
 Gives:   ``submit_command``: the words of the command; ``command_lines``: the same for people.
 
-One executor holds ``ranks_per_executor`` ranks, each on a slot of ``threads_per_rank`` cores. On YARN a rank lives in what its
-container has beside the JVM's heap, so the overhead is what the ranks need; a standalone worker bounds nobody. Whatever the
-platform's ``spark.conf`` says goes before what is computed here. Secrets of it stay out of the command: the job sets them.
+One executor holds ``ranks_per_executor`` ranks, each on a slot of ``threads_per_rank`` cores. On YARN and Kubernetes a rank lives
+in what its container has beside the JVM's heap, so the overhead is what the ranks need; a standalone worker bounds nobody.
+Whatever the platform's ``spark.conf`` says goes before what is computed here. Secrets of it stay out of the command: the job
+sets them.
 
-Source: Spark's pages on submitting applications, on YARN, and on Python package management (archives).
+Source: Spark's pages on submitting applications, on YARN, on Kubernetes, and on Python package management (archives).
 """
 
 from __future__ import annotations
@@ -38,9 +39,14 @@ class Manager(StrEnum):
 
     standalone = "standalone"
     yarn = "yarn"
+    k8s = "k8s"
 
 
-NUMBER_OF = {Manager.standalone: "spark.cores.max", Manager.yarn: "spark.executor.instances"}  # setting: how much there is to be
+MASTERS = {Manager.standalone: "spark://HOST:7077", Manager.k8s: "k8s://https://HOST:6443"}  # as those of YARN are not given
+NUMBER_OF = {Manager.standalone: "spark.cores.max", Manager.yarn: "spark.executor.instances",
+             Manager.k8s: "spark.executor.instances"}  # setting: how much there is to be
+IMAGE, UPLOADS = "spark.kubernetes.container.image", "spark.kubernetes.file.upload.path"
+IMAGES_PYTHON, IMAGES_JOBS = "/opt/sparkring/bin/python", "local:///app/jobs"  # see the Dockerfile
 
 
 class DeployMode(StrEnum):
@@ -55,15 +61,16 @@ class Wish:
     """What is asked of the cluster."""
 
     manager: Manager
-    master: str | None = None  # standalone: spark://HOST:PORT
+    master: str | None = None  # None: the platform's; that of YARN is always yarn
     deploy_mode: DeployMode = DeployMode.client
-    package: str | None = None  # what executors get: a packed environment, or a wheel; None: they have all that is needed
+    # what executors get: a packed environment, or a wheel; on Kubernetes the image; None: they have all that is needed
+    package: str | None = None
     ranks_per_executor: int = 1
 
     @property
     def packed(self) -> bool:
         """Whether executors run in an environment that they are sent."""
-        return self.package is not None and self.package.endswith(ARCHIVES)
+        return self.package is not None and self.package.endswith(ARCHIVES) and self.manager is not Manager.k8s
 
 
 def submit_command(wish: Wish, job: Path, arguments: Sequence[str], platform: Platform, *, name: str, rank_bytes: int,
@@ -80,14 +87,15 @@ def submit_command(wish: Wish, job: Path, arguments: Sequence[str], platform: Pl
     conf = _settings(wish, platform, rank_bytes, own_python)
     command = ["--master", "yarn" if wish.manager is Manager.yarn else str(wish.master or platform.spark.master),
                "--deploy-mode", str(wish.deploy_mode), "--name", name]
-    if wish.package is not None:
+    if wish.package is not None and wish.manager is not Manager.k8s:
         command += ["--archives", f"{wish.package}#{ENVIRONMENT}"] if wish.packed else ["--py-files", wish.package]
     if wish.deploy_mode is DeployMode.cluster:
         arguments, files = _uploaded(arguments)
         command += ["--files", ",".join(files)] if files else []
     for key, value in conf.items():
         command += ["--conf", f"{key}={value}"]
-    return [*command, str(job), *arguments, "--set", "spark.master=null"]
+    in_image = wish.manager is Manager.k8s and wish.deploy_mode is DeployMode.cluster
+    return [*command, f"{IMAGES_JOBS}/{job.name}" if in_image else str(job), *arguments, "--set", "spark.master=null"]
 
 
 def command_lines(command: Sequence[str]) -> str:
@@ -102,14 +110,20 @@ def command_lines(command: Sequence[str]) -> str:
 
 def _faults(wish: Wish, platform: Platform) -> list[SparkringError]:
     faults = []
-    master = wish.master or platform.spark.master or ""
-    if wish.manager is Manager.standalone:
-        if not master.startswith("spark://"):
-            faults.append(SparkringError("--master", f"{master or 'none'} is no standalone cluster's", "give spark://HOST:7077"))
-        if wish.deploy_mode is DeployMode.cluster:
-            faults.append(SparkringError("--deploy-mode", "cluster: a standalone cluster takes no driver in Python",
-                                         "use client, on a machine that the workers reach"))
-    if wish.package is not None and not wish.package.endswith((*ARCHIVES, ".whl")):
+    master, example = wish.master or platform.spark.master or "", MASTERS.get(wish.manager)
+    if example is not None and not master.startswith(example.partition("//")[0]):
+        faults.append(SparkringError("--master", f"{master or 'none'} is none of {wish.manager}", f"give {example}"))
+    if wish.manager is Manager.standalone and wish.deploy_mode is DeployMode.cluster:
+        faults.append(SparkringError("--deploy-mode", "cluster: a standalone cluster takes no driver in Python",
+                                     "use client, on a machine that the workers reach"))
+    if wish.manager is Manager.k8s:
+        if wish.package is None and IMAGE not in platform.spark.conf:
+            faults.append(SparkringError("--package", "is missing: pods are made of an image", "give its name (the Dockerfile "
+                                         f"makes one), or set {IMAGE} under spark.conf"))
+        if wish.deploy_mode is DeployMode.cluster and UPLOADS not in platform.spark.conf:
+            faults.append(SparkringError(f"spark.conf.{UPLOADS}", "is missing: recipe and platform travel by it", "set it to a "
+                                         "place that this machine can write to and pods can read, such as s3a://BUCKET/uploads"))
+    elif wish.package is not None and not wish.package.endswith((*ARCHIVES, ".whl")):
         faults.append(SparkringError("--package", f"{wish.package} is neither a packed environment nor a wheel",
                                      f"give what make package makes ({', '.join(ARCHIVES)}), or a .whl"))
     if platform.layout.automatic:
@@ -131,15 +145,18 @@ def _settings(wish: Wish, platform: Platform, rank_bytes: int, own_python: str) 
             "spark.executor.cores": str(wish.ranks_per_executor * cores)}
     if not platform.layout.automatic:
         ranks = platform.layout.num_ranks
-        conf[NUMBER_OF[wish.manager]] = str(ranks // wish.ranks_per_executor if wish.manager is Manager.yarn else ranks * cores)
-    if wish.manager is Manager.yarn:
+        conf[NUMBER_OF[wish.manager]] = str(ranks * cores if wish.manager is Manager.standalone
+                                            else ranks // wish.ranks_per_executor)
+    if wish.manager is not Manager.standalone:
         needed = SPARE_SHARE * rank_bytes * wish.ranks_per_executor + SPARE_BYTES
         conf["spark.executor.memoryOverhead"] = f"{math.ceil(needed / MIB)}m"
     given: Mapping[str, Any] = platform.spark.conf
     conf |= {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in given.items()
              if not is_secret(key, given)}
-    if wish.packed:
-        conf["spark.pyspark.python"] = f"./{ENVIRONMENT}/bin/python"
+    if wish.manager is Manager.k8s and wish.package is not None:
+        conf[IMAGE] = wish.package
+    if wish.packed or wish.manager is Manager.k8s:
+        conf["spark.pyspark.python"] = f"./{ENVIRONMENT}/bin/python" if wish.packed else IMAGES_PYTHON
         if wish.deploy_mode is DeployMode.client:
             conf["spark.pyspark.driver.python"] = own_python
     if platform.spark.driver_host is not None and wish.deploy_mode is DeployMode.client:

@@ -1,15 +1,13 @@
-"""Figures of a run from its rows, however many: final loss, units, steady throughput, curves, each rank's share.
+"""Figures of a run from its rows, however many: curves, each rank's share, and what ``totals.py`` has.
 
 Runs on: driver.
-Takes:   rows of ``steps``, ``rank_steps`` and ``evaluations``, one row group after the other.
-Gives:   numbers that the table ``runs``, the summary and the report share. Memory for one row group, and for at most
+Takes:   rows of ``steps``, ``rank_steps`` and ``evaluations``, one part after the other.
+Gives:   numbers that the table ``runs``, the summary and the report share. Memory for one part, and for at most
          CURVE_POINTS points a curve, whatever the length of the run.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,64 +16,35 @@ import pyarrow as pa
 from pipelines.lake.metric_facts import METRIC_NAMES
 from pipelines.lake.paths import Lake
 from pipelines.track.curves import Buckets, Curve, HighestByRank
-from pipelines.track.parts import highest, read_row_groups, read_rows
+from pipelines.track.parts import highest, read_parts, read_rows
+from pipelines.track.totals import RunTotals
 
 CURVE_POINTS = 320  # more than the widest chart can show
-LAST_LOSS_STEPS = 10  # one batch's loss is noisy: the final train loss is the mean of this many
-START_UP_STEPS = 5  # of each attempt: caches and allocators are still cold
 STEP_COLUMNS = ["attempt", "step", "loss", "learning_rate", "gradient_norm", "units", "seconds", "time"]
 RANK_SUMS = ("units", "seconds", "data_wait_s", "compute_s", "communication_s", "pipeline_wait_s", "averaging_s")
 
 
-@dataclass
-class _Pace:
-    """Units and seconds of an attempt's steps, and of its first ones."""
-
-    steps: int = 0
-    units: float = 0.0
-    seconds: float = 0.0
-    first: list[tuple[float, float]] = field(default_factory=list)
-
-    def add(self, units_N: np.ndarray, seconds_N: np.ndarray) -> None:
-        missing = START_UP_STEPS - len(self.first)
-        self.first += zip(units_N[:missing].tolist(), seconds_N[:missing].tolist(), strict=True)
-        self.steps += len(units_N)
-        self.units += float(units_N.sum())
-        self.seconds += float(seconds_N.sum())
-
-    @property
-    def steady(self) -> tuple[float, float]:
-        """Without the first steps (at most half of all)."""
-        left_out = self.first[:self.steps // 2]
-        return (self.units - sum(units for units, _ in left_out), self.seconds - sum(seconds for _, seconds in left_out))
-
-
-class StepFigures:
-    """What the kept steps of one run come to; ``add`` takes them in their order."""
+class StepFigures(RunTotals):
+    """What the kept steps of one run come to, with their curves; ``add`` takes them in their order."""
 
     def __init__(self, last_step: int) -> None:
         """``last_step``: no later one will be added."""
+        super().__init__({})
         buckets = Buckets(last_step, CURVE_POINTS)
         self.loss, self.learning_rate, self.gradient_norm, self.units_per_s = (Curve(buckets) for _ in range(4))
-        self.num_steps = self.last_step = self.units = 0
-        self.first_loss: float | None = None
-        self.newest_s: float | None = None  # Unix time of the newest step
-        self._last_losses: deque[float] = deque(maxlen=LAST_LOSS_STEPS)
-        self._paces: defaultdict[int, _Pace] = defaultdict(_Pace)  # by attempt
 
     @staticmethod
     def of(lake: Lake, run_id: str) -> StepFigures:
         """Of all rows of a run."""
         figures = StepFigures(highest(lake, "steps", run_id, "step"))
-        for rows in read_row_groups(lake, "steps", run_id, STEP_COLUMNS):
+        for rows in read_parts(lake, "steps", run_id, STEP_COLUMNS):
             figures.add(rows)
         return figures
 
     def add(self, rows: pa.Table) -> None:
         """``rows`` hold STEP_COLUMNS; a missing number is no point of its curve and counts as no units and no time."""
-        if not rows.num_rows:
-            return
-        step_N, attempt_N = rows["step"].to_numpy(), rows["attempt"].to_numpy()
+        super().add(rows)
+        step_N = rows["step"].to_numpy()
         loss_N, rate_N, norm_N, units_N, seconds_N = (
             rows[name].to_numpy().astype(np.float64)
             for name in ("loss", "learning_rate", "gradient_norm", "units", "seconds"))
@@ -85,24 +54,6 @@ class StepFigures:
         self.gradient_norm.add(step_N, norm_N)
         timed = seconds_N > 0
         self.units_per_s.add(step_N[timed], units_N[timed] / seconds_N[timed], seconds_N[timed])
-        self.num_steps += len(step_N)
-        self.last_step = max(self.last_step, int(step_N.max()))
-        self.units += int(units_N.sum())
-        self.first_loss = float(loss_N[0]) if self.first_loss is None else self.first_loss
-        self.newest_s = max(self.newest_s or 0.0, rows["time"].cast(pa.int64()).to_numpy().max() / 1e6)
-        self._last_losses.extend(loss_N[-LAST_LOSS_STEPS:].tolist())
-        for attempt in np.unique(attempt_N):
-            self._paces[int(attempt)].add(units_N[attempt_N == attempt], seconds_N[attempt_N == attempt])
-
-    @property
-    def last_loss(self) -> float | None:
-        return float(np.mean(self._last_losses)) if self._last_losses else None
-
-    @property
-    def steady_units_per_s(self) -> float | None:
-        """Units over seconds of training without each attempt's first steps (at most half of them)."""
-        units, seconds = (sum(part) for part in zip((0.0, 0.0), *(pace.steady for pace in self._paces.values()), strict=True))
-        return units / seconds if seconds > 0 else None
 
 
 class RankFigures:
@@ -118,7 +69,7 @@ class RankFigures:
         """Of all rows of a run."""
         last_rank, last_step = (highest(lake, "rank_steps", run_id, column) for column in ("rank", "step"))
         figures = RankFigures(last_rank + 1, last_step)
-        for rows in read_row_groups(lake, "rank_steps", run_id, ["rank", "step", "memory_bytes", *RANK_SUMS]):
+        for rows in read_parts(lake, "rank_steps", run_id, ["rank", "step", "memory_bytes", *RANK_SUMS]):
             figures.add(rows)
         return figures
 

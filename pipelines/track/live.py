@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -18,10 +19,13 @@ from pipelines.track.tables import load_run
 
 log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 10.0
+LONGEST_INTERVAL_S = 60.0
+INTERVALS_OF_AGE = 240  # after 20 minutes every 5 s, after 4 hours every minute
 
 
 class LiveLoader:
-    """Loads a run every ``interval_s`` seconds between enter and exit.
+    """Loads a run every ``interval_s`` seconds between enter and exit; more seldom the longer it goes on, since what is loaded at
+    once lies together: a month of steps has 45,000 row groups then, not half a million.
 
     A fault in it never stops the training: it is said once in the log, kept in ``error``, and the load tried again.
     The load that completes the tables at the end is the caller's (``load_run``), after exit.
@@ -45,9 +49,14 @@ class LiveLoader:
         self._thread.join(STOP_TIMEOUT_S)
 
     def _load_until_stopped(self) -> None:
-        while not self._stopping.wait(self._interval_s):
+        began = time.monotonic()
+        while not self._stopping.wait(self.interval_s(time.monotonic() - began)):
             if self._lake.store.facts(self._lake.run(self._run_id).state) is not None:  # not before the run has begun
                 self._load()
+
+    def interval_s(self, age_s: float) -> float:
+        """Until the next load, so long after the first."""
+        return max(self._interval_s, min(age_s / INTERVALS_OF_AGE, LONGEST_INTERVAL_S))
 
     def _load(self) -> None:
         with ExitStack() as stack:

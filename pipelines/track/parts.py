@@ -5,7 +5,7 @@ Takes:   rows, and a cursor: how many bytes of each record file the part has tak
 Gives:   part files that any Parquet reader can read at any moment.
 
 A part holds its rows *and* its cursor, so both are published at once: a load that is killed has either happened or not,
-and repeating it adds nothing twice.
+and repeating it adds nothing twice. A part of ``steps`` also holds what all rows up to its own come to (``totals.py``).
 
 A new version of a part starts with the very bytes of the old one, row group by row group, and adds a row group. Spark
 opens a file several times per read (length, footer, rows); whichever versions it meets, the offsets it holds are true.
@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,9 +31,17 @@ from pipelines.lake.store import Store
 
 Cursor = dict[str, int]  # bytes taken in, by the name of the record file
 PART_ROWS = 50_000  # a part with more is not added to any longer: every load writes the open part again
-PART_ROW_GROUPS = 256  # one per load: at a load every 5 s a new part after 21 minutes
+PART_ROW_GROUPS = 256  # one per load (``live.py`` says how often)
 COLUMNS_FILE = "00-columns.parquet"  # no rows: a table without runs has its columns
-_CURSOR_KEY = b"sparkring.cursor"
+_CURSOR_KEY, _TOTALS_KEY = b"sparkring.cursor", b"sparkring.totals"
+
+
+class Totals(Protocol):
+    """What rows come to, one after the other."""
+
+    def add(self, rows: pa.Table) -> None: ...
+
+    def content(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,7 @@ class TablePart:
     last_step: int  # the highest; -1 where it has no rows
     cursor: Cursor
     columns: tuple[str, ...]
+    totals: dict[str, Any] | None  # None: of a table that has none, or of an older version
 
     def takes(self, table: str) -> bool:
         """Whether rows may be added: it is not full, and no older version made it, whose columns its bytes keep."""
@@ -60,8 +70,10 @@ class TablePart:
         """
         try:
             footer = _footer(store, key)
+            totals = footer.metadata.get(_TOTALS_KEY)
             return TablePart(key, footer.num_rows, footer.num_row_groups, _highest(footer, "step"),
-                             json.loads(footer.metadata[_CURSOR_KEY]), tuple(footer.schema.to_arrow_schema().names))
+                             json.loads(footer.metadata[_CURSOR_KEY]), tuple(footer.schema.to_arrow_schema().names),
+                             None if totals is None else json.loads(totals))
         except (pa.ArrowInvalid, KeyError, ValueError) as error:
             raise _damaged(store, key, error) from error
 
@@ -79,28 +91,55 @@ def part_keys(lake: Lake, table: str, run_id: str, attempt: int | None = None) -
     return [f"{lake.table(table)}/{name}" for name in lake.store.names(lake.table(table)) if whole.fullmatch(name)]
 
 
-def append_rows(store: Store, key: str, rows: pa.Table, cursor: Cursor) -> None:
-    """Adds ``rows`` as one row group and moves the cursor, at once."""
-    _write(store, key, [*_row_groups(store, key), rows], rows.schema, cursor)
+def attempt_of(key: str) -> int:
+    """Whose part it is."""
+    return int(key.rsplit("-", 2)[1])
 
 
-def take_back(store: Store, part: TablePart, limit: int) -> None:
-    """Removes rows with a step above ``limit``; row groups without such rows keep their bytes."""
+def append_rows(store: Store, key: str, rows: pa.Table, cursor: Cursor, totals: Totals | None = None) -> None:
+    """Adds ``rows`` as one row group, to the totals too, and moves the cursor, at once."""
+    if totals is not None:
+        totals.add(rows)
+    _write(store, key, [*_row_groups(store, key), rows], noted(rows.schema, cursor, totals))
+
+
+def take_back(store: Store, part: TablePart, limit: int, totals: Totals | None = None) -> None:
+    """Removes rows with a step above ``limit``; row groups without such rows keep their bytes.
+
+    Args:
+        totals: of the rows before this part; those that are left are added.
+    """
     groups = [group.filter(pc.less_equal(group["step"], limit)) for group in _row_groups(store, part.key)]
-    _write(store, part.key, groups, _footer(store, part.key).schema.to_arrow_schema(), part.cursor)
+    if totals is not None:
+        for group in groups:
+            totals.add(group)
+    _write(store, part.key, groups, noted(_footer(store, part.key).schema.to_arrow_schema(), part.cursor, totals))
 
 
-def read_row_groups(lake: Lake, table: str, run_id: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Columns of all rows of one run, one row group after the other: what one load added, so of bounded size."""
-    schema = pa.schema([arrow_schema(table).field(name) for name in columns])
+def read_parts(lake: Lake, table: str, run_id: str, columns: list[str]) -> Iterator[pa.Table]:
+    """Columns of all rows of one run, one part after the other: each has PART_ROWS, and what one load may add."""
     for key in part_keys(lake, table, run_id):
-        yield from (_of_schema(rows, schema) for rows in _row_groups(lake.store, key, columns))
+        yield read_part(lake, table, key, columns)
+
+
+def read_part(lake: Lake, table: str, key: str, columns: list[str]) -> pa.Table:
+    """Columns of the rows of one part.
+
+    Raises:
+        DataError: not a part file.
+    """
+    schema = pa.schema([arrow_schema(table).field(name) for name in columns])
+    try:
+        with lake.store.open(key) as content, pq.ParquetFile(content) as file:
+            return _of_schema(file.read(columns), schema)
+    except (pa.ArrowInvalid, ValueError) as error:
+        raise _damaged(lake.store, key, error) from error
 
 
 def read_rows(lake: Lake, table: str, run_id: str, columns: list[str]) -> pa.Table:
     """Columns of all rows of one run at once: for tables with few rows."""
     schema = pa.schema([arrow_schema(table).field(name) for name in columns])
-    return pa.concat_tables([schema.empty_table(), *read_row_groups(lake, table, run_id, columns)])
+    return pa.concat_tables([schema.empty_table(), *read_parts(lake, table, run_id, columns)])
 
 
 def highest(lake: Lake, table: str, run_id: str, column: str) -> int:
@@ -121,7 +160,7 @@ def ensure_columns(lake: Lake, table: str) -> None:
     """
     store, key, schema = lake.store, f"{lake.table(table)}/{COLUMNS_FILE}", arrow_schema(table)
     if store.facts(key) is None or pq.read_schema(io.BytesIO(store.read(key))).names != schema.names:
-        _write(store, key, [], schema, {})
+        _write(store, key, [], noted(schema, {}))
 
 
 def write_one_row(store: Store, key: str, row: pa.Table) -> None:
@@ -135,13 +174,13 @@ def write_one_row(store: Store, key: str, row: pa.Table) -> None:
     _put_changed(store, key, content.getvalue())
 
 
-def _row_groups(store: Store, key: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
-    """All columns, or those given; nothing of a part that is not there yet."""
+def _row_groups(store: Store, key: str) -> Iterator[pa.Table]:
+    """Nothing of a part that is not there yet."""
     if store.facts(key) is not None:
         try:
             with store.open(key) as content, pq.ParquetFile(content) as file:
                 for index in range(file.num_row_groups):
-                    yield file.read_row_group(index, columns)
+                    yield file.read_row_group(index)
         except (pa.ArrowInvalid, ValueError) as error:
             raise _damaged(store, key, error) from error
 
@@ -162,8 +201,13 @@ def _highest(footer: pq.FileMetaData, column: str) -> int:
     return max((footer.row_group(i).column(place).statistics.max for i in range(footer.num_row_groups)), default=-1)
 
 
-def _write(store: Store, key: str, row_groups: Iterable[pa.Table], schema: pa.Schema, cursor: Cursor) -> None:
-    schema = schema.with_metadata({_CURSOR_KEY: json.dumps(cursor)})
+def noted(schema: pa.Schema, cursor: Cursor, totals: Totals | None = None) -> pa.Schema:
+    """The schema with what a part knows beside its rows."""
+    notes = {_CURSOR_KEY: json.dumps(cursor)}
+    return schema.with_metadata(notes if totals is None else notes | {_TOTALS_KEY: json.dumps(totals.content())})
+
+
+def _write(store: Store, key: str, row_groups: Iterable[pa.Table], schema: pa.Schema) -> None:
     content = io.BytesIO()
     with pq.ParquetWriter(content, schema, compression="snappy") as writer:
         for rows in row_groups:

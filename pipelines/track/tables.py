@@ -22,7 +22,7 @@ from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.runs import AttemptState, RunState, current_state
 from pipelines.lake.schemas import arrow_schema
 from pipelines.track.evaluated import EVALUATION_TABLES, load_evaluations
-from pipelines.track.figures import StepFigures, evaluations_in_order
+from pipelines.track.figures import evaluations_in_order
 from pipelines.track.parts import (
     TablePart,
     append_rows,
@@ -34,8 +34,10 @@ from pipelines.track.parts import (
     write_one_row,
 )
 from pipelines.track.record_rows import new_rows, to_table
+from pipelines.track.totals import RunTotals, totals_up_to
 
 LOADED_TABLES = ("runs", "steps", "rank_steps", "evaluations")
+NO_LIMIT = 2**31 - 1  # of an attempt whose steps are all kept
 READ_BYTES = 32 * 1024**2  # of records held at once, over all ranks
 CLAIM_PATIENCE_S = 60.0
 
@@ -71,7 +73,7 @@ def load_run(lake: Lake, run_id: str) -> None:
 def kept_steps(state: RunState, attempt: AttemptState) -> tuple[int, int]:
     """First and last step of an attempt that a restart did not take back: later attempts make the rest again."""
     later = [each.start_step for each in state.attempts if each.number > attempt.number]
-    return (attempt.start_step + 1 if attempt is not state.attempts[0] else 0), min(later, default=2**31 - 1)
+    return (attempt.start_step + 1 if attempt is not state.attempts[0] else 0), min(later, default=NO_LIMIT)
 
 
 def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attempt: AttemptState) -> None:
@@ -81,14 +83,15 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
     evaluated = _evaluated_before(lake, state, number) if table == "evaluations" else set()
     if table == "evaluations":
         first = attempt.start_step  # it may make up for an evaluation that was missed
-    parts = [TablePart.of(lake.store, key) for key in part_keys(lake, table, state.run_id, number)]
-    for part in parts:
-        if part.last_step > last:
-            take_back(lake.store, part, last)
+    keys = part_keys(lake, table, state.run_id, number)
+    beyond = _beyond(lake, keys, last)
+    totals = totals_up_to(lake, keys[:len(keys) - len(beyond)]) if table == "steps" else None
+    for part in beyond:
+        take_back(lake.store, part, last, totals)
     files = run.live(number).records()
     if table != "rank_steps":
         files = {rank: path for rank, path in files.items() if rank == 0}  # whole-job figures are in rank 0's records
-    cursor = parts[-1].cursor if parts else {}
+    cursor = TablePart.of(lake.store, keys[-1]).cursor if keys else {}
     while files:
         rows, moved = [], dict(cursor)
         for rank, path in files.items():
@@ -98,8 +101,25 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
                      if first <= row["step"] <= last and (row["step"], row.get("split")) not in evaluated]
         if moved == cursor:
             return
-        append_rows(lake.store, open_part(lake, table, state.run_id, number), to_table(table, rows), moved)
+        append_rows(lake.store, open_part(lake, table, state.run_id, number), to_table(table, rows), moved, totals)
         cursor = moved
+
+
+def _beyond(lake: Lake, keys: list[str], last: int) -> list[TablePart]:
+    """The newest parts of an attempt, as far back as one may have steps above ``last``. Older ones are not looked at: a full
+    part reaches further than those before it."""
+    found: list[TablePart] = []
+    if last == NO_LIMIT:
+        return found
+    fitting = 0
+    for key in reversed(keys):
+        found.insert(0, TablePart.of(lake.store, key))
+        fitting = fitting + 1 if found[0].last_step <= last else 0
+        if fitting == 2:  # the newest one may be short
+            break
+    while found and found[0].last_step <= last:
+        del found[0]
+    return found
 
 
 def _evaluated_before(lake: Lake, state: RunState, attempt: int) -> set[tuple[int, str]]:
@@ -111,7 +131,7 @@ def _evaluated_before(lake: Lake, state: RunState, attempt: int) -> set[tuple[in
 def _run_row(lake: Lake, state: RunState) -> pa.Table:
     """The run as a whole: what the driver knows of it and its newest attempt, and figures from the rows loaded so far."""
     newest = state.newest
-    steps = StepFigures.of(lake, state.run_id)
+    steps = RunTotals.of(lake, state.run_id)
     evaluations = evaluations_in_order(lake, state.run_id)
     newest_s = newest.ended_s if newest.ended_s is not None else steps.newest_s
     facts: dict[str, Any] = {

@@ -12,6 +12,7 @@ with AVX-512 and neither AVX512-BF16 nor AMX, [2048, 256] x [256, 1024] on one c
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -34,33 +35,28 @@ def widen_products() -> None:
     _kept.append(library)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
-        for name, product in (("mm", _mm), ("bmm", _bmm), ("addmm", _addmm), ("baddbmm", _baddbmm)):
-            library.impl(name, product, "CPU")
+        for name in ("mm", "bmm", "addmm", "baddbmm"):
+            product, into = (torch.library.get_kernel(f"aten::{each}", "CPU") for each in (name, f"{name}.out"))
+            library.impl(name, _widened(product), "CPU", with_keyset=True)
+            library.impl(f"{name}.out", _widened_into(product, into), "CPU", with_keyset=True)  # what is compiled calls this
 
 
-# What is not bfloat16 goes to torch's kernel that writes into a given tensor, which stays as it is.
+def _widened(product: Any) -> Callable[..., Tensor]:
+    def widened(keys: Any, *tensors: Tensor, **scalars: float) -> Tensor:
+        if tensors[-1].dtype != torch.bfloat16:
+            found: Tensor = product.call_boxed(keys, *tensors, **scalars)
+            return found
+        wide: Tensor = product.call_boxed(keys, *(tensor.float() for tensor in tensors), **scalars)
+        return wide.bfloat16()
+
+    return widened
 
 
-def _mm(one: Tensor, other: Tensor) -> Tensor:
-    if one.dtype != torch.bfloat16:
-        return torch.mm(one, other, out=one.new_empty(len(one), other.shape[1]))
-    return _mm(one.float(), other.float()).bfloat16()
+def _widened_into(product: Any, into: Any) -> Callable[..., Tensor]:
+    def widened(keys: Any, *tensors: Tensor, out: Tensor, **scalars: float) -> Tensor:
+        if tensors[-1].dtype != torch.bfloat16:
+            found: Tensor = into.call_boxed(keys, *tensors, out=out, **scalars)
+            return found
+        return out.copy_(product.call_boxed(keys, *(tensor.float() for tensor in tensors), **scalars))
 
-
-def _bmm(one: Tensor, other: Tensor) -> Tensor:
-    if one.dtype != torch.bfloat16:
-        return torch.bmm(one, other, out=one.new_empty(len(one), one.shape[1], other.shape[2]))
-    return _bmm(one.float(), other.float()).bfloat16()
-
-
-def _addmm(added: Tensor, one: Tensor, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    if one.dtype != torch.bfloat16:
-        return torch.addmm(added, one, other, beta=beta, alpha=alpha, out=one.new_empty(len(one), other.shape[1]))
-    return _addmm(added.float(), one.float(), other.float(), beta=beta, alpha=alpha).bfloat16()
-
-
-def _baddbmm(added: Tensor, one: Tensor, other: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    if one.dtype != torch.bfloat16:
-        return torch.baddbmm(added, one, other, beta=beta, alpha=alpha,
-                             out=one.new_empty(len(one), one.shape[1], other.shape[2]))
-    return _baddbmm(added.float(), one.float(), other.float(), beta=beta, alpha=alpha).bfloat16()
+    return widened

@@ -45,7 +45,8 @@ def settings_in(value, place=()):
     return {found for key, inner in value.items() for found in settings_in(inner, (*place, key))}
 
 
-@pytest.mark.parametrize("path", ["recipes/gpt-demo.yaml", "platforms/local.yaml", "platforms/standalone.yaml"])
+@pytest.mark.parametrize("path", ["recipes/gpt-demo.yaml", "platforms/local.yaml", "platforms/standalone.yaml",
+                                  "platforms/kubernetes.yaml"])
 def test_a_commented_file_names_every_setting_of_its_kind_and_says_what_each_is(path):
     recipe, text = path.startswith("recipes"), (ROOT / "conf" / path).read_text(encoding="utf-8")
     config = load_config(ROOT / "conf" / path, PLATFORM) if recipe else load_config(RECIPE, ROOT / "conf" / path)

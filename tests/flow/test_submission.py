@@ -1,5 +1,7 @@
 """A job's submission: what is looked at before anything is on its way."""
 
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipelines.flow.flow import JOBS, Flow
 from pipelines.flow.stage import Job
 from pipelines.flow.submission import submission
 from pipelines.spark.submit_command import SPARE_BYTES, SPARE_SHARE, Manager, Wish
+from tests.support.readme import block
 
 ROOT = Path(__file__).parents[2]
 YARN = Wish(Manager.yarn, package="dist/environment.tar.gz")
@@ -55,6 +58,15 @@ def test_a_job_is_submitted_with_the_spark_of_this_environment(arguments):
     assert command[command.index("--name") + 1] == "gpt-demo"
     by_path, _ = submitted(arguments, job=str(ROOT / "jobs/pipeline.py"))
     assert by_path == command
+
+
+@pytest.mark.processes
+def test_readmes_submission_to_kubernetes_is_shown():
+    (command,) = block("On a cluster", 2).commands
+    shown = subprocess.run(shlex.split(command.replace(".venv", sys.prefix)), cwd=ROOT, capture_output=True, text=True,
+                           timeout=60)
+    assert shown.returncode == 0, shown.stderr
+    assert "--master k8s://https://HOST:6443" in shown.stdout and "local:///app/jobs/pipeline.py" in shown.stdout
 
 
 def test_memory_is_asked_for_as_the_plan_says_where_it_can_be_planned(arguments):

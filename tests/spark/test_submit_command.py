@@ -1,13 +1,17 @@
 """The command that submits a job: what is asked of each manager, and that Spark's own parser takes it so."""
 
+import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 from py4j.protocol import Py4JJavaError
 
-from pipelines.config import Platform
+from pipelines.config import Platform, load_platform
 from pipelines.errors import ConfigError
 from pipelines.spark.submit_command import DeployMode, Manager, Wish, command_lines, submit_command
+from tests.conftest import ROOT
 
 STANDALONE = Wish(Manager.standalone, "spark://host:7077", package="dist/sparkring-0.1.0-py3-none-any.whl")
 YARN = Wish(Manager.yarn, package="dist/environment.tar.gz")
@@ -79,8 +83,6 @@ def test_what_a_manager_cannot_do_is_refused_all_at_once():
 
 
 def test_the_command_is_shown_so_that_a_shell_reads_the_same_words(tmp_path):
-    import shlex
-
     command = ["spark-submit", *submitted(YARN, "--recipe", "a b.yaml", "--set", "prepare.inputs=[{path: 'x'}]")]
     shown = command_lines(command)
     assert shlex.split(shown.replace("\\\n", "")) == command
@@ -141,3 +143,90 @@ def test_spark_parses_what_is_submitted_to_a_standalone_cluster_and_refuses_what
     in_the_cluster = ["--master", "spark://host:7077", "--deploy-mode", "cluster", str(files / "job.py")]
     with pytest.raises(Py4JJavaError, match="mode is currently not supported for python applications on standalone clusters"):
         parsed(spark, in_the_cluster)
+
+
+K8S = Wish(Manager.k8s, "k8s://https://host:6443", DeployMode.cluster, "registry/sparkring:1")
+
+
+def test_kubernetes_is_asked_for_pods_of_the_image():
+    command = submitted(K8S, "--recipe", "/here/r.yaml", conf={"spark.kubernetes.file.upload.path": "s3a://bucket/uploads"})
+    conf = settings(command)
+    assert conf["spark.kubernetes.container.image"] == "registry/sparkring:1"
+    assert conf["spark.pyspark.python"] == "/opt/sparkring/bin/python"
+    assert (conf["spark.executor.instances"], conf["spark.executor.memoryOverhead"]) == ("4", "1484m")
+    assert "local:///app/jobs/pipeline.py" in command and not {"--archives", "--py-files"} & {*command}
+    client = submitted(Wish(Manager.k8s, "k8s://https://host:6443", package="registry/sparkring:1"))
+    assert "/repo/jobs/pipeline.py" in client and settings(client)["spark.pyspark.driver.python"] == "/venv/bin/python"
+
+
+def test_what_kubernetes_needs_is_asked_for_all_at_once():
+    said = refusal(Wish(Manager.k8s, deploy_mode=DeployMode.cluster))
+    assert [line.partition(": ")[0] for line in said.splitlines()] == [
+        "--master", "--package", "spark.conf.spark.kubernetes.file.upload.path"]
+    assert "--master: none is none of k8s; give k8s://https://HOST:6443" in said
+
+
+@pytest.mark.processes
+def test_sparks_own_classes_make_pods_of_what_is_submitted_and_of_the_platforms_template(spark, files):
+    of_role = "spark.conf.spark.kubernetes.{0}.podTemplateFile={1}/conf/kubernetes/pod.yaml"
+    platform = load_platform(ROOT / "conf/platforms/kubernetes.yaml", [
+        f"spark.conf.spark.kubernetes.file.upload.path=file://{files}/uploads",
+        *(of_role.format(role, ROOT) for role in ("driver", "executor"))])
+    (files / "uploads").mkdir()
+    job_arguments = ["--recipe", f"{files}/r.yaml", "--platform", f"{files}/p.yaml"]
+    command = submit_command(K8S, Path("/repo/jobs/pipeline.py"), job_arguments, platform, name="n", rank_bytes=1000 * MIB,
+                             own_python="python")
+    arguments, start = parsed(spark, command)
+    assert start._4() == "org.apache.spark.deploy.k8s.submit.KubernetesClientApplication"
+    assert arguments.childArgs().mkString(" ") == "--recipe r.yaml --platform p.yaml --set spark.master=null"
+
+    driver, executor = pods(spark, start._3(), arguments.primaryResource())
+    for pod, memory in ((driver, "2432Mi"), (executor, "3532Mi")):  # a heap of 2 GiB; 384 MiB, or what the rank needs
+        (container,) = pod["spec"]["containers"]
+        assert container["image"] == "registry/sparkring:1"
+        assert container["workingDir"] == "/tmp" and container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["resources"]["limits"]["memory"] == memory
+        assert {"/tmp", "/dev/shm", "/mnt/lake"} <= {mount["mountPath"] for mount in container["volumeMounts"]}
+        assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
+        lake = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "lake")
+        assert lake["persistentVolumeClaim"]["claimName"] == "lake"
+    assert driver["spec"]["containers"][0]["args"][0] == "driver"
+    assert executor["spec"]["containers"][0]["args"] == ["executor"]
+    # what setup/container.sh reads
+    given = {variable["name"] for variable in executor["spec"]["containers"][0]["env"]}
+    script = (ROOT / "setup/container.sh").read_text()
+    asked = {name for name in re.findall(r"\$\{?(SPARK_\w+)", script) if name not in ("SPARK_HOME", "SPARK_DRIVER_BIND_ADDRESS")}
+    assert asked - given <= {"SPARK_CLASSPATH", "SPARK_EXECUTOR_POD_NAME"}  # of these the script needs none
+    assert "SPARK_DRIVER_BIND_ADDRESS" in {variable["name"] for variable in driver["spec"]["containers"][0]["env"]}
+    uploaded = {file.name for file in (files / "uploads").rglob("*") if not file.name.startswith(".") and file.is_file()}
+    assert uploaded == {"r.yaml", "p.yaml"}
+
+
+def pods(spark, conf, resource):
+    """Of driver and executor, as JSON, made by Spark's Kubernetes classes; no cluster is asked."""
+    jvm = spark.sparkContext._jvm
+    k8s, fabric8 = jvm.org.apache.spark.deploy.k8s, jvm.io.fabric8.kubernetes.client
+    none = getattr(getattr(jvm.scala, "None$"), "MODULE$")
+    conf.set("spark.kubernetes.executor.podNamePrefix", "n")
+    configuration = fabric8.ConfigBuilder().withMasterUrl("https://127.0.0.1:1").build()
+    client = fabric8.KubernetesClientBuilder().withConfig(configuration).build()
+    try:
+        of_driver = k8s.KubernetesConf.createDriverConf(
+            conf, "app-1", k8s.submit.PythonMainAppResource(resource), "org.apache.spark.deploy.PythonRunner",
+            spark.sparkContext._gateway.new_array(jvm.java.lang.String, 0), none)
+        driver = k8s.submit.KubernetesDriverBuilder().buildFromFeatures(of_driver, client).pod()
+        conf.set("spark.driver.host", "driver").set("spark.driver.port", "7077")
+        of_executor = k8s.KubernetesConf.createExecutorConf(conf, "1", "app-1", none, 0)
+        environment = spark.sparkContext._jvm.org.apache.spark.SparkEnv.get()
+        profile = jvm.org.apache.spark.resource.ResourceProfile.getOrCreateDefaultProfile(conf)
+        executor = jvm.org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBuilder().buildFromFeatures(
+            of_executor, environment.securityManager(), client, profile).pod()
+        write = jvm.io.fabric8.kubernetes.client.utils.KubernetesSerialization().asJson
+        found = []
+        for each in (driver, executor):
+            pod = json.loads(write(each.pod()))
+            pod["spec"]["containers"] = [json.loads(write(each.container()))]
+            found.append(pod)
+        return found
+    finally:
+        client.close()

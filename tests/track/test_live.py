@@ -40,6 +40,11 @@ def test_rows_are_visible_while_the_ranks_still_write(lake: Lake, caplog: pytest
     assert not [thread for thread in threading.enumerate() if thread.name == "live-loader-run-1"]
 
 
+def test_a_long_run_is_loaded_more_seldom(lake: Lake) -> None:
+    loader = LiveLoader(lake, "run-1")
+    assert [loader.interval_s(age_s) for age_s in (0, 20 * 60, 2 * 3600, 30 * 24 * 3600)] == [5, 5, 30, 60]
+
+
 def test_nothing_is_loaded_after_the_loader_has_stopped(lake: Lake) -> None:
     save_state(lake, "run-1")
     with LiveLoader(lake, "run-1", interval_s=600):

@@ -27,9 +27,11 @@ from pipelines.lake.metric_facts import METRIC_NAMES
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.lake.schemas import TABLE_DDL
+from pipelines.lake.store import FolderStore
 from pipelines.track import parts, tables
-from pipelines.track.parts import part_keys, read_rows
+from pipelines.track.parts import part_keys, read_parts, read_rows
 from pipelines.track.tables import LOADED_TABLES, load_run
+from pipelines.track.totals import TOTALLED, RunTotals
 from tests.track.conftest import START_S, WriteRun, save_state, write_evaluation, write_steps
 
 
@@ -146,6 +148,13 @@ def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.Te
         done = starts[-1] + length
     load_run(lake, "run-1")
     assert keys(lake, "steps") == Counter((made, step) for step, made in expected.items())
+    anew = RunTotals({})
+    for rows in read_parts(lake, "steps", "run-1", TOTALLED):
+        anew.add(rows)
+    carried = RunTotals.of(lake, "run-1")
+    for name in ("num_steps", "last_step", "units", "first_loss", "last_loss", "newest_s", "steady_units_per_s"):
+        assert getattr(carried, name) == pytest.approx(getattr(anew, name)), name
+    assert carried.num_steps == len(expected)
 
 
 def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +181,39 @@ def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
     load_run(lake, "run-1")
     rows_end = len(old) - 8 - footer.serialized_size
     assert rows_end > 4000 and path.read_bytes()[:rows_end] == old[:rows_end]
+
+
+def test_a_load_looks_at_no_more_parts_the_more_there_are(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "PART_ROWS", 5)
+    save_state(lake, "run-1", (0, 0))  # also for an attempt that has ended
+    opened: list[str] = []
+    opening = FolderStore.open
+    monkeypatch.setattr(FolderStore, "open", lambda store, key: (opened.append(key), opening(store, key))[1])
+    counts = []
+    for last in range(5, 105, 5):
+        write_steps(lake, "run-1", 1, 0, range(last - 4, last + 1))
+        opened.clear()
+        load_run(lake, "run-1")
+        counts.append(len(opened))
+    assert len(part_keys(lake, "steps", "run-1")) == 20
+    assert max(counts) == max(counts[:4])
+
+
+def test_the_row_of_a_run_whose_parts_an_older_version_wrote_is_right(lake: Lake) -> None:
+    save_state(lake, "run-1")
+    write_steps(lake, "run-1", 0, 0, range(1, 31))
+    load_run(lake, "run-1")
+    row = pq.read_table(lake.root / lake.table("runs") / "run-1.parquet").to_pylist()
+    [key] = part_keys(lake, "steps", "run-1")
+    rows, cursor = pq.read_table(lake.root / key), parts.TablePart.of(lake.store, key).cursor
+    (lake.root / key).unlink()
+    parts.append_rows(lake.store, key, rows, cursor)  # without totals
+    load_run(lake, "run-1")
+    assert pq.read_table(lake.root / lake.table("runs") / "run-1.parquet").to_pylist() == row
+    write_steps(lake, "run-1", 0, 0, range(31, 41))
+    load_run(lake, "run-1")
+    (grown,) = pq.read_table(lake.root / lake.table("runs") / "run-1.parquet").to_pylist()
+    assert (grown["last_step"], grown["units"]) == (40, row[0]["units"] * 40 // 30)
 
 
 def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(lake: Lake) -> None:

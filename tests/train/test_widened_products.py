@@ -20,7 +20,8 @@ ones, others, addeds = torch.randn(3, 33, 17), torch.randn(3, 17, 9), torch.rand
 
 def products(dtype):
     a, b, c, d, e, f = (each.to(dtype) for each in (one, other, added, ones, others, addeds))
-    return [a @ b, torch.addmm(c, a, b, beta=0.5, alpha=2.0), d @ e, torch.baddbmm(f, d, e, alpha=0.25),
+    into = torch.mm(a, b, out=torch.empty(33, 9, dtype=dtype)), torch.bmm(d, e, out=torch.empty(3, 33, 9, dtype=dtype))
+    return [*into, a @ b, torch.addmm(c, a, b, beta=0.5, alpha=2.0), d @ e, torch.baddbmm(f, d, e, alpha=0.25),
             torch.addmm(c[0], a, b), b.T @ a.T, d @ b]
 
 def trained_step():
@@ -45,8 +46,20 @@ for a, b in zip(before[2], after[2]):
     assert a.dtype == b.dtype and (a - b).norm() <= 0.02 * a.norm()
 print("same")
 """
+COMPILED = """
+import time
+import torch
+from pipelines.train.widened_products import widen_products
+torch.set_num_threads(1)
+one, other = torch.randn(256, 1024).bfloat16(), torch.randn(1024, 128).bfloat16()  # torch itself rounds some elsewhere
+widen_products()
+compiled = torch.compile(lambda a, b: torch.relu(a @ b))
+assert torch.equal(compiled(one, other), torch.relu((one.float() @ other.float()).bfloat16()))
+print("same")
+"""
 
 
-def test_products_are_the_same_up_to_their_rounding_and_those_of_other_types_bit_by_bit():
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=120)
+@pytest.mark.parametrize("program", [PROGRAM, COMPILED], ids=["as it stands", "compiled"])
+def test_products_are_the_same_up_to_their_rounding_and_those_of_other_types_bit_by_bit(program):
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout == "same\n", done.stderr
