@@ -42,8 +42,8 @@ def columns(table: str, step_N: np.ndarray, rank_N: np.ndarray, random: np.rando
     count = len(step_N)
     values: dict[str, Any] = {
         "run_id": pa.DictionaryArray.from_arrays(np.zeros(count, np.int8), [RUN]), "attempt": np.zeros(count, int),
-        "step": step_N, "rank": rank_N, "replica_index": rank_N, "time": (START_S + step_N) * 1_000_000, "units": np.full(count, 4096),
-        "samples": np.full(count, 8), "memory_bytes": 10**9 + step_N // 1000 * 4096,
+        "step": step_N, "rank": rank_N, "replica_index": rank_N, "time": (START_S + step_N) * 1_000_000,
+        "units": np.full(count, 4096), "samples": np.full(count, 8), "memory_bytes": 10**9 + step_N // 1000 * 4096,
         **{name: random.gamma(9.0, 0.1, count) for name in (*SECONDS, "loss", "gradient_norm")}}
     schema = arrow_schema(table)
     return pa.table([pa.array(values.get(each.name, np.zeros(count, int))).cast(each.type) for each in schema], schema=schema)

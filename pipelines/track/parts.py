@@ -36,7 +36,7 @@ COLUMNS_FILE = "00-columns.parquet"  # no rows: a table without runs has its col
 _CURSOR_KEY, _TOTALS_KEY = b"sparkring.cursor", b"sparkring.totals"
 
 
-class Totals(Protocol):
+class CarriedTotals(Protocol):
     """What rows come to, one after the other."""
 
     def add(self, rows: pa.Table) -> None: ...
@@ -96,14 +96,14 @@ def attempt_of(key: str) -> int:
     return int(key.rsplit("-", 2)[1])
 
 
-def append_rows(store: Store, key: str, rows: pa.Table, cursor: Cursor, totals: Totals | None = None) -> None:
+def append_rows(store: Store, key: str, rows: pa.Table, cursor: Cursor, totals: CarriedTotals | None = None) -> None:
     """Adds ``rows`` as one row group, to the totals too, and moves the cursor, at once."""
     if totals is not None:
         totals.add(rows)
     _write(store, key, [*_row_groups(store, key), rows], noted(rows.schema, cursor, totals))
 
 
-def take_back(store: Store, part: TablePart, limit: int, totals: Totals | None = None) -> None:
+def take_back(store: Store, part: TablePart, limit: int, totals: CarriedTotals | None = None) -> None:
     """Removes rows with a step above ``limit``; row groups without such rows keep their bytes.
 
     Args:
@@ -201,7 +201,7 @@ def _highest(footer: pq.FileMetaData, column: str) -> int:
     return max((footer.row_group(i).column(place).statistics.max for i in range(footer.num_row_groups)), default=-1)
 
 
-def noted(schema: pa.Schema, cursor: Cursor, totals: Totals | None = None) -> pa.Schema:
+def noted(schema: pa.Schema, cursor: Cursor, totals: CarriedTotals | None = None) -> pa.Schema:
     """The schema with what a part knows beside its rows."""
     notes = {_CURSOR_KEY: json.dumps(cursor)}
     return schema.with_metadata(notes if totals is None else notes | {_TOTALS_KEY: json.dumps(totals.content())})

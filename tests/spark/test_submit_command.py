@@ -181,7 +181,7 @@ def test_sparks_own_classes_make_pods_of_what_is_submitted_and_of_the_platforms_
     assert arguments.childArgs().mkString(" ") == "--recipe r.yaml --platform p.yaml --set spark.master=null"
 
     driver, executor = pods(spark, start._3(), arguments.primaryResource())
-    for pod, memory in ((driver, "2432Mi"), (executor, "3532Mi")):  # a heap of 2 GiB; 384 MiB, or what the rank needs
+    for pod, memory in ((driver, "2867Mi"), (executor, "3532Mi")):  # a heap of 2 GiB; two fifths of it, or what a rank needs
         (container,) = pod["spec"]["containers"]
         assert container["image"] == "registry/sparkring:1"
         assert container["workingDir"] == "/tmp" and container["securityContext"]["readOnlyRootFilesystem"] is True
@@ -207,6 +207,9 @@ def pods(spark, conf, resource):
     jvm = spark.sparkContext._jvm
     k8s, fabric8 = jvm.org.apache.spark.deploy.k8s, jvm.io.fabric8.kubernetes.client
     none = getattr(getattr(jvm.scala, "None$"), "MODULE$")
+    profiles = getattr(getattr(jvm.org.apache.spark.resource, "ResourceProfile$"), "MODULE$")
+    for of_this_session in ("spark.driver.bindAddress", "spark.driver.host", "spark.driver.port"):
+        conf.remove(of_this_session)
     conf.set("spark.kubernetes.executor.podNamePrefix", "n")
     configuration = fabric8.ConfigBuilder().withMasterUrl("https://127.0.0.1:1").build()
     client = fabric8.KubernetesClientBuilder().withConfig(configuration).build()
@@ -217,10 +220,10 @@ def pods(spark, conf, resource):
         driver = k8s.submit.KubernetesDriverBuilder().buildFromFeatures(of_driver, client).pod()
         conf.set("spark.driver.host", "driver").set("spark.driver.port", "7077")
         of_executor = k8s.KubernetesConf.createExecutorConf(conf, "1", "app-1", none, 0)
-        environment = spark.sparkContext._jvm.org.apache.spark.SparkEnv.get()
-        profile = jvm.org.apache.spark.resource.ResourceProfile.getOrCreateDefaultProfile(conf)
+        security = jvm.org.apache.spark.SparkEnv.get().securityManager()
+        profiles.reInitDefaultProfile(conf)
         executor = jvm.org.apache.spark.scheduler.cluster.k8s.KubernetesExecutorBuilder().buildFromFeatures(
-            of_executor, environment.securityManager(), client, profile).pod()
+            of_executor, security, client, profiles.getOrCreateDefaultProfile(conf)).pod()
         write = jvm.io.fabric8.kubernetes.client.utils.KubernetesSerialization().asJson
         found = []
         for each in (driver, executor):
@@ -229,4 +232,5 @@ def pods(spark, conf, resource):
             found.append(pod)
         return found
     finally:
+        profiles.reInitDefaultProfile(spark.sparkContext._jsc.sc().conf())
         client.close()
