@@ -65,9 +65,9 @@ def peer_tokens_per_s(dataset: Path, kind: str, **settings: Any) -> float:
     if kind == "ddp":
         commands = [[sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *script]]
     else:
+        script[-1] = json.dumps({**settings, "widened": True})  # a limit has what ours has
         commands = [[sys.executable, *script]] * (2 if kind == "limit" else 1)
-        environment |= ALLOCATOR  # a limit has what ours has
-        script[-1] = json.dumps({**settings, "widened": True})
+        environment |= ALLOCATOR
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
                  for command in commands]
     outputs = [process.communicate(timeout=900)[0] for process in processes]
