@@ -67,7 +67,7 @@ def publish_month(lake: Lake) -> None:
         step_N = np.arange(first, min(first + per_part, STEPS + 1))
         rows = columns("steps", step_N, np.zeros_like(step_N), random)
         totals.add(rows)
-        publish_part(lake, "steps", index, rows, LOADED_STEPS, noted(rows.schema, of_rank_0, totals))
+        publish_part(lake, "steps", index, rows, LOADED_STEPS, noted(rows.schema, of_rank_0, totals.content()))
     per_part = -(-PART_ROWS // (LOADED_STEPS * RANKS)) * LOADED_STEPS
     for index, first in enumerate(range(1, STEPS + 1, per_part)):
         step_N = np.arange(first, min(first + per_part, STEPS + 1)).repeat(RANKS)

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import pyspark
 
 from pipelines.config import Platform, load_config, load_platform
 from pipelines.config.load import Config
-from pipelines.config.secrets import masked_override
-from pipelines.errors import ConfigError, DataError, SparkringError
+from pipelines.config.secrets import MASK, is_secret, masked_override, masked_text
+from pipelines.errors import CheckpointError, ConfigError, DataError, ResourceError, SparkringError, StorageError
 from pipelines.flow.flow import JOBS, Flow
 from pipelines.flow.stage import Job
 from pipelines.launch.observer import Observer
@@ -29,6 +30,11 @@ from pipelines.spark.submit_command import Manager, Wish, submit_command
 SUBMITTED = ("prepare", "train", "pipeline", "evaluate", "predict")
 UNKNOWN_RANK_BYTES = 2 * 1024**3
 _JOB_FILES = Path(__file__).parents[2] / "jobs"  # of a checkout
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(SparkringError("the job's arguments", message, "see the job's --help"))
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Asked:
 
     @staticmethod
     def of(arguments: Sequence[str]) -> Asked:
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser = _Parser(add_help=False, allow_abbrev=False)
         for option in ("--recipe", "--platform", "--run-id"):
             parser.add_argument(option)
         parser.add_argument("--set", action="append", default=[])
@@ -66,17 +72,28 @@ def submission(wish: Wish, job: str, arguments: Sequence[str], observer: Observe
                                          "folder jobs"))
     asked = Asked.of(arguments)
     for override in asked.overrides:
-        if masked_override(override) != override:
-            raise ConfigError(SparkringError(f"--set {masked_override(override)}", "a secret would stand in a command line, "
-                                             "which every user of the machine can read", "write it into the platform file"))
+        _refuse_secret(f"--set {override}", f"--set {masked_override(override)}")
+    for word in arguments:
+        _refuse_secret(word, masked_text(word))
     if asked.platform is None:
         raise ConfigError(SparkringError("--platform", "is missing behind the job's name", "give the platform file"))
     config = None if asked.recipe is None else load_config(asked.recipe, asked.platform, [*asked.overrides])
     platform = load_platform(asked.platform, [*asked.overrides]) if config is None else config.platform
+    for override in asked.overrides:  # by a name that only the platform's own pattern knows
+        name_of = override.partition("=")[0]
+        key = name_of.strip().removeprefix("spark.conf.")
+        if key != name_of.strip() and is_secret(key, platform.spark.conf):
+            _refuse_secret(override, f"--set spark.conf.{key}={MASK}")
     rank_bytes = _rank_bytes(platform, config, name, asked, observer) if wish.manager is not Manager.standalone else 0
     command = submit_command(wish, file, arguments, platform, name=name if config is None else config.recipe.name,
                              rank_bytes=rank_bytes, own_python=sys.executable)
     return [_spark_submit(), *command]
+
+
+def _refuse_secret(word: str, masked: str) -> None:
+    if word != masked:
+        raise ConfigError(SparkringError(masked, "a secret would stand in a command line, which every user of the machine can "
+                                         "read", "write it into the platform file, or leave it to the environment"))
 
 
 def _rank_bytes(platform: Platform, config: Config | None, name: str, asked: Asked, observer: Observer) -> int:
@@ -88,7 +105,7 @@ def _rank_bytes(platform: Platform, config: Config | None, name: str, asked: Ask
             flow = Flow(job, JOBS[name])
             try:
                 flow.plan()
-            except DataError as error:  # inputs that only the cluster sees
+            except (CheckpointError, DataError, ResourceError, StorageError) as error:  # what only the cluster sees
                 observer.say(f"not planned here: {error}")
             planned = flow.planned.get("train")
         if planned is not None and isinstance(planned.content, TrainPlan) and planned.content.attempt is not None:

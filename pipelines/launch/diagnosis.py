@@ -60,13 +60,15 @@ def first_cause(ranks: Sequence[RankNews], exits: Mapping[int, Exit], failure: G
         or _vanished(silent, message, logs)
         or _earliest([(rank.end["time_s"], _recorded(rank, rank.end["error"])) for rank in ranks
                       if rank.end is not None and rank.end["error"]])  # only echoes are left
-        or RankFailedError("launch", f"Spark ended the gang ({_reason(message)})", f"logs: {logs}"))
+        or RankFailedError("launch", f"Spark ended the gang ({telling_line(message)})", f"logs: {logs}"))
 
 
 def after_the_end(exits: Mapping[int, Exit], failure: GangFailure) -> str:
     """What went wrong when all ranks had recorded that they ended well."""
     first = min((end for end in exits.values() if end.exit_code), key=lambda end: end.time_s, default=None)
-    return _reason(failure.message) if first is None else f"rank {first.rank} on {first.host} {how_it_ended(first.exit_code)}"
+    if first is None:
+        return telling_line(failure.message)
+    return f"rank {first.rank} on {first.host} {how_it_ended(first.exit_code)}"
 
 
 def frozen(exits: Mapping[int, Exit]) -> list[str]:
@@ -111,8 +113,8 @@ def _tasks_word(message: str) -> SparkringError | None:
 def _vanished(silent: Sequence[RankNews], message: str, logs: str) -> SparkringError | None:
     if not silent:
         return None
-    return RankFailedError(named(silent), f"gone {silent[0].reached} without a word, Spark task and all ({_reason(message)})",
-                           f"logs: {logs}")
+    return RankFailedError(named(silent), f"gone {silent[0].reached} without a word, Spark task and all "
+                           f"({telling_line(message)})", f"logs: {logs}")
 
 
 def _earliest(causes: Sequence[tuple[float, SparkringError]]) -> SparkringError | None:
@@ -128,7 +130,7 @@ def how_it_ended(exit_code: int) -> str:
     return f"was killed by {name}" + (" (often: out of memory)" if number == signal.SIGKILL else "")
 
 
-def _reason(message: str) -> str:
+def telling_line(message: str) -> str:
     """The telling line of Spark's message: that of the innermost error, be it Java's or Python's."""
     lines = _TELLING.findall(message) or message.strip().splitlines()[:1] or ["no message"]
     return str(lines[-1]).strip(": ")[:MAX_REASON]

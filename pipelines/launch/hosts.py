@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform as machine
+import re
 import socket
 import threading
 import time
@@ -30,10 +31,12 @@ from pyspark.sql import SparkSession
 
 from pipelines.errors import ResourceError, SparkringError, StalledError
 from pipelines.lake.paths import Lake
+from pipelines.launch.diagnosis import telling_line
 
 PACKAGES = ("torch", "horovod", "pyarrow", "numpy")
 MOST_CLOCK_DIFFERENCE_S = 60.0  # more, and what happened when cannot be told from the records
 NAMED_HOSTS = 5
+MISSING = "missing"
 _OWN_PACKAGE = __name__.partition(".")[0]
 _OURS = "sparkring"
 
@@ -47,6 +50,12 @@ class HostReport:
     source: str  # hash of this project's modules there
     time_s: float  # Unix time
     lake: str | None  # what is wrong with the lake there
+
+    @staticmethod
+    def told(content: dict[str, Any]) -> HostReport:
+        """Of a host that may run another version of this."""
+        return HostReport(str(content.get("host")), content.get("versions", {}), str(content.get("source")),
+                          content.get("time_s", time.time()), content.get("lake"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ def check_hosts(spark: SparkSession, num_slots: int, lake: Lake, timeout_s: floa
     own, key, began_s = report_of_host(), f".probe-{mark}", time.time()
     lake.store.put(key, mark)
     try:
-        reports = [HostReport(**json.loads(told)) for told in _told(spark, num_slots, str(lake.root), key, timeout_s)]
+        reports = [HostReport.told(json.loads(told)) for told in _told(spark, num_slots, str(lake.root), key, timeout_s)]
         ended_s = time.time()
         for slot, report in enumerate(reports):
             if report.lake is None and lake.store.facts(f"{key}-{slot}") is None:
@@ -91,9 +100,10 @@ def differences(there: HostReport, own: HostReport, began_s: float, ended_s: flo
     Args:
         own: the driver's. began_s, ended_s: when it began to ask, and had the answers. lake: as people name it.
     """
-    found = [Difference(f"{name} {there.versions[name]}, the driver has {version}", "install the same versions on all hosts "
+    theirs = {name: there.versions.get(name, MISSING) for name in own.versions}
+    found = [Difference(f"{name} {theirs[name]}, the driver has {version}", "install the same versions on all hosts "
                         "(requirements.lock), or name the right Python in PYSPARK_PYTHON")
-             for name, version in own.versions.items() if _public(there.versions[name]) != _public(version)]
+             for name, version in own.versions.items() if _public(theirs[name]) != _public(version)]
     if there.source != own.source:
         found.append(Difference(f"another source of {_OURS} than the driver's", "make the wheel again, and give it with "
                                 "--py-files; or install the same version on all hosts"))
@@ -130,14 +140,25 @@ def _told(spark: SparkSession, num_slots: int, root: str, key: str, timeout_s: f
         if too_late.is_set():
             raise StalledError("launch.start_timeout_s", f"{num_slots} slots were not free at once within {timeout_s:g} s",
                                "let other jobs of this session end, or raise it") from error
-        if f"No module named '{_OWN_PACKAGE}" in str(error.java_exception):
-            raise ResourceError("the cluster's hosts", f"have no {_OURS}", "start with spark-submit --py-files "
-                                "dist/sparkring-*.whl, or install it there") from error
-        raise
+        raise _unasked(str(error.java_exception)) from error
     finally:
         giving_up.cancel()
         for name in ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel"):
             context._jsc.setLocalProperty(name, None)
+
+
+def _unasked(message: str) -> ResourceError:
+    """Why a task could not even answer."""
+    place, lacking = "the cluster's hosts", re.search(r"No module named '([\w.]+)'", message)
+    if lacking is not None and lacking[1].partition(".")[0] == _OWN_PACKAGE:
+        return ResourceError(place, f"have no {_OURS}", "start with spark-submit --py-files dist/sparkring-*.whl, or install it "
+                             "there")
+    if lacking is not None:
+        return ResourceError(place, f"have no {lacking[1]}", "install the packages of requirements.lock there")
+    if "PYTHON_VERSION_MISMATCH" in message or "Cannot run program" in message:
+        return ResourceError(place, f"do not have the driver's Python: {telling_line(message)}", "name the right one in "
+                             "PYSPARK_PYTHON, or send an environment (sparkring submit --package)")
+    return ResourceError(place, f"could not be asked: {telling_line(message)}", "see the executors' own logs")
 
 
 def _report(root: str, key: str, _: Iterable[int]) -> Iterator[str]:
@@ -159,7 +180,7 @@ def _version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return "missing"
+        return MISSING
 
 
 def _public(version: str) -> str:

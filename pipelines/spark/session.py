@@ -181,8 +181,10 @@ def _start_session(gateway: Any, platform: Platform, master: str | None, app_nam
         raise ConfigError(SparkringError("spark.master", f"{master}, but spark-submit was given {given}",
                                          "set it to null (--set spark.master=null) to take spark-submit's"))
     in_pod = conf.get("spark.kubernetes.submitInDriver") == "true"  # of a driver's own pod Spark has said where things lie there
+    in_cluster = in_pod or conf.get("spark.submit.deployMode") == "cluster"  # and the driver's address is Spark's to say
     for key, value in _settings(platform, master or given, app_name).items():
-        if not (in_pod and key.startswith("spark.kubernetes.") and conf.contains(key)):
+        given_there = in_pod and key.startswith("spark.kubernetes.") and conf.contains(key)
+        if not given_there and not (in_cluster and key == "spark.driver.host"):
             conf.set(key, value)
     if not in_containers(conf.get("spark.master")):  # there the setting would be a path inside of executors
         conf.set("spark.local.dir", scratch.local_dirs(conf.get("spark.local.dir")))

@@ -24,7 +24,7 @@ from typing import Any
 
 from pipelines.config import Platform
 from pipelines.config.checks import UNFIT_SETTINGS
-from pipelines.config.secrets import is_secret
+from pipelines.config.secrets import masked_settings
 from pipelines.errors import ConfigError, SparkringError
 
 MIB = 1024**2
@@ -133,6 +133,11 @@ def _faults(wish: Wish, platform: Platform) -> list[SparkringError]:
     elif platform.layout.num_ranks % wish.ranks_per_executor:
         faults.append(SparkringError("--ranks-per-executor", f"{wish.ranks_per_executor} does not divide "
                                      f"{platform.layout.num_ranks} ranks", "give a divisor"))
+    cores, cpus = platform.spark.conf.get("spark.executor.cores"), platform.spark.conf.get("spark.task.cpus")
+    slots = None if cores is None else int(cores) // int(cpus or platform.layout.threads_per_rank)
+    if slots not in (None, wish.ranks_per_executor):
+        faults.append(SparkringError("spark.conf.spark.executor.cores", f"{cores} makes {slots} slots of an executor, and "
+                                     f"--ranks-per-executor is {wish.ranks_per_executor}", "leave it out, or give as many"))
     faults += [SparkringError(f"spark.conf.{key}", f"true: {why}", "set it to false") for key, why in UNFIT_SETTINGS.items()
                if str(platform.spark.conf.get(key, "false")).lower() == "true"]
     return faults
@@ -151,14 +156,15 @@ def _settings(wish: Wish, platform: Platform, rank_bytes: int, own_python: str) 
         needed = SPARE_SHARE * rank_bytes * wish.ranks_per_executor + SPARE_BYTES
         conf["spark.executor.memoryOverhead"] = f"{math.ceil(needed / MIB)}m"
     given: Mapping[str, Any] = platform.spark.conf
-    conf |= {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in given.items()
-             if not is_secret(key, given)}
-    if wish.manager is Manager.k8s and wish.package is not None:
-        conf[IMAGE] = wish.package
     if wish.packed or wish.manager is Manager.k8s:
         conf["spark.pyspark.python"] = f"./{ENVIRONMENT}/bin/python" if wish.packed else IMAGES_PYTHON
         if wish.deploy_mode is DeployMode.client:
             conf["spark.pyspark.driver.python"] = own_python
+    shown = masked_settings(given)
+    conf |= {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in given.items()
+             if shown[key] == value}
+    if wish.manager is Manager.k8s and wish.package is not None:
+        conf[IMAGE] = wish.package
     if platform.spark.driver_host is not None and wish.deploy_mode is DeployMode.client:
         conf["spark.driver.host"] = platform.spark.driver_host
     return conf
@@ -176,11 +182,13 @@ def _uploaded(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if option not in UPLOADED:
             continue
         at = i if value else i + 1
+        if at == len(there):
+            raise ConfigError(SparkringError(option, "has no value", "give a file"))
         path = value or there[at]
         files.append(str(Path(path).absolute()))
         there[at] = f"{option}={Path(path).name}" if value else Path(path).name
-    names = [Path(file).name for file in files]
-    if doubled := sorted({name for name in names if names.count(name) > 1 and len({*files}) > 1}):
+    names = [Path(file).name for file in dict.fromkeys(files)]
+    if doubled := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(SparkringError("--deploy-mode", f"cluster: two files would be called {doubled[0]} beside the driver",
                                          "rename one"))
     return there, list(dict.fromkeys(files))

@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -35,14 +35,6 @@ PART_ROWS = 50_000  # a part with more is not added to any longer: every load wr
 PART_ROW_GROUPS = 256  # one per load (``live.py`` says how often)
 COLUMNS_FILE = "00-columns.parquet"  # no rows: a table without runs has its columns
 _CURSOR_KEY, _TOTALS_KEY = b"sparkring.cursor", b"sparkring.totals"
-
-
-class CarriedTotals(Protocol):
-    """What rows come to, one after the other."""
-
-    def add(self, rows: pa.Table) -> None: ...
-
-    def content(self) -> dict[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -97,23 +89,14 @@ def attempt_of(key: str) -> int:
     return int(key.rsplit("-", 2)[1])
 
 
-def append_rows(store: Store, key: str, rows: pa.Table, cursor: Cursor, totals: CarriedTotals | None = None) -> None:
-    """Adds ``rows`` as one row group, to the totals too, and moves the cursor, at once."""
-    if totals is not None:
-        totals.add(rows)
+def append_rows(store: Store, key: str, rows: pa.Table, cursor: Cursor, totals: dict[str, Any] | None = None) -> None:
+    """Adds ``rows`` as one row group and moves the cursor, at once. ``totals``: of all rows up to these."""
     _write(store, key, [*_row_groups(store, key), rows], noted(rows.schema, cursor, totals))
 
 
-def take_back(store: Store, part: TablePart, limit: int, totals: CarriedTotals | None = None) -> None:
-    """Removes rows with a step above ``limit``; row groups without such rows keep their bytes.
-
-    Args:
-        totals: of the rows before this part; those that are left are added.
-    """
+def take_back(store: Store, part: TablePart, limit: int, totals: dict[str, Any] | None = None) -> None:
+    """Removes rows with a step above ``limit``; row groups without such rows keep their bytes. ``totals``: of what is left."""
     groups = [group.filter(pc.less_equal(group["step"], limit)) for group in _row_groups(store, part.key)]
-    if totals is not None:
-        for group in groups:
-            totals.add(group)
     _write(store, part.key, groups, noted(_footer(store, part.key).schema.to_arrow_schema(), part.cursor, totals))
 
 
@@ -211,10 +194,10 @@ def _highest(footer: pq.FileMetaData, column: str) -> int:
     return max((footer.row_group(i).column(place).statistics.max for i in range(footer.num_row_groups)), default=-1)
 
 
-def noted(schema: pa.Schema, cursor: Cursor, totals: CarriedTotals | None = None) -> pa.Schema:
+def noted(schema: pa.Schema, cursor: Cursor, totals: dict[str, Any] | None = None) -> pa.Schema:
     """The schema with what a part knows beside its rows."""
     notes = {_CURSOR_KEY: json.dumps(cursor)}
-    return schema.with_metadata(notes if totals is None else notes | {_TOTALS_KEY: json.dumps(totals.content())})
+    return schema.with_metadata(notes if totals is None else notes | {_TOTALS_KEY: json.dumps(totals)})
 
 
 def _write(store: Store, key: str, row_groups: Iterable[pa.Table], schema: pa.Schema) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.errors import AlreadyRunningError, DataError
 from pipelines.lake.claims import claimed
@@ -29,12 +30,13 @@ from pipelines.track.parts import (
     ensure_columns,
     open_part,
     part_keys,
+    read_part,
     read_rows,
     take_back,
     write_one_row,
 )
 from pipelines.track.record_rows import new_rows, to_table
-from pipelines.track.totals import RunTotals, totals_up_to
+from pipelines.track.totals import TOTALLED, RunTotals, StepTotals, totals_up_to
 
 LOADED_TABLES = ("runs", "steps", "rank_steps", "evaluations")
 NO_LIMIT = 2**31 - 1  # of an attempt whose steps are all kept
@@ -86,8 +88,7 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
     keys = part_keys(lake, table, state.run_id, number)
     beyond = _beyond(lake, keys, last)
     totals = totals_up_to(lake, keys[:len(keys) - len(beyond)]) if table == "steps" else None
-    for part in beyond:
-        take_back(lake.store, part, last, totals)
+    _take_back(lake, beyond, last, totals)
     files = run.live(number).records()
     if table != "rank_steps":
         files = {rank: path for rank, path in files.items() if rank == 0}  # whole-job figures are in rank 0's records
@@ -101,25 +102,30 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
                      if first <= row["step"] <= last and (row["step"], row.get("split")) not in evaluated]
         if moved == cursor:
             return
-        append_rows(lake.store, open_part(lake, table, state.run_id, number), to_table(table, rows), moved, totals)
+        added = to_table(table, rows)
+        if totals is not None:
+            totals.add(added)
+        append_rows(lake.store, open_part(lake, table, state.run_id, number), added, moved,
+                    None if totals is None else totals.content())
         cursor = moved
 
 
 def _beyond(lake: Lake, keys: list[str], last: int) -> list[TablePart]:
-    """The newest parts of an attempt, as far back as one may have steps above ``last``. Older ones are not looked at: a full
-    part reaches further than those before it."""
-    found: list[TablePart] = []
-    if last == NO_LIMIT:
-        return found
-    fitting = 0
-    for key in reversed(keys):
-        found.insert(0, TablePart.of(lake.store, key))
-        fitting = fitting + 1 if found[0].last_step <= last else 0
-        if fitting == 2:  # the newest one may be short
-            break
-    while found and found[0].last_step <= last:
-        del found[0]
-    return found
+    """An attempt's parts from the first on that has steps above ``last``. Of an attempt that keeps all, none is looked at."""
+    parts = [] if last == NO_LIMIT else [TablePart.of(lake.store, key) for key in keys]
+    return parts[next((i for i, part in enumerate(parts) if part.last_step > last), len(parts)):]
+
+
+def _take_back(lake: Lake, parts: list[TablePart], last: int, totals: StepTotals | None) -> None:
+    """The newest part first: as long as the first one has steps above ``last``, the next load does all of it again."""
+    left: list[dict[str, Any] | None] = []
+    for part in parts:
+        if totals is not None:
+            rows = read_part(lake, "steps", part.key, TOTALLED)
+            totals.add(rows.filter(pc.less_equal(rows["step"], last)))
+        left.append(None if totals is None else totals.content())
+    for part, content in reversed([*zip(parts, left, strict=True)]):
+        take_back(lake.store, part, last, content)
 
 
 def _evaluated_before(lake: Lake, state: RunState, attempt: int) -> set[tuple[int, str]]:

@@ -54,9 +54,10 @@ def _widened(product: Any) -> Callable[..., Tensor]:
 
 def _widened_into(product: Any, into: Any) -> Callable[..., Tensor]:
     def widened(keys: Any, *tensors: Tensor, out: Tensor, **scalars: float) -> Tensor:
-        if tensors[-1].dtype != torch.bfloat16:
+        if tensors[-1].dtype != torch.bfloat16 or out.dtype != torch.bfloat16:
             found: Tensor = into.call_boxed(keys, *tensors, out=out, **scalars)
             return found
-        return out.copy_(product.call_boxed(keys, *(tensor.float() for tensor in tensors), **scalars))
+        wide: Tensor = product.call_boxed(keys, *(tensor.float() for tensor in tensors), **scalars)
+        return (out if out.shape == wide.shape else out.resize_(wide.shape)).copy_(wide)
 
     return widened

@@ -63,8 +63,8 @@ def test_a_job_is_submitted_with_the_spark_of_this_environment(arguments):
 @pytest.mark.processes
 def test_readmes_submission_to_kubernetes_is_shown():
     (command,) = block("On a cluster", 2).commands
-    shown = subprocess.run(shlex.split(command.replace(".venv", sys.prefix)), cwd=ROOT, capture_output=True, text=True,
-                           timeout=60)
+    words = [word.replace(".venv", sys.prefix) for word in shlex.split(command)]  # whose path may have spaces
+    shown = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert shown.returncode == 0, shown.stderr
     assert "--master k8s://https://HOST:6443" in shown.stdout and "local:///app/jobs/pipeline.py" in shown.stdout
 
@@ -107,3 +107,10 @@ def test_files_and_settings_are_checked_before_anything_is_on_its_way(arguments)
 def test_a_secret_in_a_command_line_is_refused(arguments):
     said = refusal([*arguments, "--set", "spark.conf.spark.hadoop.fs.s3a.secret.key=hush"])
     assert "a secret would stand in a command line" in said and "hush" not in said
+    said = refusal([*arguments, "--input", "https://host/x?token=hush"], job="predict")
+    assert "--input" not in said and "https://host/x?token=*****: a secret would stand" in said
+    own = Path(arguments[3])
+    own.write_text(own.read_text().replace("master: null", "master: null, conf: {spark.redaction.regex: 'my[.]thing'}"))
+    said = refusal([*arguments, "--set", "spark.conf.my.thing=hush"])
+    assert "--set spark.conf.my.thing=*****: a secret would stand" in said and "hush" not in said
+    assert "the job's arguments: argument --set: expected one argument" in refusal([*arguments, "--set"])

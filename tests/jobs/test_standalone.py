@@ -112,7 +112,7 @@ def test_executors_train_in_the_environment_that_they_are_sent(cluster, tmp_path
 
     def submitted(command):
         command = command.replace("dist/environment.tar.gz", str(archive)).replace("spark://HOST:7077", cluster)
-        words = command.replace(".venv", sys.prefix).split()
+        words = [word.replace(".venv", sys.prefix) for word in command.split()]  # whose path may have spaces
         done = subprocess.run([*words, *(word for each in overrides for word in ("--set", each))], cwd=tmp_path, timeout=280,
                               env=not_activated(PYTHONPATH=str(tmp_path)), capture_output=True, text=True)
         said = done.stdout + done.stderr

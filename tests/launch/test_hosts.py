@@ -46,6 +46,18 @@ def test_what_differs_is_said(changed, said):
     assert problem.startswith(said)
 
 
+@pytest.mark.parametrize(("message", "said"), [
+    ("ModuleNotFoundError: No module named 'pipelines'", "have no sparkring; start with spark-submit --py-files"),
+    ("ModuleNotFoundError: No module named 'pyarrow'", "have no pyarrow; install the packages of requirements.lock there"),
+    ("pyspark.errors.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.12 than 3.11",
+     "do not have the driver's Python: pyspark.errors.PySparkRuntimeError: [PYTHON_VERSION_MISMATCH]"),
+    ('java.io.IOException: Cannot run program "/opt/none/python": error=2, No such file', "do not have the driver's Python"),
+    ("org.apache.spark.SparkException: [SPARK-24819]: Barrier execution mode", "could not be asked: org.apache.spark"),
+])
+def test_a_host_that_cannot_even_answer_is_told_with_what_it_lacks(message, said):
+    assert str(hosts._unasked(message)).startswith(f"the cluster's hosts: {said}")
+
+
 @pytest.mark.processes
 def test_the_source_is_the_same_in_a_wheel_that_is_not_unpacked(wheel):
     ask = "import pipelines.launch.hosts as hosts; print(hosts.__file__); print(hosts.report_of_host().source)"

@@ -69,7 +69,7 @@ def test_an_evaluation_reads_no_more_rows_than_the_recipe_says_and_tells_of_its_
     assert [record["samples"] for record in records[0] if record["kind"] == "evaluation"] == [5, 5]
     for rank_records in records:
         phases = [record["phase"] for record in rank_records if record["kind"] == "progress"]
-        assert phases == ["evaluating", "saving", "evaluating", "saving", "saving"]  # the best one twice, and the last
+        assert phases == ["loading the model", "evaluating", "saving", "evaluating", "saving", "saving"]  # best, best, last
 
 
 def test_a_validation_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):

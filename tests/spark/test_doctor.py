@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipelines import cli
+from pipelines import cluster_commands
 from pipelines.cli import main
 from pipelines.config import Platform
 from pipelines.spark import doctor
@@ -223,7 +223,8 @@ def test_an_automatic_layout_is_told_as_what_it_can_become(master: str, found: s
 def test_the_command_alone_assumes_a_platform_and_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                                              capfd: pytest.CaptureFixture[str]):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "check_all", lambda checked: [doctor.check_storage(checked), doctor.check_promised_slots(checked)])
+    monkeypatch.setattr(cluster_commands, "check_all",
+                        lambda checked: [doctor.check_storage(checked), doctor.check_promised_slots(checked)])
     assert main(["doctor"]) == 0
     said = " ".join(capfd.readouterr().err.split())
     assert "no --platform given; assumed: Spark local[4], 2 replicas x 1 segments on cpu, storage.root ./lake" in said

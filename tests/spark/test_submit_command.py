@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,24 @@ def test_what_the_platform_says_goes_before_and_its_secrets_stay_out():
                                           "spark.hadoop.fs.s3a.secret.key": "hush"}))
     assert (conf["spark.executor.memoryOverhead"], conf["spark.driver.memory"], conf["a.flag"]) == ("9g", "3g", "true")
     assert "hush" not in " ".join(submitted(YARN, conf={"spark.hadoop.fs.s3a.secret.key": "hush"}))
+
+
+def test_a_secret_in_a_value_stays_out_too_and_a_python_of_the_platforms_own_stays():
+    conf = {"spark.executor.extraJavaOptions": "-Djavax.net.ssl.keyStorePassword=hush", "my.proxy": "http://me:hush@host"}
+    assert "hush" not in " ".join(submitted(YARN, conf=conf))
+    conf = settings(submitted(YARN, conf={"spark.pyspark.python": "/usr/bin/python3"}))
+    assert conf["spark.pyspark.python"] == "/usr/bin/python3"
+
+
+def test_an_executor_of_another_size_than_its_ranks_are_asked_for_is_refused():
+    said = refusal(YARN, conf={"spark.executor.cores": 4})
+    assert said.startswith("spark.conf.spark.executor.cores: 4 makes 4 slots of an executor, and --ranks-per-executor is 1")
+    submitted(Wish(Manager.yarn, package="e.zip", ranks_per_executor=4), conf={"spark.executor.cores": 4})
+
+
+def test_an_option_without_its_value_is_said():
+    with pytest.raises(ConfigError, match="--dataset: has no value; give a file"):
+        submitted(YARN_CLUSTER, "--dataset")
 
 
 def test_executors_run_the_python_that_they_are_sent():
@@ -168,10 +187,11 @@ def test_what_kubernetes_needs_is_asked_for_all_at_once():
 
 @pytest.mark.processes
 def test_sparks_own_classes_make_pods_of_what_is_submitted_and_of_the_platforms_template(spark, files):
-    of_role = "spark.conf.spark.kubernetes.{0}.podTemplateFile={1}/conf/kubernetes/pod.yaml"
+    of_role = "spark.conf.spark.kubernetes.{0}.podTemplateFile={1}/pod.yaml"
+    shutil.copy(ROOT / "conf/kubernetes/pod.yaml", files)  # Spark takes no path with spaces for a template
     platform = load_platform(ROOT / "conf/platforms/kubernetes.yaml", [
         f"spark.conf.spark.kubernetes.file.upload.path=file://{files}/uploads",
-        *(of_role.format(role, ROOT) for role in ("driver", "executor"))])
+        *(of_role.format(role, files) for role in ("driver", "executor"))])
     (files / "uploads").mkdir()
     job_arguments = ["--recipe", f"{files}/r.yaml", "--platform", f"{files}/p.yaml"]
     command = submit_command(K8S, Path("/repo/jobs/pipeline.py"), job_arguments, platform, name="n", rank_bytes=1000 * MIB,

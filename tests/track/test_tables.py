@@ -185,18 +185,58 @@ def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
 
 def test_a_load_looks_at_no_more_parts_the_more_there_are(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "PART_ROWS", 5)
-    save_state(lake, "run-1", (0, 0))  # also for an attempt that has ended
+    save_state(lake, "run-1")
     opened: list[str] = []
     opening = FolderStore.open
     monkeypatch.setattr(FolderStore, "open", lambda store, key: (opened.append(key), opening(store, key))[1])
     counts = []
     for last in range(5, 105, 5):
-        write_steps(lake, "run-1", 1, 0, range(last - 4, last + 1))
+        write_steps(lake, "run-1", 0, 0, range(last - 4, last + 1))
         opened.clear()
         load_run(lake, "run-1")
         counts.append(len(opened))
     assert len(part_keys(lake, "steps", "run-1")) == 20
     assert max(counts) == max(counts[:4])
+
+
+def test_steps_that_two_restarts_took_back_are_gone_also_behind_parts_that_are_empty(lake: Lake, monkeypatch) -> None:
+    monkeypatch.setattr(parts, "PART_ROWS", 10)
+    save_state(lake, "run-1")
+    for first in (1, 21, 31, 41):
+        write_steps(lake, "run-1", 0, 0, range(first, first + (20 if first == 1 else 10)))
+        load_run(lake, "run-1")
+    save_state(lake, "run-1", (0, 20))
+    load_run(lake, "run-1")  # leaves empty parts
+    save_state(lake, "run-1", (0, 20, 15))
+    load_run(lake, "run-1")
+    assert keys(lake, "steps") == Counter((0, step) for step in range(1, 16))
+    assert RunTotals.of(lake, "run-1").num_steps == 15
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_load_that_is_killed_while_it_takes_back_leaves_right_totals(lake: Lake, monkeypatch, writes: int) -> None:
+    monkeypatch.setattr(parts, "PART_ROWS", 10)
+    save_state(lake, "run-1")
+    for first in (1, 11, 21, 31):
+        write_steps(lake, "run-1", 0, 0, range(first, first + 10))
+        load_run(lake, "run-1")
+    save_state(lake, "run-1", (0, 15))
+    taking, left = tables.take_back, [writes]
+
+    def killed(*given) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        taking(*given)
+
+    monkeypatch.setattr(tables, "take_back", killed)
+    if writes < 3:
+        with pytest.raises(KeyboardInterrupt):
+            load_run(lake, "run-1")
+    monkeypatch.setattr(tables, "take_back", taking)
+    load_run(lake, "run-1")
+    assert keys(lake, "steps") == Counter((0, step) for step in range(1, 16))
+    assert (RunTotals.of(lake, "run-1").num_steps, RunTotals.of(lake, "run-1").last_step) == (15, 15)
 
 
 def test_the_row_of_a_run_whose_parts_an_older_version_wrote_is_right(lake: Lake) -> None:
