@@ -62,17 +62,19 @@ def parts_of(standard: Standard | None, specs: Specs, stored: Mapping[str, Store
 
 def read_layers(model: LayeredModel, layers: Collection[str], parts: Mapping[str, StoredPart], folder: ModelFolder
                 ) -> dict[str, str]:
-    """Gives parameters and persistent buffers of some layers the values of the files, converted to their types.
+    """Gives parameters and persistent buffers of some layers of a sketch the values of the files, converted to their types;
+    of a model that has memory from the start, all of them.
 
     Returns:
         The hash of each stored tensor that was read, by its name.
     Raises:
         OSError, ValueError: a file cannot be read, or ends early.
     """
+    from_the_start = not any(value.is_meta for _, value in model.named_state())
     model.fill(layers, lambda name, value: None, only=parts.keys())
     wanted: dict[StoredTensor, list[tuple[Tensor, StoredPart]]] = {}
     for value, names in names_of(model.named_state()).items():
-        if not value.is_meta and any(name.split(".")[0] in layers for name in names):
+        if from_the_start or (not value.is_meta and any(name.split(".")[0] in layers for name in names)):
             wanted.setdefault(parts[names[0]].stored, []).append((value.detach(), parts[names[0]]))
     digests = {}
     for name in sorted({stored.file for stored in wanted}):
