@@ -17,7 +17,6 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,18 +100,9 @@ def take_back(store: Store, part: TablePart, limit: int, totals: dict[str, Any] 
 
 
 def read_parts(lake: Lake, table: str, run_id: str, columns: list[str]) -> Iterator[pa.Table]:
-    """Columns of all rows of one run, one part after the other: each has PART_ROWS, and what one load may add.
-
-    While one is in hand, the next one is read.
-    """
-    with ThreadPoolExecutor(1, "next-part") as reader:
-        coming: Future[pa.Table] | None = None
-        for key in part_keys(lake, table, run_id):
-            before, coming = coming, reader.submit(read_part, lake, table, key, columns)
-            if before is not None:
-                yield before.result()
-        if coming is not None:
-            yield coming.result()
+    """Columns of all rows of one run, one part after the other: each has PART_ROWS, and what one load may add."""
+    for key in part_keys(lake, table, run_id):
+        yield read_part(lake, table, key, columns)
 
 
 def read_part(lake: Lake, table: str, key: str, columns: list[str]) -> pa.Table:
