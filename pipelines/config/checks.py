@@ -55,6 +55,10 @@ def _platform_contradictions(recipe: Recipe, platform: Platform) -> list[Sparkri
     if layout.num_replicas != AUTO and lanes % layout.num_replicas:
         faults.append(SparkringError("layout.num_replicas", f"{layout.num_replicas} does not divide data.num_lanes ({lanes})",
                                      f"use {one_of(divisors(lanes))}"))
-    faults += [SparkringError(f"spark.conf.{key}", f"true: {why}", "set it to false") for key, why in UNFIT_SETTINGS.items()
-               if str(platform.spark.conf.get(key, "false")).lower() == "true"]
-    return faults
+    return [*faults, *unfit_settings(platform)]
+
+
+def unfit_settings(platform: Platform) -> list[SparkringError]:
+    """Spark's settings that a gang of ranks cannot work with."""
+    return [SparkringError(f"spark.conf.{key}", f"true: {why}", "set it to false") for key, why in UNFIT_SETTINGS.items()
+            if str(platform.spark.conf.get(key, "false")).lower() == "true"]

@@ -66,15 +66,19 @@ def without_password(url: str, written_into: str, remedy: str) -> str:
     return url
 
 
-def masked_override(override: str) -> str:
-    """A ``--set KEY=VALUE`` text as it may be shown and stored; only Spark's settings have secrets."""
+def masked_override(override: str, known: Mapping[str, Any] | None = None) -> str:
+    """A ``--set KEY=VALUE`` text as it may be shown and stored; only Spark's settings have secrets.
+
+    Args:
+        known: all settings of Spark; one may be the user's own ``spark.redaction.regex``.
+    """
     key, separator, text = override.partition("=")
     parts = key.strip().split(".")
     if parts[0] != "spark" or not separator:
         return masked_text(override)
     name = ".".join(parts[2:])
     if parts[1:2] == ["conf"] and name:
-        return f"{key}={MASK}" if is_secret(name) else masked_text(override)
+        return f"{key}={MASK}" if is_secret(name, known) else masked_text(override)
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:

@@ -19,7 +19,7 @@ import pyspark
 
 from pipelines.config import Platform, load_config, load_platform
 from pipelines.config.load import Config
-from pipelines.config.secrets import MASK, is_secret, masked_override, masked_text
+from pipelines.config.secrets import masked_override, masked_text
 from pipelines.errors import CheckpointError, ConfigError, DataError, ResourceError, SparkringError, StorageError
 from pipelines.flow.flow import JOBS, Flow
 from pipelines.flow.stage import Job
@@ -71,29 +71,24 @@ def submission(wish: Wish, job: str, arguments: Sequence[str], observer: Observe
         raise ConfigError(SparkringError(f"job {job!r}", f"{file} is not there", "give the path of a file in the repository's "
                                          "folder jobs"))
     asked = Asked.of(arguments)
-    for override in asked.overrides:
-        _refuse_secret(f"--set {override}", f"--set {masked_override(override)}")
-    for word in arguments:
-        _refuse_secret(word, masked_text(word))
     if asked.platform is None:
         raise ConfigError(SparkringError("--platform", "is missing behind the job's name", "give the platform file"))
     config = None if asked.recipe is None else load_config(asked.recipe, asked.platform, [*asked.overrides])
     platform = load_platform(asked.platform, [*asked.overrides]) if config is None else config.platform
-    for override in asked.overrides:  # by a name that only the platform's own pattern knows
-        name_of = override.partition("=")[0]
-        key = name_of.strip().removeprefix("spark.conf.")
-        if key != name_of.strip() and is_secret(key, platform.spark.conf):
-            _refuse_secret(override, f"--set spark.conf.{key}={MASK}")
+    _refuse_secrets(arguments, asked.overrides, platform)
     rank_bytes = _rank_bytes(platform, config, name, asked, observer) if wish.manager is not Manager.standalone else 0
     command = submit_command(wish, file, arguments, platform, name=name if config is None else config.recipe.name,
                              rank_bytes=rank_bytes, own_python=sys.executable)
     return [_spark_submit(), *command]
 
 
-def _refuse_secret(word: str, masked: str) -> None:
-    if word != masked:
-        raise ConfigError(SparkringError(masked, "a secret would stand in a command line, which every user of the machine can "
-                                         "read", "write it into the platform file, or leave it to the environment"))
+def _refuse_secrets(arguments: Sequence[str], overrides: Sequence[str], platform: Platform) -> None:
+    shown = [*((f"--set {each}", f"--set {masked_override(each, platform.spark.conf)}") for each in overrides),
+             *((word, masked_text(word)) for word in arguments)]
+    for word, masked in shown:
+        if word != masked:
+            raise ConfigError(SparkringError(masked, "a secret would stand in a command line, which every user of the machine "
+                                             "can read", "write it into the platform file, or leave it to the environment"))
 
 
 def _rank_bytes(platform: Platform, config: Config | None, name: str, asked: Asked, observer: Observer) -> int:

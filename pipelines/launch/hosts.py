@@ -19,13 +19,14 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from typing import Any
 
-from py4j.protocol import Py4JJavaError
+from py4j.protocol import Py4JError, Py4JJavaError
 from pyspark import BarrierTaskContext
 from pyspark.sql import SparkSession
 
@@ -143,8 +144,9 @@ def _told(spark: SparkSession, num_slots: int, root: str, key: str, timeout_s: f
         raise _unasked(str(error.java_exception)) from error
     finally:
         giving_up.cancel()
-        for name in ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel"):
-            context._jsc.setLocalProperty(name, None)
+        with suppress(Py4JError):  # an interrupt has broken the connection off, and is what is to be told
+            for name in ("spark.jobGroup.id", "spark.job.description", "spark.job.interruptOnCancel"):
+                context._jsc.setLocalProperty(name, None)
 
 
 def _unasked(message: str) -> ResourceError:

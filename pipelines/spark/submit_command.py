@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.config import Platform
-from pipelines.config.checks import UNFIT_SETTINGS
+from pipelines.config.checks import UNFIT_SETTINGS, unfit_settings
 from pipelines.config.secrets import masked_settings
 from pipelines.errors import ConfigError, SparkringError
+from pipelines.spark.slots import Cluster
 
 MIB = 1024**2
 SPARE_SHARE, SPARE_BYTES = 1.1, 384 * MIB  # of an executor's overhead, beside what was estimated for its ranks
@@ -133,14 +134,11 @@ def _faults(wish: Wish, platform: Platform) -> list[SparkringError]:
     elif platform.layout.num_ranks % wish.ranks_per_executor:
         faults.append(SparkringError("--ranks-per-executor", f"{wish.ranks_per_executor} does not divide "
                                      f"{platform.layout.num_ranks} ranks", "give a divisor"))
-    cores, cpus = platform.spark.conf.get("spark.executor.cores"), platform.spark.conf.get("spark.task.cpus")
-    slots = None if cores is None else int(cores) // int(cpus or platform.layout.threads_per_rank)
+    slots = Cluster(None, {"spark.task.cpus": platform.layout.threads_per_rank, **platform.spark.conf}).slots_per_executor
     if slots not in (None, wish.ranks_per_executor):
-        faults.append(SparkringError("spark.conf.spark.executor.cores", f"{cores} makes {slots} slots of an executor, and "
+        faults.append(SparkringError("spark.conf.spark.executor.cores", f"an executor has {slots} slots by it, and "
                                      f"--ranks-per-executor is {wish.ranks_per_executor}", "leave it out, or give as many"))
-    faults += [SparkringError(f"spark.conf.{key}", f"true: {why}", "set it to false") for key, why in UNFIT_SETTINGS.items()
-               if str(platform.spark.conf.get(key, "false")).lower() == "true"]
-    return faults
+    return [*faults, *unfit_settings(platform)]
 
 
 def _settings(wish: Wish, platform: Platform, rank_bytes: int, own_python: str) -> dict[str, str]:
@@ -165,8 +163,6 @@ def _settings(wish: Wish, platform: Platform, rank_bytes: int, own_python: str) 
              if shown[key] == value}
     if wish.manager is Manager.k8s and wish.package is not None:
         conf[IMAGE] = wish.package
-    if platform.spark.driver_host is not None and wish.deploy_mode is DeployMode.client:
-        conf["spark.driver.host"] = platform.spark.driver_host
     return conf
 
 

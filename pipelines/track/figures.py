@@ -78,13 +78,10 @@ class RankFigures:
         rank_N, num_ranks = rows["rank"].to_numpy(), len(self.steps_R)
         self.steps_R += np.bincount(rank_N, minlength=num_ranks)
         for name, sum_R in self.sums_R.items():
-            value_N = rows[name].to_numpy()
-            added_R = np.bincount(rank_N, value_N, num_ranks)
-            if not np.isfinite(added_R).all():
-                added_R = np.bincount(rank_N, np.nan_to_num(value_N), num_ranks)
-            sum_R += added_R
-        held = rows.select(["rank", "step", "memory_bytes"]).drop_null()
-        self.memory_bytes.add(*(held[name].to_numpy() for name in ("rank", "step", "memory_bytes")))
+            sum_R += np.bincount(rank_N, np.nan_to_num(rows[name].to_numpy()), num_ranks)
+        memory_N = rows["memory_bytes"].to_numpy().astype(np.float64)
+        held = np.isfinite(memory_N)
+        self.memory_bytes.add(rank_N[held], rows["step"].to_numpy()[held], memory_N[held])
 
 
 def evaluations_in_order(lake: Lake, run_id: str, split: str = "validation") -> list[dict[str, Any]]:

@@ -66,7 +66,7 @@ def test_a_secret_in_a_value_stays_out_too_and_a_python_of_the_platforms_own_sta
 
 def test_an_executor_of_another_size_than_its_ranks_are_asked_for_is_refused():
     said = refusal(YARN, conf={"spark.executor.cores": 4})
-    assert said.startswith("spark.conf.spark.executor.cores: 4 makes 4 slots of an executor, and --ranks-per-executor is 1")
+    assert said.startswith("spark.conf.spark.executor.cores: an executor has 4 slots by it, and --ranks-per-executor is 1")
     submitted(Wish(Manager.yarn, package="e.zip", ranks_per_executor=4), conf={"spark.executor.cores": 4})
 
 
