@@ -56,6 +56,11 @@ class Store(Protocol):
         """Writes one object, or replaces it."""
         ...
 
+    def create(self, key: str, content: bytes | str) -> bool:
+        """Writes one object where there is none. False where there is one already, whoever was first: of all that try at
+        the same time, one is told True."""
+        ...
+
     def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         """A file to write an object to, which it becomes (or replaces) when the block ends well, and else never."""
         ...
@@ -120,6 +125,21 @@ class FolderStore:
 
     def put(self, key: str, content: bytes | str) -> None:
         write_file(self._path(key), content)
+
+    def create(self, key: str, content: bytes | str) -> bool:
+        target = self._path(key)
+        temporary = _temporary_beside(target)
+        with storage_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with synced_file(temporary) as file:
+                    file.write(content.encode() if isinstance(content, str) else content)
+                os.link(temporary, target)  # whole, or not at all, and never over another: on NFS too
+            except FileExistsError:
+                return False
+            finally:
+                temporary.unlink(missing_ok=True)
+        return True
 
     def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         return new_file(self._path(key))
