@@ -7,16 +7,18 @@ Gives:   ``Platform``, a frozen typed model; unknown keys are refused.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from pipelines.config.secrets import masked_settings
+from pipelines.config.secrets import has_credentials, is_secret, masked_settings, names_in
 from pipelines.config.section import Bytes, Count, Fraction, Section, Whole
 
 Seconds = Annotated[float, Field(gt=0.0, le=365 * 24 * 3600.0)]  # more overflows the clocks that wait for it
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_LAKE_URL = re.compile(r"file:/.|[A-Za-z][A-Za-z0-9+.-]+://[^/]+")
 
 
 class Spark(Section):
@@ -29,17 +31,40 @@ class Spark(Section):
 
 
 class Storage(Section):
-    """The lake: a folder that driver, executors and ranks see under the same path."""
+    """The lake: a folder that driver, executors and ranks see under the same path, or the URL of a store of objects."""
 
     root: str = Field(default="./lake", min_length=1)
+    # of a lake at a URL:
+    options: dict[str, Any] = Field(default_factory=dict)  # of its file system, as fsspec takes them: {endpoint_url: ...}
+    cache_bytes: Bytes = 64 * 1024**3  # copies of its objects on each machine's disk, at most
+    cache_folder: str | None = None  # where they lie; null: the machine's temporary folder
+    single_writer: bool = False  # no two processes ever write it at once: for stores that cannot keep them apart
 
     @field_validator("root")
     @classmethod
-    def _a_folder(cls, root: str) -> str:
-        if _URL.match(root):
-            raise ValueError("a folder that driver, executors and ranks share is wanted, not a URL; give the path under which "
-                             "all machines mount it")
+    def _whole(cls, root: str) -> str:
+        if has_credentials(root):
+            raise ValueError("has a user and a password, a token or a signature in it; leave them to the environment or the "
+                             "machine's own role")
+        if _URL.match(root) and not _LAKE_URL.match(root):
+            raise ValueError(f"{root!r} names no bucket; give a path, or a URL such as s3://bucket/prefix")
         return root
+
+    @field_validator("options")
+    @classmethod
+    def _without_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
+        secrets = [name for name in names_in(options) if name in ("key", "secret") or is_secret(name)]
+        if secrets:
+            raise ValueError(f"{', '.join(secrets)}: secrets are never stored; leave them to the environment "
+                             "(AWS_ACCESS_KEY_ID and the like) or the machine's own role")
+        return options
+
+    @property
+    def address(self) -> str:
+        """What ``Lake.at`` takes, in one text that goes to every machine."""
+        if not _URL.match(self.root):
+            return self.root
+        return json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
 
 
 AUTO = 0  # stands for "auto" until the layout is chosen (plan/layout.py); never in a run's saved config

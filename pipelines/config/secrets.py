@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -38,6 +38,14 @@ def is_secret(name: str, settings: Mapping[str, Any] | None = None) -> bool:
     """
     own = str((settings or {}).get(REDACTION_SETTING, ""))
     return bool(_SECRET.search(name) or (own and _searches(own, name)))
+
+
+def names_in(settings: Mapping[str, Any]) -> Iterator[str]:
+    """Of all settings, those within others too."""
+    for name, value in settings.items():
+        yield name
+        if isinstance(value, Mapping):
+            yield from names_in(value)
 
 
 def masked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

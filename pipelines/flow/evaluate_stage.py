@@ -78,5 +78,5 @@ def evaluation_config(platform: Platform, run_id: str | None) -> tuple[Config, s
     Raises:
         DataError: no such run.
     """
-    run_id = find_run(Lake.at(platform.storage.root), run_id).run_id
+    run_id = find_run(Lake.at(platform.storage.address), run_id).run_id
     return run_config(platform, run_id), run_id

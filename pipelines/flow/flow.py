@@ -67,8 +67,8 @@ class Flow:
                 stage.check(self.job)
                 missing += [need for need in stage.needs if need not in self._results and need not in self.wanted]
         if missing:
-            raise DataError(str(self.job.lake.root), f"holds no complete result of stage {missing[0]} for this recipe and input",
-                            f"run the {missing[0]} job first")
+            raise DataError(self.job.lake.store.place(), f"holds no complete result of stage {missing[0]} for this recipe and "
+                            "input", f"run the {missing[0]} job first")
 
     def run(self) -> dict[str, Any]:
         """What each wanted stage gives, by its name."""

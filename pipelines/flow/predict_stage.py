@@ -31,7 +31,7 @@ def run_config(platform: Platform, run_id: str) -> Config:
     Raises:
         ConfigError: the id is no name. DataError: there is no such run.
     """
-    lake = Lake.at(platform.storage.root)
+    lake = Lake.at(platform.storage.address)
     run = lake.run(run_id)
     state = find_run(lake, run_id)
     return Config(Config.from_json(lake.store.read(run.config(state.newest.number)).decode()).recipe, platform)

@@ -36,7 +36,7 @@ def report_lines(storage: Storage, run_id: str | None) -> dict[str, str]:
     Raises:
         DataError: no such run.
     """
-    lake = Lake.at(storage.root)
+    lake = Lake.at(storage.address)
     state = find_run(lake, run_id)
     return {"run": f"{state.run_id} ({state.status})", "report": lake.store.place(lake.run(state.run_id).report)}
 
@@ -47,7 +47,7 @@ def report_run(storage: Storage, run_id: str | None) -> tuple[dict[str, Any], bo
     Raises:
         DataError: no such run.
     """
-    lake = Lake.at(storage.root)
+    lake = Lake.at(storage.address)
     run_id = find_run(lake, run_id).run_id
     load_run(lake, run_id)  # what a driver that was killed had left to load
     return write_report(lake, run_id)
@@ -55,7 +55,7 @@ def report_run(storage: Storage, run_id: str | None) -> tuple[dict[str, Any], bo
 
 def own_run(config: Config) -> str | None:
     """The id of the recipe's own run, where its dataset is prepared and it has begun."""
-    lake = Lake.at(config.platform.storage.root)
+    lake = Lake.at(config.platform.storage.address)
     plan = plan_prepare(config.recipe, lake)
     if plan.version is None or not plan.exists:
         return None

@@ -37,7 +37,7 @@ class Job:
 
     @property
     def lake(self) -> Lake:
-        return Lake.at(self.config.platform.storage.root)
+        return Lake.at(self.config.platform.storage.address)
 
     def start_spark(self) -> SessionStart:
         """Lets Spark start while the job goes on."""

@@ -11,7 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.lake.store import storage_errors, write_file
+from pipelines.lake.object_cache import private_folder
+from pipelines.lake.store import Store, storage_errors, write_file
 
 _RECORD = re.compile(r"rank-(\d{5,})\.jsonl")
 
@@ -21,11 +22,31 @@ class LiveFolder:
     """Names below an attempt's folder."""
 
     path: Path
+    kept: Store | None = None  # where its records are kept once the attempt has ended; None: the folder is in the lake itself
 
     def make(self) -> None:
         """Raises StorageError where it is there already, or cannot be made."""
+        if self.kept is not None:
+            private_folder(self.path.parents[3])
         with storage_errors(self.path):
             self.path.mkdir(parents=True)
+
+    def keep(self) -> None:
+        """Puts what the ranks recorded into a lake that lies elsewhere, for those who look at the run from other machines."""
+        if self.kept is not None and self.path.is_dir():
+            for path in sorted(self.path.iterdir()):
+                if _RECORD.fullmatch(path.name):
+                    self.kept.put(path.name, path.read_bytes())
+
+    def _fetch(self) -> None:
+        """What another machine's driver has kept."""
+        if self.kept is None or self.path.exists():
+            return
+        names = [name for name in self.kept.names("") if _RECORD.fullmatch(name)]
+        if names:
+            self.make()
+            for name in names:
+                write_file(self.path / name, self.kept.read(name))
 
     def record(self, rank: int) -> Path:
         """The rank's append-only metric file (``rank_records.py`` says what a line holds)."""
@@ -33,6 +54,7 @@ class LiveFolder:
 
     def records(self) -> dict[int, Path]:
         """The metric files that there are, by rank."""
+        self._fetch()
         if not self.path.is_dir():
             return {}
         matches = ((_RECORD.fullmatch(path.name), path) for path in self.path.iterdir())

@@ -16,12 +16,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipelines.errors import DataError
 from pipelines.lake.first_manifests import FIRST_FORMAT, of_first_format
-from pipelines.lake.store import Store, write_file
+from pipelines.lake.store import Store
 from pipelines.lake.task_facts import TaskFacts
 
 MANIFEST_NAME = "manifest.json"
@@ -116,9 +115,9 @@ class Manifest:
                 return dataset.place(shard.path), found
         return None
 
-    def save(self, folder: Path) -> None:
-        """Into a folder that is about to be published (``Store.new_folder``)."""
-        write_file(folder / MANIFEST_NAME, json.dumps(asdict(self), indent=2))
+    def save(self, files: Store) -> None:
+        """As the last object of a version, which makes it visible."""
+        files.put(MANIFEST_NAME, json.dumps(asdict(self), indent=2))
 
     @staticmethod
     def load(dataset: Store) -> Manifest:

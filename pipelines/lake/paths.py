@@ -1,7 +1,7 @@
 """Where everything lies in the lake.
 
 Runs on: driver, executors and ranks.
-Takes:   ``storage.root``.
+Takes:   ``storage``, as one address.
 Gives:   the key of each published thing (``store.py``), and the folder of a run; creates nothing.
 
     <root>/datasets/<name>/<version>/manifest.json, tokenizer.json, train-*.parquet, validation-*.parquet
@@ -15,13 +15,17 @@ Gives:   the key of each published thing (``store.py``), and the folder of a run
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.store import FolderStore, Store
+from pipelines.lake.stores import store_at
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -36,13 +40,18 @@ class Lake:
     """Keys below one storage root."""
 
     store: Store
-    root: Path  # a folder that all machines see, of what is not published: claims, and the runs' live traffic
+    address: str  # ``Lake.at(address)`` is this lake, on every machine
+    root: Path  # a folder of this machine, of what is not published: the lake itself, or one in its stead
 
     @staticmethod
-    def at(root: str | Path) -> Lake:
-        """The lake at ``root``, made absolute so that executors and ranks see the same path."""
-        folder = Path(root).expanduser().absolute()
-        return Lake(FolderStore(folder), folder)
+    def at(address: str | Path) -> Lake:
+        """The lake at a path, which is made absolute so that executors and ranks see the same; at a URL; or, with its
+        options, at an address (``Storage.address``)."""
+        store = store_at(address)
+        if isinstance(store, FolderStore):
+            return Lake(store, str(store.root), store.root)
+        name = hashlib.sha256(store.place().encode()).hexdigest()[:16]
+        return Lake(store, str(address), Path(tempfile.gettempdir()) / f"sparkring-{os.getuid()}" / name)
 
     def datasets(self, name: str) -> str:
         """All versions of one dataset."""
@@ -158,4 +167,5 @@ class RunFolder:
         return f"{self.attempt(attempt)}/plan.json"
 
     def live(self, attempt: int) -> LiveFolder:
-        return LiveFolder(self.lake.root / self.attempt(attempt))
+        store = None if isinstance(self.store, FolderStore) else self.store.below(self.attempt(attempt))
+        return LiveFolder(self.lake.root / self.attempt(attempt), store)

@@ -44,6 +44,11 @@ class ObjectFacts(NamedTuple):
 class Store(Protocol):
     """Objects by key. Writing raises StorageError; reading what is not there raises FileNotFoundError."""
 
+    @property
+    def folders_appear_whole(self) -> bool:
+        """Whether several objects can appear at once (``staging.py``), so that one which is missing was removed."""
+        ...
+
     def below(self, prefix: str) -> Store:
         """The objects below a prefix as a store of their own: a dataset version, a model."""
         ...
@@ -63,15 +68,6 @@ class Store(Protocol):
 
     def writer(self, key: str) -> AbstractContextManager[BinaryIO]:
         """A file to write an object to, which it becomes (or replaces) when the block ends well, and else never."""
-        ...
-
-    def new_folder(self, key: str) -> AbstractContextManager[Path]:
-        """A folder that all machines of the job can write to; its files become the objects below ``key`` when the block
-        ends well, and vanish when it does not. Raises StorageError where another writer was first.
-
-        Here all of them appear at once, by a rename. A store that cannot do that puts them one after the other, the
-        manifest last.
-        """
         ...
 
     def read(self, key: str) -> bytes:
@@ -114,6 +110,10 @@ class FolderStore:
 
     root: Path
 
+    @property
+    def folders_appear_whole(self) -> bool:
+        return True
+
     def _path(self, key: str) -> Path:
         return self.root / key
 
@@ -146,6 +146,12 @@ class FolderStore:
 
     @contextmanager
     def new_folder(self, key: str) -> Iterator[Path]:
+        """A folder whose files become the objects below ``key`` when the block ends well, all at once, by a rename, and
+        vanish when it does not.
+
+        Raises:
+            StorageError: another writer was first.
+        """
         target = self._path(key)
         temporary = _temporary_beside(target)
         with storage_errors(target):
@@ -232,7 +238,7 @@ class _SyncedFile(io.FileIO):
 
 
 def synced_file(path: Path) -> BinaryIO:
-    """A new file to write, in a folder that is not published yet (``Store.new_folder``): on the disk once it is closed."""
+    """A new file to write, in a folder that is not published yet (``staging.py``): on the disk once it is closed."""
     return io.BufferedWriter(_SyncedFile(path))
 
 

@@ -46,6 +46,7 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
         news = News(folder.live(number), planned.layout.num_ranks)
         with interrupts_as_errors():
             run_gang(spark, config.platform, folder, number, planned, news, observer)
+        folder.live(number).keep()
         lake.store.put(folder.result, lake.store.read(folder.findings(number)))
         return True
 

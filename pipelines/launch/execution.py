@@ -35,7 +35,7 @@ def run_gang(spark: SparkSession, platform: Platform, run: RunFolder, attempt: i
     address = driver_address(spark)
     with Rendezvous(address, layout.num_replicas, layout.num_segments, launch.rendezvous_port) as rendezvous:
         gang = Gang(spark, GangOrder(
-            root=str(run.lake.root), run_id=run.run_id, attempt=attempt, num_segments=layout.num_segments,
+            root=run.lake.address, run_id=run.run_id, attempt=attempt, num_segments=layout.num_segments,
             threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_ports=rendezvous.ports,
             rendezvous_key=rendezvous.key, device=layout.device,
             network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,

@@ -78,7 +78,7 @@ def check_hosts(spark: SparkSession, num_slots: int, lake: Lake, timeout_s: floa
     own, key, began_s = report_of_host(), f".probe-{mark}", time.time()
     lake.store.put(key, mark)
     try:
-        reports = [HostReport.told(json.loads(told)) for told in _told(spark, num_slots, str(lake.root), key, timeout_s)]
+        reports = [HostReport.told(json.loads(told)) for told in _told(spark, num_slots, lake.address, key, timeout_s)]
         ended_s = time.time()
         for slot, report in enumerate(reports):
             if report.lake is None and lake.store.facts(f"{key}-{slot}") is None:

@@ -94,8 +94,8 @@ def claim_run(run: RunFolder, run_id: str) -> Iterator[None]:
 
 
 def next_attempt(run: RunFolder) -> int:
-    """Number of the first attempt folder that does not exist yet."""
-    attempt = 0
-    while run.live(attempt).path.exists():
+    """Number of the first attempt of which there is nothing yet, in the lake or on this machine."""
+    begun, attempt = {*run.store.names(run.key)}, 0
+    while run.attempt(attempt).rpartition("/")[2] in begun or run.live(attempt).path.exists():
         attempt += 1
     return attempt

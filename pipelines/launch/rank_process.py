@@ -118,7 +118,7 @@ def run_rank(order: GangOrder, context: Any) -> None:
 
 def rank_arguments(run: RunFolder, attempt: int) -> list[str]:
     """What a rank's program is told: ROOT RUN_ID ATTEMPT, and the name of an evaluation."""
-    return [str(run.lake.root), run.run_id, str(attempt), *([] if run.evaluation is None else [run.evaluation])]
+    return [run.lake.address, run.run_id, str(attempt), *([] if run.evaluation is None else [run.evaluation])]
 
 
 def worker_of(run: RunFolder) -> str:

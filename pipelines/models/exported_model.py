@@ -18,8 +18,9 @@ from safetensors import SafetensorError
 from pipelines.config.models import Model
 from pipelines.errors import CheckpointError
 from pipelines.lake.exported import described
-from pipelines.lake.store import FolderStore, Store
+from pipelines.lake.store import Store
 from pipelines.lake.stored_weights import differing, stored_weights
+from pipelines.lake.stores import store_at
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import fill_model, sketch_model
 from pipelines.models.layered import LayeredModel
@@ -40,25 +41,26 @@ class ExportedModel:
     notes: dict[str, str]  # step, validation loss, run
 
 
-def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedModel:
+def load_model(folder: str | Path | Store, *, factory: str | None = None) -> ExportedModel:
     """Loads an exported folder. Its parameters and buffers are the file itself, mapped into memory: the processes of a machine
     share it, and nothing is read before it is used. What is written to them stays with the process.
 
     Args:
+        folder: its path or URL, or a store of the files.
         factory: for a model of your own, its ``model.factory`` again: a folder of weights alone never decides which
             code is imported.
     Raises:
         CheckpointError: a file is missing, damaged, or does not fit the others.
         ConfigError: the factory cannot be used.
     """
-    files = FolderStore(Path(folder).absolute())
+    files = store_at(folder) if isinstance(folder, str | Path) else folder
     try:
         section, task = described(files)
         settings: Model = TypeAdapter(Model).validate_python(section)
         if settings.origin is not None:
             raise ValueError(f"its description leads to {settings.origin}")
         if settings.users_factory not in (None, factory):
-            raise CheckpointError(str(folder), f"was made by the factory {settings.users_factory}",
+            raise CheckpointError(files.place(), f"was made by the factory {settings.users_factory}",
                                   f"load it with factory={settings.users_factory!r} if you trust it")
         model = sketch_model(settings, task.sizes, seed=0)
         specs = model.specs()
@@ -69,7 +71,7 @@ def load_model(folder: str | Path, *, factory: str | None = None) -> ExportedMod
         if any(value.is_meta for _, value in model.named_tensors()):  # constants that are computed, not exported
             fill_model(model, settings, 0, model.layers)
     except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
+        raise CheckpointError(files.place(), f"is not an exported model ({error})", "export it again") from error
     return ExportedModel(model.eval(), settings, task, files, weights.notes)
 
 

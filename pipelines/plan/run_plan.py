@@ -102,7 +102,7 @@ def plan_run(config: Config, manifest: Manifest, facts: ModelFacts, run_id: str,
         if costs is not None:
             split = replace(split, counts=tuple(cut_by_cost(costs, len(split.counts))))
     return RunPlan(
-        run_id=run_id, root=str(lake.root), dataset=dataset, layout=layout, choice=choice, split=split,
+        run_id=run_id, root=lake.address, dataset=dataset, layout=layout, choice=choice, split=split,
         profile=profile, cut_is_measured=profile is not None and costs is None,
         steps=steps, steps_per_epoch=per_epoch,
         parameters=facts.parameters, unit=manifest.task.unit,

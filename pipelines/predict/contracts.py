@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from pyspark.sql import Column
@@ -22,7 +21,7 @@ from pyspark.sql.types import DataType
 from pipelines.config.predictions import Predict
 from pipelines.errors import CheckpointError, ConfigError, SparkringError
 from pipelines.lake.exported import described
-from pipelines.lake.store import FolderStore
+from pipelines.lake.store import Store
 from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.predict.asked_images import AskedImages
 from pipelines.predict.asked_texts import AskedTexts
@@ -66,11 +65,16 @@ ASKED_TASKS: dict[str, AskedTask] = {"language": AskedTexts(), "classification":
 class Contract:
     """Of one model, asked in one way."""
 
-    folder: str  # of the model
+    files: Store  # of the model
     version: str  # of its weights: another one once they are replaced
     settings: Predict
     task: str
     max_bytes: int  # longer rows are kept as "oversized"
+
+    @property
+    def folder(self) -> str:
+        """Of the model, as people name it."""
+        return self.files.place()
 
     @property
     def asked(self) -> AskedTask:
@@ -87,28 +91,30 @@ class Contract:
         return self.settings.column or self.asked.takes
 
 
-def contract_of(folder: str | Path, settings: Predict) -> Contract:
+def contract_of(files: Store, settings: Predict) -> Contract:
     """
+    Args:
+        files: of the model.
     Raises:
         CheckpointError: it is no exported model, or one of a task whose models cannot be asked; it is made by a factory that
             the settings do not name. ConfigError: a setting is of another task.
     """
-    files = FolderStore(Path(folder).absolute())
+    folder = files.place()
     weights = files.facts(weights_object(files) or WEIGHTS_NAME)
     if weights is None:
-        raise CheckpointError(str(folder), f"holds no {WEIGHTS_NAME}", "give the folder of an exported model")
+        raise CheckpointError(folder, f"holds no {WEIGHTS_NAME}", "give the folder of an exported model")
     try:
         model, task = described(files)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(str(folder), f"is not an exported model ({error})", "export it again") from error
+        raise CheckpointError(folder, f"is not an exported model ({error})", "export it again") from error
     if (factory := model.get("factory")) not in (None, settings.factory):
-        raise CheckpointError(str(folder), f"was made by the factory {factory}",
+        raise CheckpointError(folder, f"was made by the factory {factory}",
                               f"if you trust that code, name it with --set predict.factory={factory}")
     if task.name not in ASKED_TASKS:
-        raise CheckpointError(str(folder), f"is a model for the task {task.name!r}, which cannot be asked for predictions",
+        raise CheckpointError(folder, f"is a model for the task {task.name!r}, which cannot be asked for predictions",
                               f"give a model for the task {' or '.join(ASKED_TASKS)}")
     asked = ASKED_TASKS[task.name]
     if (name := asked.refused(settings)) is not None:
         raise ConfigError(SparkringError(f"predict.{name}", f"is given, but the model is for the task {task.name}",
                                          "leave it out, or give a model of another task"))
-    return Contract(files.place(), weights.version, settings, task.name, settings.max_row_bytes or asked.max_bytes(task.facts))
+    return Contract(files, weights.version, settings, task.name, settings.max_row_bytes or asked.max_bytes(task.facts))

@@ -30,7 +30,7 @@ class ImageAnswers:
     """Of one model: ``of`` is what the workers call."""
 
     def __init__(self, contract: Contract) -> None:
-        exported, settings = load_model(contract.folder, factory=contract.settings.factory), contract.settings
+        exported, settings = load_model(contract.files, factory=contract.settings.factory), contract.settings
         # so convolutions take half the time (mnist-cnn, one thread); of the mapped file, their weights alone become this worker's
         self._model = exported.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._task = Classification(exported.task)

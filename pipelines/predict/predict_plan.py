@@ -98,7 +98,7 @@ def plan_predict(lake: Lake, run_id: str, request: PredictRequest) -> PredictPla
     if is_local(request.input):
         refuse_shared_folder(request.input, folder)
     files = trained_model(lake, run_id, request.model)
-    contract = contract_of(files.local_path(""), request.settings)
+    contract = contract_of(files, request.settings)
     look = look_at(request.input, request.settings, lake.root) if is_local(request.input) else None
     if look is not None:
         refuse_other_input(contract, look)

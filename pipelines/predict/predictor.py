@@ -22,6 +22,7 @@ from pyspark.sql.pandas.functions import pandas_udf
 from pipelines.config.predictions import Predict
 from pipelines.config.wording import faults_of
 from pipelines.errors import ConfigError, DataError
+from pipelines.lake.stores import store_at
 from pipelines.predict.contracts import Contract, contract_of
 from pipelines.predict.records import part_schema
 from pipelines.predict.worker_model import answers_of
@@ -83,8 +84,8 @@ class Predictor:
 def predictor(model_folder: str | Path, **settings: Any) -> Predictor:
     """
     Args:
-        model_folder: that driver and executors see. settings: of the section ``predict`` (``config/predictions.py``), such as
-            ``generate=20`` or ``temperature=0.5``.
+        model_folder: a path or URL that driver and executors see. settings: of the section ``predict``
+            (``config/predictions.py``), such as ``generate=20`` or ``temperature=0.5``.
     Raises:
         CheckpointError: it is no exported model, or one that cannot be asked. ConfigError: a setting is wrong.
     """
@@ -92,7 +93,7 @@ def predictor(model_folder: str | Path, **settings: Any) -> Predictor:
         asked = Predict(**settings)
     except ValidationError as error:
         raise ConfigError(faults_of(error, Predict, lambda _: "predictor()")) from error
-    return Predictor(contract_of(model_folder, asked))
+    return Predictor(contract_of(store_at(model_folder), asked))
 
 
 def _answers(contract: Contract, ids: list[str], values: list[Any]) -> pa.Table:

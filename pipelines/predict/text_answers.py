@@ -44,7 +44,7 @@ class TextAnswers:
     """Of one model: ``of`` is what the workers call."""
 
     def __init__(self, contract: Contract) -> None:
-        exported = load_model(contract.folder, factory=contract.settings.factory)
+        exported = load_model(contract.files, factory=contract.settings.factory)
         try:
             self._tokenizer = Tokenizer.from_buffer(exported.files.read(TOKENIZER_NAME))
         except (OSError, ValueError) as error:

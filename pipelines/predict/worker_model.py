@@ -11,13 +11,11 @@ from __future__ import annotations
 import importlib
 from collections.abc import Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 from pyspark import TaskContext
 
 from pipelines.errors import CheckpointError
-from pipelines.lake.store import FolderStore
 from pipelines.lake.stored_weights import WEIGHTS_NAME, weights_object
 from pipelines.predict.contracts import Contract
 
@@ -48,7 +46,7 @@ def answers_of(contract: Contract) -> Answers:
         ConfigError: the user's factory cannot be used.
     """
     task = TaskContext.get()
-    files = FolderStore(Path(contract.folder))
+    files = contract.files
     facts = files.facts(weights_object(files) or WEIGHTS_NAME)
     if facts is None or facts.version != contract.version:
         raise CheckpointError(contract.folder, "has been replaced or removed since the job began", "start it again")

@@ -1,7 +1,7 @@
 """What is to be built: all that the code of one kind of data is told.
 
 Runs on: driver.
-Takes:   the recipe, the listed inputs, a staging folder that every machine sees.
+Takes:   the recipe, the listed inputs, where the version is made.
 Gives:   ``BuildOrder``, ``Identity``.
 """
 
@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from pyspark.sql import SparkSession
 
 from pipelines.config.recipe import Recipe
 from pipelines.lake.paths import Lake
+from pipelines.lake.staging import Staging
 from pipelines.prepare.remote import Listing
 
 
@@ -36,5 +36,5 @@ class BuildOrder:
     lake: Lake
     listing: Listing
     identity: Identity
-    staging: Path
+    staging: Staging
     report: Callable[[str], None]

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.errors import DataError, StorageError
+from pipelines.errors import DataError, SparkringError, StorageError
 from pipelines.lake.paths import Lake
 
+UNWRITABLE = "cannot be written: "
 MANY_REJECTED = 0.05  # of all records: worth a line of its own
 Outcomes = list[dict[str, Any]]
 
@@ -25,8 +26,16 @@ def raise_faults(outcomes: Outcomes) -> None:
     for fault in (outcome["fault"] for outcome in outcomes if "fault" in outcome):
         if fault["kind"] == "data":
             raise DataError(fault["place"], fault["problem"], fault.get("remedy", "restore it or move it out of the input"))
-        raise StorageError(fault["place"], f"cannot be written: {fault['problem']}",
+        raise StorageError(fault["place"], f"{UNWRITABLE}{fault['problem']}",
                            fault.get("remedy", "free space, fix permissions, or set storage.root to another folder"))
+
+
+def task_fault(error: OSError | SparkringError, place: str) -> dict[str, str]:
+    """What stopped a task, as its outcome says it: an exception would be retried, and reach the user as a Java trace."""
+    if isinstance(error, SparkringError):
+        return {"kind": "data" if isinstance(error, DataError) else "storage", "place": error.place,
+                "problem": error.problem.removeprefix(UNWRITABLE), "remedy": error.remedy}
+    return {"kind": "storage", "place": str(error.filename or place), "problem": error.strerror or str(error)}
 
 
 def rejected_warning(counts: Mapping[str, int], outcomes: Outcomes, lake: Lake) -> str | None:

@@ -71,7 +71,7 @@ def export_petastorm(session: Callable[[], SparkSession], manifest: Manifest, la
     with FolderStore(folder.parent).new_folder(folder.name) as staging:
         for split in manifest.splits:
             _export_split(session(), dataset, manifest, split, staging / split)
-        manifest.save(staging)
+        manifest.save(FolderStore(staging))
 
 
 def _export_split(spark: SparkSession, dataset: Store, manifest: Manifest, split: str, folder: Path) -> None:

@@ -18,10 +18,11 @@ from pipelines.config import Recipe
 from pipelines.errors import SparkringError, StorageError
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
+from pipelines.lake.staging import staged
 from pipelines.prepare.build_order import BuildOrder, Identity
 from pipelines.prepare.inputs import dataset_version, fingerprint, is_url, list_files, recipe_hash
 from pipelines.prepare.preparations import preparation_of
-from pipelines.prepare.publish import publish_dataset_row, published, version_claimed
+from pipelines.prepare.publish import is_there, publish_dataset_row, published, version_claimed
 from pipelines.prepare.remote import Listing, summarize_remote
 
 
@@ -118,7 +119,7 @@ def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> Prep
     version = dataset_version(plan.recipe_hash, input_fingerprint)
     return replace(plan, fingerprint=input_fingerprint, version=version,
                    folder=lake.store.place(lake.dataset(plan.name, version)),
-                   exists=version in lake.store.names(lake.datasets(plan.name)))
+                   exists=is_there(lake, plan.name, version))
 
 
 def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
@@ -126,7 +127,7 @@ def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan
     report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
     build = preparation_of(recipe.prepare).build
     try:
-        with lake.store.new_folder(lake.dataset(plan.name, identity.version)) as staging:
+        with staged(lake.store, lake.dataset(plan.name, identity.version)) as staging:
             return build(BuildOrder(session, recipe, lake, plan.listing, identity, staging, report), recipe.prepare)
     except StorageError:
         # Where another machine's claim is not seen here, that machine may have been first.

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +19,7 @@ from pipelines.lake.claims import claimed
 from pipelines.lake.manifest import MANIFEST_NAME, SPLITS, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import arrow_schema
+from pipelines.lake.store import Store
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def published(lake: Lake, name: str, version: str) -> Manifest | None:
         DataError: the folder is there, but a shard is gone or has another size, or input was missing.
     """
     store, folder = lake.store, lake.dataset(name, version)
-    if version not in store.names(lake.datasets(name)):
+    if not is_there(lake, name, version):
         return None
     remedy = f"remove {store.place(folder)} and prepare again"
     if store.facts(f"{folder}/{MANIFEST_NAME}") is None:
@@ -64,19 +64,30 @@ def published(lake: Lake, name: str, version: str) -> Manifest | None:
     return manifest
 
 
+def is_there(lake: Lake, name: str, version: str) -> bool:
+    """Whether the version has appeared; a folder of it may be damaged, and lack its manifest."""
+    if lake.store.folders_appear_whole:
+        return version in lake.store.names(lake.datasets(name))
+    return lake.store.facts(f"{lake.dataset(name, version)}/{MANIFEST_NAME}") is not None
+
+
 def table_file(lake: Lake, table: str, name: str, version: str) -> str:
     """A version's rows in a table."""
     return f"{lake.table(table)}/{name}-{version}.parquet"
 
 
-def publish_rejected(parts: list[Path], lake: Lake, name: str, version: str) -> None:
-    """One file in table ``rejected`` from the parts, in order; replaces the one of an earlier try."""
+def publish_rejected(parts: list[str], files: Store, lake: Lake, name: str, version: str) -> None:
+    """One file in table ``rejected`` from the parts, in order; replaces the one of an earlier try.
+
+    Args:
+        parts: keys in ``files``.
+    """
     schema = arrow_schema("rejected")
     with (lake.store.writer(table_file(lake, "rejected", name, version)) as file,
           pq.ParquetWriter(file, schema, compression="zstd") as writer):
         writer.write_table(schema.empty_table())  # a table without rows still has its columns
         for part in parts:
-            for batch in pq.ParquetFile(part).iter_batches():
+            for batch in pq.ParquetFile(files.open(part)).iter_batches():
                 writer.write_batch(batch)
 
 

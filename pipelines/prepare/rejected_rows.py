@@ -18,6 +18,7 @@ from pipelines.lake.schemas import arrow_schema
 REJECTED_SCHEMA = arrow_schema("rejected")
 REJECTED_ROWS = 8192  # held in memory before they are written
 COMPRESSION = "zstd"
+REJECTED_NAME = "rejected.parquet"
 
 
 class RejectedWriter:
@@ -33,11 +34,13 @@ class RejectedWriter:
         if len(self._rows) >= REJECTED_ROWS:
             self._flush()
 
-    def close(self) -> None:
+    def close(self) -> bool:
+        """Whether there is a file."""
         if self._rows:
             self._flush()
         if self._writer is not None:
             self._writer.close()
+        return self._writer is not None
 
     def _flush(self) -> None:
         if self._writer is None:

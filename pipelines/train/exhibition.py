@@ -35,7 +35,7 @@ def become_exhibition(run: RunFolder, attempt: int, step: int, request: dict[str
     """Never returns: the process goes on as this module's command, with the same id."""
     sys.stdout.flush()
     sys.stderr.flush()
-    arguments = [str(run.lake.root), run.run_id, str(attempt), str(step), json.dumps(request)]
+    arguments = [run.lake.address, run.run_id, str(attempt), str(step), json.dumps(request)]
     os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.exhibition", *arguments])  # noqa: S606
 
 
@@ -50,9 +50,9 @@ def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, A
     model = lake.model(plan.run_id, "best")
     reason = too_large(config.platform.layout, weights_bytes(lake.store.below(model)), plan.memory_bytes)
     recipe, augment = config.recipe, config.recipe.data.augment
-    order = {"dataset": lake.store.place(plan.dataset), "augment": None if augment is None else augment.model_dump(mode="json"),
-             "seed": recipe.train.seed, "request": request, "model": None if reason else lake.store.place(model),
-             "factory": recipe.model.users_factory}
+    order = {"lake": lake.address, "dataset": plan.dataset,
+             "augment": None if augment is None else augment.model_dump(mode="json"), "seed": recipe.train.seed,
+             "request": request, "model": None if reason else model, "factory": recipe.model.users_factory}
     timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
     told, failure = _told(order, timeout_s)
     data, shown = ([each[of] for each in told if of in each] for of in ("data", "shown"))

@@ -1,9 +1,9 @@
 """What data and an exported model show: ``python -m pipelines.train.exhibitor < ORDER``.
 
 Runs on: rank 0's host, as a process of its own that ``exhibition.py`` starts and bounds.
-Takes:   JSON on standard input: ``dataset``, the folder of what the model was trained on, ``augment`` and ``seed`` of the
-         recipe, ``request`` (``Task.exhibit_request``); ``model``, the exported model's folder (null: only the data is shown),
-         ``factory`` (of a user's, else null).
+Takes:   JSON on standard input: ``lake``, its address; the key of the ``dataset`` that the model was trained on, ``augment``
+         and ``seed`` of the recipe, ``request`` (``Task.exhibit_request``); the key of the exported ``model`` (null: only the
+         data is shown), ``factory`` (of a user's, else null).
 Gives:   a line of standard output for each exhibit (``lake/exhibits.py``) as soon as it is made, ``{"data": {...}}`` or
          ``{"shown": {...}}``; behind them, where it fails, an error's one line and its exit code.
 """
@@ -14,7 +14,6 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from pipelines.train.lifeline import die_with_parent
@@ -27,7 +26,7 @@ from pipelines.feed.augment import augmented  # noqa: E402
 from pipelines.feed.rows_by_id import first_rows, some_rows  # noqa: E402
 from pipelines.lake.exhibits import Exhibit, as_json  # noqa: E402
 from pipelines.lake.manifest import Manifest  # noqa: E402
-from pipelines.lake.store import FolderStore  # noqa: E402
+from pipelines.lake.stores import store_at  # noqa: E402
 from pipelines.models.exported_model import load_model  # noqa: E402
 from pipelines.tasks.table import task_of  # noqa: E402
 from pipelines.tasks.task import AsTrained  # noqa: E402
@@ -39,14 +38,15 @@ def main() -> int:
     order = json.loads(sys.stdin.read())
     tell = teller()
     try:
-        dataset = FolderStore(Path(order["dataset"]))
+        store = store_at(order["lake"])
+        dataset = store.below(order["dataset"])
         manifest = Manifest.load(dataset)
         rows = first_rows(dataset, manifest, "train", order["request"].get("train_rows", 0))
         if rows is not None:
             for exhibit in task_of(manifest.task).data_exhibits(rows, _as_trained(order, manifest)):
                 tell("data", exhibit)
         if order["model"] is not None:
-            exported = load_model(order["model"], factory=order["factory"])
+            exported = load_model(store.below(order["model"]), factory=order["factory"])
             rows = some_rows(dataset, manifest, "validation", order["request"].get("validation_rows", 0))
             for exhibit in task_of(exported.task).exhibits(exported.model, order["request"], exported.files, rows):
                 tell("shown", exhibit)

@@ -1,7 +1,7 @@
 """What the inputs of images hold, before any image is decoded.
 
 Runs on: driver.
-Takes:   the listed inputs, and a staging folder that every machine sees.
+Takes:   the listed inputs, and where the version is made.
 Gives:   ``FoundInputs``, found by ``find_inputs``.
 """
 

@@ -1,7 +1,7 @@
-"""A dataset of images, whole, in a staging folder: the flow of prepare for images, on one screen.
+"""A dataset of images, whole: the flow of prepare for images, on one screen.
 
 Runs on: driver (plans, collects bounded facts), executors (read, decode, shuffle, write).
-Takes:   the listed inputs and a staging folder that every machine sees.
+Takes:   the listed inputs, and where the version is made.
 Gives:   shards and manifest.json in it; the table ``rejected``.
 
 One Spark job with one shuffle: read and decode -> by content hash into partitions -> sort -> drop duplicates, split, write.
@@ -37,7 +37,7 @@ MOST_VALUES = 2**31 - 1  # offsets of Arrow's lists
 
 
 def build_image_dataset(order: BuildOrder, prepare: ImagePrepare) -> Manifest:
-    """Writes everything into the staging folder; publishes only the table ``rejected``.
+    """Writes everything that the version is of; publishes only the table ``rejected``.
 
     Raises:
         DataError: unreadable input, images of several sizes, no image left, a split without a row, a class without one.
@@ -53,7 +53,7 @@ def build_image_dataset(order: BuildOrder, prepare: ImagePrepare) -> Manifest:
             seconds = time.monotonic() - began
         if order.listing.remote.files:
             refuse_changed(order.session(), prepare.read_inputs, order.listing.remote)
-    with storage_errors(order.staging):
+    with storage_errors(order.staging.place()):
         manifest = assemble_images(outcomes, order, prepare, settings, sources.classes)
     images = manifest.counts["images"]
     order.report(f"prepare: {images:,} images written in {seconds:.1f} s ({images / seconds:,.0f} images/s)")
@@ -111,7 +111,7 @@ def _write_settings(order: BuildOrder, prepare: ImagePrepare, sources: ImageSour
                         f"{MOST_VALUES:,} that a row group can count", f"use at most {MOST_VALUES // shape.values:,}")
     splits = ("train", "validation", "test") if sources.has_test else ("train", "validation")
     return WriteSettings(
-        staging=str(order.staging), dataset_name=order.recipe.name, dataset_version=order.identity.version, shape=shape,
+        staging=order.staging, dataset_name=order.recipe.name, dataset_version=order.identity.version, shape=shape,
         num_classes=len(sources.classes), encoding=IMAGE_FILE if sources.records.as_files else VALUE_BYTES,
         deduplicate=prepare.deduplicate, splits=splits, fractions=prepare.split.fractions,
         rows_per_row_group=rows, lasts=lasts)

@@ -1,16 +1,14 @@
 """What all partitions came to, as one dataset of images: shards named, facts added up, the manifest written.
 
 Runs on: driver.
-Takes:   the outcome of each partition (``image_partition.py``), and the staging folder that they wrote to.
+Takes:   the outcome of each partition (``image_partition.py``), and the staging that they wrote to.
 Gives:   ``assemble_images``: the manifest; what was refused is published in table ``rejected``.
 """
 
 from __future__ import annotations
 
 import math
-import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
@@ -22,10 +20,9 @@ from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_partition import WriteSettings
 from pipelines.prepare.images.image_records import REASONS
 from pipelines.prepare.images.image_rows import ImageBounds, classification_facts, with_bounds
-from pipelines.prepare.images.remote_images import COPIES
 from pipelines.prepare.outcomes import Outcomes
 from pipelines.prepare.publish import publish_rejected
-from pipelines.prepare.shard_files import named_shards
+from pipelines.prepare.shard_files import named_shards, rejected_parts
 
 
 def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare, settings: WriteSettings,
@@ -34,13 +31,12 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
     Raises:
         DataError: no image is left, a split has no row, or a class none to train on.
     """
-    recipe, identity, staging = order.recipe, order.identity, Path(settings.staging)
+    recipe, identity, staging = order.recipe, order.identity, order.staging
     outcomes = sorted(outcomes, key=lambda outcome: outcome["partition"])
     counts = Counter({f"rejected_{reason}": 0 for reason in REASONS})
     for outcome in outcomes:
         counts.update(outcome["counts"])
-    parts = [staging / outcome["attempt"] / "rejected.parquet" for outcome in outcomes]
-    publish_rejected([part for part in parts if part.exists()], order.lake, recipe.name, identity.version)
+    publish_rejected(rejected_parts(outcomes), staging.files, order.lake, recipe.name, identity.version)
     class_counts = {split: _class_counts(outcomes, split, len(classes)) for split in settings.splits}
     _check_rows(class_counts, classes, counts, order)
     splits = {}
@@ -48,8 +44,7 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
         splits[split], moved = named_shards(outcomes, split, staging, lambda written: None)
         for _ in moved:
             """Each is in its place."""
-    for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
-        shutil.rmtree(folder, ignore_errors=True)
+    staging.sweep({shard.path for shards in splits.values() for shard in shards})
     channels, height, width = settings.shape
     mean, deviation = _mean_and_deviation(outcomes, int(class_counts["train"].sum()) * height * width)
     task = classification_facts(channels=channels, height=height, width=width, classes=classes, mean=mean, deviation=deviation,
@@ -62,7 +57,7 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
             Baseline("guessing", math.log(len(classes))),
             Baseline("class frequencies", _frequency_loss(class_counts["train"], class_counts["validation"]))),
         source={"inputs": [source.model_dump(mode="json") for source in prepare.inputs]})
-    manifest.save(staging)
+    manifest.save(staging.files)
     return manifest
 
 

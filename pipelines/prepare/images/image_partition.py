@@ -23,14 +23,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 
+from pipelines.errors import SparkringError
 from pipelines.lake.manifest import SPLITS
+from pipelines.lake.staging import Staging
 from pipelines.lake.store import file_sha256, synced_file
 from pipelines.lake.task_facts import IMAGE_FILE, shard_schema
 from pipelines.prepare.hash_split import HashSplit
 from pipelines.prepare.images.decoding import ImageShape
 from pipelines.prepare.images.image_records import FAULT, ImageRecord
 from pipelines.prepare.images.image_rows import image_columns
-from pipelines.prepare.rejected_rows import COMPRESSION, RejectedWriter
+from pipelines.prepare.outcomes import task_fault
+from pipelines.prepare.rejected_rows import COMPRESSION, REJECTED_NAME, RejectedWriter
 from pipelines.prepare.workers import lighten_worker
 
 OUTCOME_DDL = "outcome STRING"
@@ -48,7 +51,7 @@ class RowPlace(NamedTuple):
 class WriteSettings:
     """What a task needs to know."""
 
-    staging: str  # a folder that driver and executors see
+    staging: Staging
     dataset_name: str
     dataset_version: str
     shape: ImageShape
@@ -65,17 +68,17 @@ def write_partition(batches: Iterator[pa.RecordBatch], settings: WriteSettings) 
     """The function of ``DataFrame.mapInArrow``: one row, the outcome as JSON (see ``text/partition.py``)."""
     context = TaskContext.get()
     partition = context.partitionId() if context else 0
-    folder = Path(settings.staging) / f"attempt-{partition:06d}-{uuid.uuid4().hex}"
+    attempt = f"attempt-{partition:06d}-{uuid.uuid4().hex}"
     try:
-        outcome = _write(batches, settings, folder, partition)
-    except OSError as error:
-        outcome = {"fault": {"kind": "storage", "place": error.filename or str(folder), "problem": error.strerror or str(error)}}
+        with settings.staging.folder(attempt) as folder:
+            outcome = {"partition": partition, "attempt": attempt, **_write(batches, settings, folder)}
+    except (OSError, SparkringError) as error:
+        outcome = {"fault": task_fault(error, settings.staging.place(attempt))}
     yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
     lighten_worker()
 
 
-def _write(batches: Iterator[pa.RecordBatch], settings: WriteSettings, folder: Path, partition: int) -> dict[str, Any]:
-    folder.mkdir()
+def _write(batches: Iterator[pa.RecordBatch], settings: WriteSettings, folder: Path) -> dict[str, Any]:
     writer = PartitionWriter(settings, folder)
     for batch in batches:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -84,7 +87,7 @@ def _write(batches: Iterator[pa.RecordBatch], settings: WriteSettings, folder: P
                 place, problem, remedy = json.loads(record.detail or "")
                 return {"fault": {"kind": "data", "place": place, "problem": problem, "remedy": remedy}}
             writer.add(record)
-    return {"partition": partition, "attempt": folder.name, **writer.finish()}
+    return writer.finish()
 
 
 class PartitionWriter:
@@ -93,7 +96,7 @@ class PartitionWriter:
     def __init__(self, settings: WriteSettings, folder: Path) -> None:
         self._settings = settings
         self._shards = {split: ImageShardWriter(settings, folder / f"{split}.parquet") for split in settings.splits}
-        self._rejected = RejectedWriter(settings.dataset_name, settings.dataset_version, folder / "rejected.parquet")
+        self._rejected = RejectedWriter(settings.dataset_name, settings.dataset_version, folder / REJECTED_NAME)
         self._hash_split = HashSplit(*settings.fractions)
         self._counts: Counter[str] = Counter()
         self._kept: ImageRecord | None = None  # the newest that was no duplicate
@@ -138,8 +141,7 @@ class PartitionWriter:
 
     def finish(self) -> dict[str, Any]:
         """Closes the files; what they hold."""
-        self._rejected.close()
-        return {"counts": dict(self._counts), "examples": self._examples,
+        return {"has_rejected": self._rejected.close(), "counts": dict(self._counts), "examples": self._examples,
                 "shards": {split: shard.close() for split, shard in self._shards.items()}}
 
 

@@ -1,7 +1,7 @@
 """All inputs of images, with their labels, classes and size; as one DataFrame ``images``.
 
 Runs on: driver.
-Takes:   the listed inputs, and a staging folder that every machine sees.
+Takes:   the listed inputs, and where the version is made.
 Gives:   ``ImageSources``, found by ``image_sources``; ``images_of``.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.datasets import ImagePrepare
 from pipelines.errors import DataError
+from pipelines.lake.staging import Staging
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.class_names import ordered_classes
 from pipelines.prepare.images.decoding import FoundShape, ImageRule, ImageShape
@@ -85,7 +85,7 @@ def _rule(prepare: ImagePrepare, shapes: Iterator[FoundShape]) -> ImageRule:
                      prepare.max_image_pixels, first)
 
 
-def images_of(spark: SparkSession, sources: ImageSources, staging: Path) -> DataFrame:
+def images_of(spark: SparkSession, sources: ImageSources, staging: Staging) -> DataFrame:
     """Every image as a row of ``images`` (``image_records.IMAGE_DDL``)."""
     found, prepare, records = sources.found, sources.prepare, sources.records
     frames = [remote_images(spark, images, prepare, records) for images in found.remote]

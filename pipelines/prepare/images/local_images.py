@@ -7,7 +7,6 @@ Gives:   DataFrame ``images`` (``IMAGE_DDL``): one row per image, refused ones t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,13 +17,14 @@ import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.errors import DataError
-from pipelines.lake.store import storage_errors
+from pipelines.lake.staging import Staging
 from pipelines.prepare.images.decoding import LOOKED_AT, FoundShape, MixedImagesError, found_shape
 from pipelines.prepare.images.idx_files import IdxError, idx_content, idx_images, read_header
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
 from pipelines.prepare.images.image_values import KNOWN_CODECS, UnknownCodecError, size_of, value_shape
 from pipelines.prepare.inputs import as_listed
+from pipelines.prepare.piece_groups import group_of, put_groups
 from pipelines.prepare.workers import lighten_worker
 
 MIN_TASK_BYTES, MAX_TASK_BYTES, MIN_TASKS = 256 * 1024, 64 * 1024**2, 8
@@ -34,18 +34,14 @@ BATCH_ROWS = 64
 UNREADABLE = "restore it or move it out of the input"
 
 
-def local_images(spark: SparkSession, pieces: list[ImagePiece], records: ImageRecords, staging: Path) -> DataFrame:
+def local_images(spark: SparkSession, pieces: list[ImagePiece], records: ImageRecords, staging: Staging) -> DataFrame:
     """``images`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
-    folder = staging / "pieces"
-    with storage_errors(folder):
-        folder.mkdir(exist_ok=True)
-        groups = group_images(pieces)
-        for index, group in enumerate(groups):
-            (folder / f"{index}.json").write_text(json.dumps(group), encoding="ascii")
+    groups = group_images(pieces)
+    put_groups(staging.files, groups)
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield from image_batches(record for batch in batches for index in batch.column(0).to_pylist()
-                                 for record in _records_or_fault(folder / f"{index}.json", records))
+                                 for record in _records_or_fault(group_of(staging.files, index), records))
         lighten_worker()
 
     return spark.range(0, len(groups), 1, len(groups)).mapInArrow(read, IMAGE_DDL)
@@ -82,9 +78,9 @@ def group_images(pieces: list[ImagePiece]) -> list[list[ImagePiece]]:
     return groups
 
 
-def _records_or_fault(pieces: Path, records: ImageRecords) -> Iterator[ImageRecord]:
+def _records_or_fault(pieces: Iterable[list[Any]], records: ImageRecords) -> Iterator[ImageRecord]:
     """An exception would reach the driver as a Java trace, after retries."""
-    for content in json.loads(pieces.read_text(encoding="ascii")):
+    for content in pieces:
         piece = ImagePiece(*content)
         try:
             yield from read_images(piece, records)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from posixpath import basename, commonpath, dirname, relpath
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
@@ -25,7 +24,7 @@ from pyspark.sql.functions import col
 
 from pipelines.config.datasets import ImageInput, ImagePrepare, InputPath
 from pipelines.lake.manifest import SPLITS
-from pipelines.lake.store import storage_errors
+from pipelines.lake.staging import Staging
 from pipelines.prepare.images.decoding import LOOKED_AT, FoundShape, MixedImagesError, found_shape
 from pipelines.prepare.images.image_names import ImageNames
 from pipelines.prepare.images.image_pieces import FILES_LOOKED_AT, format_of_content
@@ -120,7 +119,7 @@ def _found(url: str, name: str, size: int, names: ImageNames) -> Found:
     return Found(url, 0, said.label, said.split, size)
 
 
-def copied(spark: SparkSession, files: RemoteFiles, index: int, place: str, staging: Path) -> list[InputFile]:
+def copied(spark: SparkSession, files: RemoteFiles, index: int, place: str, staging: Staging) -> list[InputFile]:
     """Local copies of an input's files, named as they are.
 
     Args:
@@ -130,9 +129,7 @@ def copied(spark: SparkSession, files: RemoteFiles, index: int, place: str, stag
     """
     copies = []
     for number, file in enumerate(files.files):
-        folder = staging / COPIES / f"{index}-{number}"
-        with storage_errors(folder):
-            folder.mkdir(parents=True)
+        folder = staging.shared_folder(f"{COPIES}/{index}-{number}", f"for a copy of {file.url}, which Spark does not read")
         copy = folder / basename(file.name)
         copy_file(spark, quote(file.url, safe="/:"), copy, place)
         status = copy.stat()

@@ -13,12 +13,13 @@ gives the same figure.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+
+from pipelines.lake.store import Store
 
 SAMPLE_TOKENS = {"train": 3 * 1024**2, "validation": 256 * 1024}
 SAMPLE_SHARDS = 32  # of a split: each is one file to open
@@ -33,18 +34,20 @@ class Bigram(NamedTuple):
     validation_tokens: int
 
 
-def bigram_baseline(train: list[Path], validation: list[Path], train_counts_V: np.ndarray, sequence_length: int) -> Bigram:
+def bigram_baseline(files: Store, train: list[str], validation: list[str], train_counts_V: np.ndarray,
+                    sequence_length: int) -> Bigram:
     """Counts pairs in a sample of the train rows, and predicts a sample of the validation rows with them.
 
     Args:
-        train, validation: the splits' shards, each with at least one row.
+        train, validation: the splits' shards in ``files``, each with at least one row.
         train_counts_V: how often each token is predicted in the whole train split.
     """
     size = len(train_counts_V)
-    asked = [before * size + token for before, token in sampled_pairs(validation, SAMPLE_TOKENS["validation"], sequence_length)]
+    asked = [before * size + token for before, token in sampled_pairs(files, validation, SAMPLE_TOKENS["validation"],
+                                                                      sequence_length)]
     pairs_Q, times_Q = np.unique(np.concatenate(asked), return_counts=True)
     place_of, seen_Q, followed_V = pd.Index(pairs_Q), np.zeros(len(pairs_Q)), np.zeros(size)
-    for before, token in sampled_pairs(train, SAMPLE_TOKENS["train"], sequence_length):
+    for before, token in sampled_pairs(files, train, SAMPLE_TOKENS["train"], sequence_length):
         places = place_of.get_indexer(before * size + token)
         seen_Q += np.bincount(places[places >= 0], minlength=len(pairs_Q))
         followed_V += np.bincount(before, minlength=size)
@@ -69,15 +72,16 @@ def bigram_loss(times_Q: np.ndarray, seen_Q: np.ndarray, followed_Q: np.ndarray,
                for weight in WEIGHTS)
 
 
-def sampled_pairs(shards: list[Path], max_tokens: int, sequence_length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def sampled_pairs(files: Store, shards: list[str], max_tokens: int,
+                  sequence_length: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(token before, predicted token) of rows spread evenly over at most SAMPLE_SHARDS shards; at least one row of each.
 
     A shard gives the first rows of some of its row groups.
     """
     picked = [shards[i] for i in _spread(len(shards), SAMPLE_SHARDS)]
     max_rows = max(1, max_tokens // len(picked) // sequence_length)
-    for path in picked:
-        with pq.ParquetFile(path) as file:
+    for key in picked:
+        with files.open(key) as opened, pq.ParquetFile(opened) as file:
             groups = _spread(file.num_row_groups, max(1, max_rows * file.num_row_groups // file.metadata.num_rows))
             for group in groups:
                 rows = file.read_row_group(group).slice(0, max(1, max_rows // len(groups)))

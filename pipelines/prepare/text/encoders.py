@@ -1,7 +1,7 @@
 """Fast encoders that give the very ids that ``tokenizer.json`` gives.
 
 Runs on: executors (encode), driver (chooses).
-Takes:   the path of a ``tokenizer.json`` and UTF-8 documents.
+Takes:   a ``tokenizer.json`` and UTF-8 documents.
 Gives:   int32 token ids, or None for a document that the tokenizer cannot represent.
 
 Text that looks like a special token is plain text to all of them.
@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import tiktoken
 from tokenizers import Tokenizer
 
+from pipelines.lake.manifest import TOKENIZER_NAME
+from pipelines.lake.staging import Staging
 from pipelines.prepare.text.tokenizer import END_OF_TEXT, byte_characters
 
 EncoderKind = Literal["bytes", "characters", "tiktoken", "tokenizers"]
@@ -132,21 +133,23 @@ ENCODERS: dict[EncoderKind, type[Any]] = {"bytes": ByteEncoder, "characters": Ch
 
 
 @lru_cache(maxsize=4)
-def load_encoder(kind: EncoderKind, tokenizer_path: str, sha256: str) -> Encoder:
+def load_encoder(kind: EncoderKind, staging: Staging, sha256: str) -> Encoder:
     """One encoder per process and tokenizer (``sha256``): Spark's Python workers run many tasks."""
-    encoder: Encoder = ENCODERS[kind](Tokenizer.from_file(tokenizer_path))
+    encoder: Encoder = ENCODERS[kind](Tokenizer.from_buffer(staging.files.read(TOKENIZER_NAME)))
     return encoder
 
 
-def choose_encoder(preferred: EncoderKind, tokenizer_path: Path, sample: list[bytes]) -> tuple[EncoderKind, str]:
+def choose_encoder(preferred: EncoderKind, saved: bytes, sample: list[bytes]) -> tuple[EncoderKind, str]:
     """The preferred encoder where it gives the ids of ``tokenizers`` on the sample, else ``tokenizers`` itself.
 
+    Args:
+        saved: content of ``tokenizer.json``.
     Returns:
         The kind, and why it is not the preferred one (empty where it is).
     """
-    exact = TokenizersEncoder(Tokenizer.from_file(str(tokenizer_path)))
+    exact = TokenizersEncoder(Tokenizer.from_buffer(saved))
     try:
-        fast: Encoder = ENCODERS[preferred](Tokenizer.from_file(str(tokenizer_path)))
+        fast: Encoder = ENCODERS[preferred](Tokenizer.from_buffer(saved))
     except ValueError as error:
         return "tokenizers", str(error)
     for content in sample:

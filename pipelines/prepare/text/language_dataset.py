@@ -1,7 +1,7 @@
-"""A language dataset, whole, in a staging folder: the flow of prepare for text, on one screen.
+"""A language dataset, whole: the flow of prepare for text, on one screen.
 
 Runs on: driver (plans, collects bounded facts), executors (read, shuffle, pack).
-Takes:   the listed inputs and a staging folder that every machine sees.
+Takes:   the listed inputs, and where the version is made.
 Gives:   shards, tokenizer.json and manifest.json in it; the table ``rejected``.
 
 The flow is one Spark job with one shuffle: read -> by content hash into partitions -> sort -> drop duplicates, split,
@@ -19,7 +19,7 @@ from functools import cache
 from pyspark.sql import DataFrame
 
 from pipelines.config.datasets import TextPrepare
-from pipelines.lake.manifest import TOKENIZER_NAME, Manifest
+from pipelines.lake.manifest import Manifest
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.outcomes import Outcomes, raise_faults, rejected_warning
@@ -33,7 +33,7 @@ from pipelines.prepare.text.sources import documents_of, readable, refuse_misrea
 
 
 def build_language_dataset(order: BuildOrder, prepare: TextPrepare) -> Manifest:
-    """Writes everything into the staging folder; publishes only the table ``rejected``.
+    """Writes everything that the version is of; publishes only the table ``rejected``.
 
     The tokenizer of local text is made before the session is asked for: Spark may still be starting.
 
@@ -49,7 +49,7 @@ def build_language_dataset(order: BuildOrder, prepare: TextPrepare) -> Manifest:
             inputs = again
             outcomes, settings, seconds = _packed(order, prepare, inputs)
         refuse_misread(session, prepare, order.listing.remote, inputs, read_bytes(outcomes))
-    with storage_errors(staging):
+    with storage_errors(staging.place()):
         manifest = assemble_dataset(outcomes, order, settings)
     tokens = sum(manifest.units.values())
     report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")
@@ -68,7 +68,7 @@ def _packed(order: BuildOrder, prepare: TextPrepare, inputs: Inputs) -> tuple[Ou
             spark_settings.enter_context(arrow_batches(session()))
             return documents_of(session(), prepare, inputs, staging)
 
-        encoder = make_tokenizer(documents, prepare, inputs, staging / TOKENIZER_NAME, report)
+        encoder = make_tokenizer(documents, prepare, inputs, staging.files, report)
         settings = pack_settings(order, prepare, encoder)
         report(f"prepare: tokenizer ready after {time.monotonic() - started:.1f} s "
                f"({settings.vocabulary_size:,} tokens, encoded by {encoder})")

@@ -1,29 +1,27 @@
 """What all partitions came to, as one dataset: faults raised, shards named, facts added up, the manifest written.
 
 Runs on: driver.
-Takes:   the outcome of each partition (``partition.py``), and the staging folder that they wrote to.
+Takes:   the outcome of each partition (``partition.py``), and the staging that they wrote to.
 Gives:   ``assemble_dataset``: the manifest; what was refused is published in table ``rejected``.
 """
 
 from __future__ import annotations
 
+import io
 import math
-import shutil
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from pipelines.errors import DataError
-from pipelines.lake.manifest import Baseline, Manifest, Shard
+from pipelines.lake.manifest import TOKENIZER_NAME, Baseline, Manifest, Shard
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.outcomes import Outcomes
 from pipelines.prepare.publish import publish_rejected
-from pipelines.prepare.shard_files import named_shards
+from pipelines.prepare.shard_files import named_shards, rejected_parts
 from pipelines.prepare.text.bigram import bigram_baseline
 from pipelines.prepare.text.input_records import REASONS
 from pipelines.prepare.text.language_rows import language_facts
-from pipelines.prepare.text.local_copies import COPIES
 from pipelines.prepare.text.pack_settings import PackSettings
 from pipelines.prepare.text.packing import unigram_loss
 
@@ -40,20 +38,18 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
     """
     recipe, identity = order.recipe, order.identity
     outcomes = sorted(outcomes, key=lambda outcome: outcome["partition"])
-    staging, counts = Path(settings.staging), Counter({f"rejected_{reason}": 0 for reason in REASONS})
+    staging, counts = order.staging, Counter({f"rejected_{reason}": 0 for reason in REASONS})
     for outcome in outcomes:
         counts.update(outcome["counts"])
-    parts = [staging / outcome["attempt"] / "rejected.parquet" for outcome in outcomes]
-    publish_rejected([part for part in parts if part.exists()], order.lake, recipe.name, identity.version)
+    publish_rejected(rejected_parts(outcomes), staging.files, order.lake, recipe.name, identity.version)
     splits, tokens_V = {}, {}
     for split in settings.splits:
         splits[split], tokens_V[split] = _name_shards(outcomes, split, settings)
     tokens = {split: int(tokens_V[split].sum()) for split in settings.splits}
     _check_splits(tokens, counts, order, settings)
-    for folder in (*staging.glob("attempt-*"), staging / "pieces", staging / COPIES):
-        shutil.rmtree(folder, ignore_errors=True)
-    train, validation = ([staging / shard.path for shard in splits[split]] for split in ("train", "validation"))
-    bigram = bigram_baseline(train, validation, tokens_V["train"], settings.sequence_length)
+    staging.sweep({TOKENIZER_NAME, *(shard.path for shards in splits.values() for shard in shards)})
+    train, validation = ([shard.path for shard in splits[split]] for split in ("train", "validation"))
+    bigram = bigram_baseline(staging.files, train, validation, tokens_V["train"], settings.sequence_length)
     token_bytes = {split: counts.pop(f"{split}_text_bytes", 0) / tokens[split] for split in tokens if tokens[split]}
     manifest = Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
@@ -66,15 +62,16 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
             Baseline("a bigram model", bigram.loss, f"which token follows which; counted on {bigram.train_tokens:,} of "
                      f"{tokens['train']:,} train tokens, asked for {bigram.validation_tokens:,} validation tokens")),
         source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
-    manifest.save(staging)
+    manifest.save(staging.files)
     return manifest
 
 
 def _name_shards(outcomes: Outcomes, split: str,
                  settings: PackSettings) -> tuple[tuple[Shard, ...], np.ndarray]:
     """Moves a split's shards to their place; how often each token is predicted."""
-    shards, counts = named_shards(outcomes, split, Path(settings.staging),
-                                  lambda written: np.load(written.with_suffix(".npy"), allow_pickle=False))
+    shards, counts = named_shards(outcomes, split, settings.staging,
+                                  lambda written: np.load(io.BytesIO(settings.staging.files.read(f"{written}.npy")),
+                                                          allow_pickle=False))
     return shards, sum(counts, np.zeros(settings.vocabulary_size, dtype=np.int64))
 
 

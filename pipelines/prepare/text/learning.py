@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
-from pathlib import Path
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql.functions import lit
 
 from pipelines.config.datasets import TextPrepare
-from pipelines.lake.store import storage_errors, synced_file
+from pipelines.lake.manifest import TOKENIZER_NAME
+from pipelines.lake.store import Store
 from pipelines.prepare.text.encoders import EncoderKind, choose_encoder
 from pipelines.prepare.text.local_copies import Inputs
 from pipelines.prepare.text.local_documents import read_piece
@@ -26,7 +26,7 @@ from pipelines.prepare.text.tokenizer import bytes_tokenizer, characters_tokeniz
 CHECK_BYTES = 1024**2  # text on which the fast encoder is compared with Hugging Face tokenizers
 
 
-def make_tokenizer(documents: Callable[[], DataFrame], prepare: TextPrepare, inputs: Inputs, path: Path,
+def make_tokenizer(documents: Callable[[], DataFrame], prepare: TextPrepare, inputs: Inputs, files: Store,
                     report: Callable[[str], None]) -> EncoderKind:
     """Saves ``tokenizer.json`` and chooses what encodes with it."""
     setting = prepare.tokenizer
@@ -41,9 +41,9 @@ def make_tokenizer(documents: Callable[[], DataFrame], prepare: TextPrepare, inp
         tokenizer = characters_tokenizer(_alphabet(documents()))
     else:
         tokenizer = bytes_tokenizer()
-    with storage_errors(path), synced_file(path) as file:
-        file.write(tokenizer.to_str(pretty=True).encode())
-    encoder, reason = choose_encoder(preferred, path, _take(iter(sample), CHECK_BYTES))
+    saved = tokenizer.to_str(pretty=True).encode()
+    files.put(TOKENIZER_NAME, saved)
+    encoder, reason = choose_encoder(preferred, saved, _take(iter(sample), CHECK_BYTES))
     if reason:
         report(f"prepare: encoding with tokenizers, which is slower: {reason}")
     return encoder

@@ -1,7 +1,7 @@
 """Long files at URLs that Spark's text source cannot read as ours reads a local one: they are copied and read as local ones.
 
 Runs on: driver; the copying is done by the session's JVM, which has the file systems.
-Takes:   the long files of the inputs, the session, and a staging folder that every machine sees.
+Takes:   the long files of the inputs, the session, and where the version is made.
 Gives:   ``Inputs`` in which those files are pieces of local files, under the names of their URLs.
 
 Two kinds of file need it: compressed ones (Spark goes by the name and has no bounds, ours goes by the content), and those
@@ -11,7 +11,6 @@ in which Spark's source left out lines that are too long (``remote_documents.wit
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 from py4j.protocol import Py4JJavaError
@@ -19,6 +18,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.datasets import TextPrepare
 from pipelines.errors import DataError, StorageError
+from pipelines.lake.staging import Staging
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
 from pipelines.prepare.inputs import InputFile
@@ -74,19 +74,19 @@ def compressed(spark: SparkSession, files: tuple[LongFile, ...]) -> list[LongFil
     return [file for file, found in zip(files, in_threads(is_compressed, files), strict=True) if found]
 
 
-def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prepare: TextPrepare, staging: Path) -> Inputs:
+def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prepare: TextPrepare, staging: Staging) -> Inputs:
     """The inputs, with copies of ``files`` in place of them.
 
     Raises:
         DataError: a file cannot be read, or is not as long as it was when it was listed.
         StorageError: there is no room for a copy.
     """
-    folder = staging / COPIES
+    folder = staging.shared_folder(COPIES, f"for a copy of {files[0].url}: it is compressed, or holds a record that is too long "
+                                   "for Spark's reader")
     pieces = list[Piece]()
     for number, file in enumerate(files, len(inputs.copied)):
         copy = folder / f"{file.input_index}-{number}"
         with storage_errors(folder):
-            folder.mkdir(exist_ok=True)
             free = shutil.disk_usage(folder).free
         if free < file.bytes:
             raise StorageError(str(folder), f"has {free:,} bytes free, too few for a copy of {file.url} ({file.bytes:,} "

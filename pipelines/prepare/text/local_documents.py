@@ -10,11 +10,9 @@ Compressed text is read as its content; a file of it is one piece, because it ca
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,9 +20,10 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.datasets import InputSource, TextPrepare
 from pipelines.errors import DataError
-from pipelines.lake.store import storage_errors
+from pipelines.lake.staging import Staging
 from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, codec_of_file
 from pipelines.prepare.inputs import InputFile, as_listed, path_text
+from pipelines.prepare.piece_groups import group_of, put_groups
 from pipelines.prepare.text.documents import DOCUMENT_DDL, fault_record, record_batches
 from pipelines.prepare.text.input_records import Record, value_record
 from pipelines.prepare.text.lines import has_lines, read_text
@@ -139,27 +138,23 @@ def _read_row_group(piece: Piece, column: str, limit: int) -> Iterator[Record]:
                 row += 1
 
 
-def local_documents(spark: SparkSession, pieces: list[Piece], prepare: TextPrepare, staging: Path) -> DataFrame:
+def local_documents(spark: SparkSession, pieces: list[Piece], prepare: TextPrepare, staging: Staging) -> DataFrame:
     """``documents`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
-    folder = staging / "pieces"
-    with storage_errors(folder):
-        folder.mkdir(exist_ok=True)
-        groups = group_pieces(pieces)
-        for index, group in enumerate(groups):
-            (folder / f"{index}.json").write_text(json.dumps(group), encoding="ascii")
+    groups = group_pieces(pieces)
+    put_groups(staging.files, groups)
 
     def read(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         records = (record for batch in batches for index in batch.column(0).to_pylist()
-                   for record in _records_or_fault(folder / f"{index}.json", prepare))
+                   for record in _records_or_fault(group_of(staging.files, index), prepare))
         yield from record_batches(records, deduplicate=prepare.deduplicate)
         lighten_worker()
 
     return spark.range(0, len(groups), 1, len(groups)).mapInArrow(read, DOCUMENT_DDL)
 
 
-def _records_or_fault(pieces: Path, prepare: TextPrepare) -> Iterator[Record]:
+def _records_or_fault(pieces: Iterable[list[Any]], prepare: TextPrepare) -> Iterator[Record]:
     try:
-        for piece in json.loads(pieces.read_text(encoding="ascii")):
+        for piece in pieces:
             yield from read_piece(Piece(*piece), prepare)
     except DataError as error:  # an exception would reach the driver as a Java trace, after retries
         yield fault_record(error.place, error.problem)

@@ -7,25 +7,25 @@ Gives:   ``PackSettings``.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 from pipelines.config.datasets import TextPrepare
 from pipelines.lake.manifest import TOKENIZER_NAME
-from pipelines.lake.store import file_sha256
+from pipelines.lake.staging import Staging
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.text.encoders import EncoderKind
-from pipelines.prepare.text.tokenizer import end_of_text_id, given_tokenizer, vocabulary_size
+from pipelines.prepare.text.tokenizer import end_of_text_id, tokenizer_of, vocabulary_size
 
 
 @dataclass(frozen=True)
 class PackSettings:
     """What a task needs to know."""
 
-    staging: str  # a folder that driver and executors see
+    staging: Staging
     dataset_name: str
     dataset_version: str
     encoder: EncoderKind
-    tokenizer_path: str
     tokenizer_sha256: str
     vocabulary_size: int
     end_of_text_id: int
@@ -43,11 +43,11 @@ class PackSettings:
 
 
 def pack_settings(order: BuildOrder, prepare: TextPrepare, encoder: EncoderKind) -> PackSettings:
-    path = order.staging / TOKENIZER_NAME
-    tokenizer = given_tokenizer(str(path))
+    saved = order.staging.files.read(TOKENIZER_NAME)
+    tokenizer = tokenizer_of(saved)
     return PackSettings(
-        staging=str(order.staging), dataset_name=order.recipe.name, dataset_version=order.identity.version, encoder=encoder,
-        tokenizer_path=str(path), tokenizer_sha256=file_sha256(path), vocabulary_size=vocabulary_size(tokenizer),
+        staging=order.staging, dataset_name=order.recipe.name, dataset_version=order.identity.version, encoder=encoder,
+        tokenizer_sha256=hashlib.sha256(saved).hexdigest(), vocabulary_size=vocabulary_size(tokenizer),
         end_of_text_id=end_of_text_id(tokenizer), sequence_length=prepare.sequence_length,
         rows_per_row_group=prepare.rows_per_row_group, split_kind=prepare.split.kind,
         validation_fraction=prepare.split.validation_fraction, test_fraction=prepare.split.test_fraction,

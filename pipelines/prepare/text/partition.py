@@ -22,10 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark import TaskContext
 
+from pipelines.errors import SparkringError
 from pipelines.lake.store import file_sha256, synced_file
 from pipelines.lake.task_facts import shard_schema
 from pipelines.prepare.hash_split import HashSplit
-from pipelines.prepare.rejected_rows import COMPRESSION, RejectedWriter
+from pipelines.prepare.outcomes import task_fault
+from pipelines.prepare.rejected_rows import COMPRESSION, REJECTED_NAME, RejectedWriter
 from pipelines.prepare.text.documents import COPY, FAULT
 from pipelines.prepare.text.encoders import Encoder, load_encoder
 from pipelines.prepare.text.language_rows import language_columns
@@ -40,24 +42,24 @@ OUTCOME_DDL = "outcome STRING"
 def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) -> Iterator[pa.RecordBatch]:
     """The function of ``DataFrame.mapInArrow``: one row, the outcome as JSON.
 
-    The outcome is ``{"attempt": folder, "counts": {...}, "examples": {reason: [source, position, detail]},
-    "read_bytes": {read_key: bytes}, "shards": {split: {...}}}``, or ``{"fault": {...}}`` where
+    The outcome is ``{"attempt": key, "has_rejected": whether there are refused rows, "counts": {...},
+    "examples": {reason: [source, position, detail]}, "read_bytes": {read_key: bytes},
+    "shards": {split: {...}}}``, or ``{"fault": {...}}`` where
     reading or writing failed: an exception would be retried and reach the user as a Java trace.
     """
     context = TaskContext.get()
     partition = context.partitionId() if context else 0
-    folder = Path(settings.staging) / f"attempt-{partition:06d}-{uuid.uuid4().hex}"
+    attempt = f"attempt-{partition:06d}-{uuid.uuid4().hex}"
     try:
-        outcome = _pack(batches, settings, folder, partition)
-    except OSError as error:
-        outcome = {"fault": {"kind": "storage", "place": error.filename or str(folder),
-                             "problem": error.strerror or str(error)}}
+        with settings.staging.folder(attempt) as folder:
+            outcome = {"partition": partition, "attempt": attempt, **_pack(batches, settings, folder)}
+    except (OSError, SparkringError) as error:
+        outcome = {"fault": task_fault(error, settings.staging.place(attempt))}
     yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
     lighten_worker()
 
 
-def _pack(batches: Iterator[pa.RecordBatch], settings: PackSettings, folder: Path, partition: int) -> dict[str, Any]:
-    folder.mkdir()
+def _pack(batches: Iterator[pa.RecordBatch], settings: PackSettings, folder: Path) -> dict[str, Any]:
     packer = PartitionPacker(settings, folder)
     for batch in batches:
         for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
@@ -65,7 +67,7 @@ def _pack(batches: Iterator[pa.RecordBatch], settings: PackSettings, folder: Pat
                 place, _, problem = row[5].partition("\t")
                 return {"fault": {"kind": "data", "place": place, "problem": problem}}
             packer.add(*row)
-    return {"partition": partition, "attempt": folder.name, **packer.finish()}
+    return packer.finish()
 
 
 class PartitionPacker:
@@ -73,9 +75,9 @@ class PartitionPacker:
 
     def __init__(self, settings: PackSettings, folder: Path) -> None:
         self._settings = settings
-        self._encoder: Encoder = load_encoder(settings.encoder, settings.tokenizer_path, settings.tokenizer_sha256)
+        self._encoder: Encoder = load_encoder(settings.encoder, settings.staging, settings.tokenizer_sha256)
         self._shards = {split: ShardWriter(settings, folder / f"{split}.parquet") for split in settings.splits}
-        self._rejected = RejectedWriter(settings.dataset_name, settings.dataset_version, folder / "rejected.parquet")
+        self._rejected = RejectedWriter(settings.dataset_name, settings.dataset_version, folder / REJECTED_NAME)
         self._counts: Counter[str] = Counter()
         self._kept_key: bytes | None = None  # of the newest record that was no duplicate
         self._kept_place = ""
@@ -124,9 +126,8 @@ class PartitionPacker:
 
     def finish(self) -> dict[str, Any]:
         """Closes the files; what they hold."""
-        self._rejected.close()
-        return {"counts": dict(self._counts), "examples": self._examples, "read_bytes": self._read_bytes,
-                "shards": {split: shard.close() for split, shard in self._shards.items()}}
+        return {"has_rejected": self._rejected.close(), "counts": dict(self._counts), "examples": self._examples,
+                "read_bytes": self._read_bytes, "shards": {split: shard.close() for split, shard in self._shards.items()}}
 
 
 class ShardWriter:

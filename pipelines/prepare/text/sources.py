@@ -1,7 +1,7 @@
 """All inputs as one DataFrame ``documents``, read again by way of copies where Spark's own reader would not do.
 
 Runs on: driver.
-Takes:   the inputs, and a staging folder that every machine sees.
+Takes:   the inputs, and where the version is made.
 Gives:   ``documents_of``; ``readable``, ``reread``: the inputs with copies of the files at URLs that need it;
          ``refuse_misread``.
 """
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.datasets import TextPrepare
 from pipelines.errors import DataError
+from pipelines.lake.staging import Staging
 from pipelines.prepare.compressed import ENDINGS, HEAD_BYTES, codec_of
 from pipelines.prepare.inputs import InputFile, as_listed
 from pipelines.prepare.remote import Listing, Marks, RemoteSummary, refuse_changed
@@ -50,7 +50,7 @@ def local_mark(prepare: TextPrepare, file: InputFile) -> str:
     return " decompressed" if codec_of(head) else " without mark" if marked else ""
 
 
-def documents_of(spark: SparkSession, prepare: TextPrepare, inputs: Inputs, staging: Path) -> DataFrame:
+def documents_of(spark: SparkSession, prepare: TextPrepare, inputs: Inputs, staging: Staging) -> DataFrame:
     """
     Raises:
         DataError: there is nothing to read; an input has another schema than the recipe says.
@@ -66,7 +66,7 @@ def documents_of(spark: SparkSession, prepare: TextPrepare, inputs: Inputs, stag
     return documents
 
 
-def readable(session: Callable[[], SparkSession], prepare: TextPrepare, listing: Listing, staging: Path) -> Inputs:
+def readable(session: Callable[[], SparkSession], prepare: TextPrepare, listing: Listing, staging: Staging) -> Inputs:
     """What was listed, with copies of what Spark's text source cannot read at all: long compressed files at URLs."""
     inputs = Inputs(cut_into_pieces(list(listing.files), prepare.inputs), listing.remote.bytes)
     if not listing.remote.files:
@@ -76,7 +76,7 @@ def readable(session: Callable[[], SparkSession], prepare: TextPrepare, listing:
     return with_copies(session(), inputs, files, prepare, staging) if files else inputs
 
 
-def reread(session: Callable[[], SparkSession], prepare: TextPrepare, inputs: Inputs, read_bytes: Counter[str], staging: Path,
+def reread(session: Callable[[], SparkSession], prepare: TextPrepare, inputs: Inputs, read_bytes: Counter[str], staging: Staging,
            report: Callable[[str], None]) -> Inputs | None:
     """The inputs, with copies of the files that lost lines, to be read again; None where none did.
 

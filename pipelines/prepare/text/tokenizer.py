@@ -64,7 +64,7 @@ def given_tokenizer(path: str) -> Tokenizer:
         DataError: missing, or not a tokenizer.
     """
     try:
-        tokenizer = Tokenizer.from_buffer(file_at(path))
+        return tokenizer_of(file_at(path))
     except OSError as error:
         raise DataError("prepare.tokenizer.path", f"{path!r} cannot be read: {error.strerror or error}", "give a tokenizer.json "
                         "in Hugging Face format; without prepare.tokenizer it is that of model.from") from error
@@ -72,6 +72,11 @@ def given_tokenizer(path: str) -> Tokenizer:
         reason = " ".join(str(error).split())[:200]
         raise DataError("prepare.tokenizer.path", f"{path!r} is not a tokenizer.json ({reason})",
                         "give a tokenizer.json in Hugging Face format") from error
+
+
+def tokenizer_of(saved: bytes) -> Tokenizer:
+    """Of the content of a ``tokenizer.json``. Raises ValueError where it is none."""
+    tokenizer = Tokenizer.from_buffer(saved)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     if all(tokenizer.token_to_id(name) is None for name in END_OF_TEXT_NAMES):

@@ -1,0 +1,112 @@
+"""Where objects that belong together are made, before the last of them makes them visible.
+
+Runs on: driver; executors, to which it travels.
+Takes:   a store, and the key below which the objects shall lie.
+Gives:   ``staged``: a ``Staging`` for a block. When the block ends well its objects are the store's; else they are gone.
+
+In a folder that all machines see, they are made beside their place and appear at once, by a rename. A store of objects takes
+each where it will stay, and nobody looks at it before the manifest is there, which is written last.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.errors import StorageError
+from pipelines.lake.object_store import ObjectStore
+from pipelines.lake.store import FolderStore, Store, storage_errors
+
+
+@dataclass(frozen=True)
+class Staging:
+    """What is being made. Keys are below it."""
+
+    files: Store
+
+    def place(self, key: str = "") -> str:
+        return self.files.place(key)
+
+    @contextmanager
+    def folder(self, key: str) -> Iterator[Path]:
+        """A new folder of this machine, whose files are objects below ``key`` when the block ends well."""
+        if isinstance(self.files, FolderStore):
+            folder = self.files.root / key
+            with storage_errors(folder):
+                folder.mkdir(parents=True)
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="sparkring-") as temporary:
+            yield Path(temporary)
+            for path in sorted(Path(temporary).iterdir()):
+                _as_objects(self.files).put_file(f"{key}/{path.name}", path)
+
+    def shared_folder(self, key: str, why: str) -> Path:
+        """A folder that every machine sees, of what only the making needs.
+
+        Args:
+            why: it is needed, as the end of a sentence.
+        Raises:
+            StorageError: the lake is none.
+        """
+        if not isinstance(self.files, FolderStore):
+            raise StorageError(self.place(), f"is no folder that all machines see, which is needed {why}",
+                               "give that input as a path or as a URL that is read without Spark, or a lake in a folder")
+        folder = self.files.root / key
+        with storage_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def kept_key(self, written: str, wanted: str) -> str:
+        """The key that an object will keep: ``wanted``, or, where nothing can be renamed, the one that it has."""
+        return wanted if isinstance(self.files, FolderStore) else written
+
+    def settle(self, written: str, wanted: str) -> None:
+        """Gives it that key."""
+        if isinstance(self.files, FolderStore):
+            with storage_errors(self.files.root / wanted):
+                (self.files.root / written).rename(self.files.root / wanted)
+
+    def sweep(self, kept: Collection[str]) -> None:
+        """Removes everything else."""
+        if isinstance(self.files, FolderStore):
+            for path in [path for path in self.files.root.iterdir() if path.name not in kept]:
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
+            return
+        objects = _as_objects(self.files)
+        objects.remove_all([key for key in objects.keys("") if key not in kept])
+
+
+@contextmanager
+def staged(store: Store, key: str) -> Iterator[Staging]:
+    """Only for one who holds a claim that keeps others from making the same.
+
+    Raises:
+        StorageError: it cannot be written; in a folder, another was first.
+    """
+    if isinstance(store, FolderStore):
+        with store.new_folder(key) as folder:
+            yield Staging(FolderStore(folder))
+        return
+    staging = Staging(store.below(key))
+    staging.sweep(())  # what a killed one left
+    ended_well = False
+    try:
+        yield staging
+        ended_well = True
+    finally:
+        if not ended_well:
+            staging.sweep(())
+
+
+def _as_objects(files: Store) -> ObjectStore:
+    if not isinstance(files, ObjectStore):
+        raise StorageError(files.place(), "is no store of objects", "give a folder, or a URL")
+    return files
