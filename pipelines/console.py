@@ -8,7 +8,6 @@ Gives:   text on standard error (progress) and standard output (results).
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -188,7 +187,7 @@ def summary_facts(summary: dict[str, Any]) -> dict[str, str]:
     if exhibits is not None and exhibits["reason"]:
         facts["shown by the model"] = f"nothing: {exhibits['reason']}"
     facts["report"] = paths["report"]
-    facts["tables"] = str(Path(paths["tables"]["runs"]).parent)
+    facts["tables"] = paths["tables"]["runs"].rpartition("/")[0]
     for which, path in paths["models"].items():
         facts[f"{which} model"] = path
     return facts
