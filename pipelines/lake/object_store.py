@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import pyarrow as pa
 
@@ -40,11 +40,8 @@ class ObjectStore:
     url: str  # without a slash at its end
     options: str = "{}"  # of the file system, as JSON: no secrets
     cache: ObjectCache = field(default_factory=ObjectCache)
+    folders_appear_whole: ClassVar[bool] = False
     single_writer: bool = False  # somebody says that no other process writes this lake at the same time
-
-    @property
-    def folders_appear_whole(self) -> bool:
-        return False
 
     def below(self, prefix: str) -> Store:
         return replace(self, url=self.place(prefix))

@@ -22,7 +22,7 @@ RIVALS = 8
 ROUNDS = 4  # of rivals: a store that looks first and writes then is lucky once
 
 
-class Found(NamedTuple):
+class TriedRule(NamedTuple):
     """Of one rule."""
 
     rule: str
@@ -34,22 +34,22 @@ class _BrokenRuleError(Exception):
     """In words."""
 
 
-def tried(store: Store) -> Iterator[Found]:
+def tried(store: Store) -> Iterator[TriedRule]:
     """Goes on behind a rule that does not hold."""
     for rule, trial in _TRIALS.items():
         began = time.monotonic()
         try:
             said = trial(store)
         except _BrokenRuleError as error:
-            yield Found(rule, False, str(error))
+            yield TriedRule(rule, False, str(error))
         except FileNotFoundError as error:
-            yield Found(rule, False, f"{error} is not there, and was written")
+            yield TriedRule(rule, False, f"{error} is not there, and was written")
         except SparkringError as error:
-            yield Found(rule, False, f"{error.place} {error.problem}")
+            yield TriedRule(rule, False, f"{error.place} {error.problem}")
             if rule == _FIRST:  # nothing else would do better
                 return
         else:
-            yield Found(rule, True, said or f"{time.monotonic() - began:.2f} s")
+            yield TriedRule(rule, True, said or f"{time.monotonic() - began:.2f} s")
 
 
 def _is_read_as_written(store: Store) -> str:
