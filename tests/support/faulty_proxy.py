@@ -188,28 +188,35 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(self.command, self.path, self.headers.get("Range", ""))
         content = self._content()
         time.sleep(self.proxy.latency_s)
-        fault = self.proxy.fault_of(asked)
-        status = self._answer(asked, content, fault)
-        self.proxy.note(Answered(asked, fault, status))
+        self._answer(asked, content, self.proxy.fault_of(asked))
 
-    def _answer(self, asked: Asked, content: bytes, fault: Fault | None) -> int:
-        """Does what the fault says; returns the status that the client gets."""
+    def handle_expect_100(self) -> bool:
+        """The client sends its body only after this."""
+        super().handle_expect_100()
+        self.wfile.flush()
+        return True
+
+    def _answer(self, asked: Asked, content: bytes, fault: Fault | None) -> None:
+        """Does what the fault says; noted before the client has its answer, so that who has one finds it there."""
         if fault in REFUSALS:
-            return self._refuse(*REFUSALS[fault])
+            self.proxy.note(Answered(asked, fault, REFUSALS[fault][0]))
+            self._refuse(*REFUSALS[fault])
+            return
         if fault in (Fault.CLOSED, Fault.RESET):
-            return self._hang_up(reset=fault is Fault.RESET)
+            self.proxy.note(Answered(asked, fault, 0))
+            self._hang_up(reset=fault is Fault.RESET)
+            return
         status, headers, body = self._passed_on(content)
-        if fault is Fault.LOST_ANSWER:
-            return self._hang_up()
         if fault is Fault.DELAYED:
             time.sleep(self.proxy.delay_s)
+        self.proxy.note(Answered(asked, fault, 0 if fault is Fault.LOST_ANSWER else status))
         middle = len(body) // 2
         if fault is Fault.WRONG_BYTES and body:
             body = body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1:]
-        self._send(status, headers, body[:middle] if fault is Fault.CUT else body)
-        if fault is Fault.CUT:
+        if fault is not Fault.LOST_ANSWER:
+            self._send(status, headers, body[:middle] if fault is Fault.CUT else body)
+        if fault in (Fault.LOST_ANSWER, Fault.CUT):
             self._hang_up()
-        return status
 
     def _content(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
@@ -240,10 +247,9 @@ class _Handler(BaseHTTPRequestHandler):
             connection.close()
         return answer.status, headers, body
 
-    def _refuse(self, status: int, code: str, message: str) -> int:
+    def _refuse(self, status: int, code: str, message: str) -> None:
         body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'.encode()
         self._send(status, [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))], body)
-        return status
 
     def _send(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self.send_response_only(status)
@@ -256,7 +262,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         self.wfile.flush()
 
-    def _hang_up(self, reset: bool = False) -> int:
+    def _hang_up(self, reset: bool = False) -> None:
         if reset:  # no lingering: the kernel answers with a reset instead of an end
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
@@ -264,7 +270,6 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self.connection.shutdown(socket.SHUT_RDWR)
         self.close_connection = True
-        return 0
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ Takes:   nothing.
 Gives:   ``running_s3_server``: an ``S3Server`` for as long as the block lasts. The fixture ``s3_server`` is one for all tests of
          a pytest worker.
 
-All it holds is in its memory. It takes any credentials, and answers one request at a time where two could meet (see
-``_SERVER``). It dies with the process that started it, however that ends.
+All it holds is in its memory. It takes any credentials (but refuses a request without any to an object), and does one write after
+the other. It dies with the process that started it, however that ends.
 """
 
 from __future__ import annotations
@@ -31,12 +31,23 @@ END_TIMEOUT_S = 10.0
 REGION = "us-east-1"
 
 # What the server's Python runs. Signal 9 once the thread that started it is gone; that may have been before it was asked for.
+# Whether there is an object already (If-None-Match) is looked up apart from the writing: nothing else is written in between.
 _SERVER = """
-import ctypes, os, sys
+import ctypes, functools, os, sys, threading
 ctypes.CDLL(None).prctl(1, 9)
 if os.getppid() != int(sys.argv[1]):
     sys.exit("the tests are gone")
+from moto.s3.responses import S3Response
 from moto.server import main
+one_at_a_time = threading.Lock()
+def alone(method):
+    @functools.wraps(method)
+    def locked(*given):
+        with one_at_a_time:
+            return method(*given)
+    return locked
+for name in ("_key_response_put", "_key_response_post"):
+    setattr(S3Response, name, alone(getattr(S3Response, name)))
 main(["-H", "127.0.0.1", "-p", "0"])
 """
 
