@@ -152,6 +152,16 @@ def test_s3fs_reads_what_is_there_or_says_that_it_cannot(fault: Fault, chunk_byt
                 read()
 
 
+def test_who_creates_an_object_and_loses_the_answer_is_told_that_another_was_first(s3_server: S3Server, bucket: str,
+                                                                                   through: Callable[..., FaultyProxy]):
+    """Below s3fs and botocore aiohttp asks once more, whatever the settings: what is created has to say whose it is."""
+    proxy = through(in_turn([Fault.LOST_ANSWER]))
+    with pytest.raises(FileExistsError):
+        client(proxy).pipe_file(f"{bucket}/claim", b"mine", mode="create")
+    assert [each.status for each in proxy.answered] == [0, EXISTS]
+    assert client(s3_server).cat_file(f"{bucket}/claim") == b"mine"
+
+
 def test_among_drawn_faults_every_read_is_right_or_an_error_and_every_new_object_is_there_once(s3_server: S3Server, bucket: str):
     shares = {Fault.SLOW_DOWN: 0.05, Fault.INTERNAL_ERROR: 0.05, Fault.CLOSED: 0.05, Fault.RESET: 0.05, Fault.CUT: 0.05,
               Fault.LOST_ANSWER: 0.05, Fault.DELAYED: 0.05}
