@@ -40,7 +40,7 @@ def make() -> None:
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     ENVIRONMENT.mkdir()
     # Not this Python, which lies in an environment itself, but the one behind it.
-    logged([sys._base_executable, "-m", "venv", str(ENVIRONMENT)])
+    logged([sys._base_executable, "-m", "venv", str(ENVIRONMENT)])  # type: ignore[attr-defined]
     # --no-deps: the lock file is complete.
     logged([str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
             "--no-deps", "-r", str(LOCK)])
