@@ -35,22 +35,25 @@ def is_current() -> bool:
     return PYTHON.exists() and STAMP.exists() and STAMP.read_text(encoding="utf-8") == key()
 
 
-def make() -> None:
+def make(lock: int) -> None:
     STAMP.unlink(missing_ok=True)  # first, so that an interrupted removal is never taken for a finished set-up
     shutil.rmtree(ENVIRONMENT, ignore_errors=True)
     ENVIRONMENT.mkdir()
     # Not this Python, which lies in an environment itself, but the one behind it.
-    logged([sys._base_executable, "-m", "venv", str(ENVIRONMENT)])  # type: ignore[attr-defined]
+    logged([sys._base_executable, "-m", "venv", str(ENVIRONMENT)], lock)  # type: ignore[attr-defined]
     # --no-deps: the lock file is complete.
     logged([str(PYTHON), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off",
-            "--no-deps", "-r", str(LOCK)])
+            "--no-deps", "-r", str(LOCK)], lock)
     STAMP.write_text(key(), encoding="utf-8")
 
 
-def logged(command: list[str]) -> None:
-    """Runs a command into the log; if it fails, shows the log's end and ends."""
+def logged(command: list[str], lock: int) -> None:
+    """Runs a command into the log; if it fails, shows the log's end and ends.
+
+    It holds the lock too: if this process is killed, the next set-up waits for what it has left running.
+    """
     with open(LOG, "ab") as log:
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=[lock])
     if ended.returncode:
         lines = LOG.read_text(encoding="utf-8", errors="replace").splitlines()[-SHOWN_LINES:]
         sys.exit("\n".join([f"setup: failed; the end of {LOG}:", *lines]))
@@ -63,7 +66,7 @@ def main() -> None:
             return
         start = time.monotonic()
         print("an S3 server for the tests in .venv-s3: a download of about 30 MB the first time")
-        make()
+        make(lock.fileno())
         print(f"set-up of the S3 server done in {time.monotonic() - start:.0f} s")
 
 

@@ -238,7 +238,7 @@ def test_the_environment_is_made_once_and_again_after_an_interruption(tmp_path: 
         monkeypatch.setattr(environment, name, tmp_path / "venv" / place)
     ran: list[str] = []
 
-    def run(command: list[str]) -> None:
+    def run(command: list[str], lock: int) -> None:
         ran.append(command[2])
         if ran == ["venv", "pip"]:
             raise KeyboardInterrupt
