@@ -21,6 +21,7 @@ from pyspark.sql import SparkSession
 from pipelines.config import Platform
 from pipelines.spark.session import spark_session
 from tests.support.readme import block
+from tests.support.s3_server import S3Server, running_s3_server
 
 ROOT = Path(__file__).resolve().parents[1]
 UNMARKED = {"git"}  # programs that any test may run
@@ -55,6 +56,13 @@ def spark() -> Iterator[SparkSession]:
                                        f"spark.hadoop.fs.viewfs.mounttable.tests.link.{temporary}": f"file://{temporary}"}}})
     with spark_session(platform, "sparkring-tests") as session:
         yield session
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for the whole suite; a missing one fails the tests, it does not skip them."""
+    with running_s3_server(tmp_path_factory.mktemp("s3") / "server.log") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
