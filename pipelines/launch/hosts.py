@@ -42,6 +42,9 @@ _OWN_PACKAGE = __name__.partition(".")[0]
 _OURS = "sparkring"
 
 
+TWICE = "of several that create an object at the same time, more than one is told that it did"
+
+
 @dataclass(frozen=True)
 class HostReport:
     """What one slot says of its host."""
@@ -51,12 +54,14 @@ class HostReport:
     source: str  # hash of this project's modules there
     time_s: float  # Unix time
     lake: str | None  # what is wrong with the lake there
+    created: bool = False  # it was told that it made what only one can make
 
     @staticmethod
     def told(content: dict[str, Any]) -> HostReport:
         """Of a host that may run another version of this."""
         return HostReport(str(content.get("host")), content.get("versions", {}), str(content.get("source")),
-                          content.get("time_s", time.time()), content.get("lake"))
+                          content.get("time_s", time.time()), content.get("lake"),
+                          bool(content.get("created")))
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,10 @@ def check_hosts(spark: SparkSession, num_slots: int, lake: Lake, timeout_s: floa
         for slot, report in enumerate(reports):
             if report.lake is None and lake.store.facts(f"{key}-{slot}") is None:
                 reports[slot] = replace(report, lake="the driver does not see what was written there")
+        if sum(report.created for report in reports) > 1:  # one of them, or the driver, has made what only one can make
+            reports = [replace(report, lake=report.lake or (TWICE if report.created else None)) for report in reports]
     finally:
-        for each in (key, *(f"{key}-{slot}" for slot in range(num_slots))):
+        for each in (key, f"{key}-once", *(f"{key}-{slot}" for slot in range(num_slots))):
             lake.store.remove(each)
     hosts_of: dict[Difference, set[str]] = defaultdict(set)
     for report in reports:
@@ -114,7 +121,8 @@ def differences(there: HostReport, own: HostReport, began_s: float, ended_s: flo
                                 "have the hosts set their clocks (NTP)"))
     if there.lake is not None:
         found.append(Difference(f"storage.root {lake} is not the driver's: {there.lake}", "mount the same folder under the same "
-                                "path on all hosts, for the user that runs Spark to write to"))
+                                "path on all hosts, for the user that runs Spark to write to; or let all hosts reach the same "
+                                "URL, with credentials to read and write there"))
     return found
 
 
@@ -165,17 +173,18 @@ def _unasked(message: str) -> ResourceError:
 
 def _report(root: str, key: str, _: Iterable[int]) -> Iterator[str]:
     """A Spark task's: reads in the lake what the driver wrote, and writes beside it."""
-    store, wrong = Lake.at(root).store, None
+    store, wrong, created = Lake.at(root).store, None, False
     try:
         store.read(key)
         store.put(f"{key}-{BarrierTaskContext.get().partitionId()}", socket.gethostname())
+        created = store.create(f"{key}-once", socket.gethostname())
     except FileNotFoundError:
         wrong = "what the driver has just written is not there"
     except OSError as error:
         wrong = f"cannot be read: {error.strerror or error}"
     except SparkringError as error:
         wrong = error.problem
-    yield json.dumps(asdict(report_of_host(wrong)))
+    yield json.dumps(asdict(replace(report_of_host(wrong), created=created)))
 
 
 def _version(package: str) -> str:

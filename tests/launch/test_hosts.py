@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -112,3 +112,15 @@ def test_slots_that_another_job_holds_are_waited_for_no_longer_than_allowed(spar
         release.touch()
         holding.join(60)
     assert list((tmp_path / "lake").iterdir()) == []
+
+
+def test_a_lake_that_does_not_keep_two_writers_apart_is_refused(tmp_path, monkeypatch):
+    def told(spark, num_slots, root, key, timeout_s):
+        for slot in range(num_slots):
+            Lake.at(root).store.put(f"{key}-{slot}", "")
+        return [json.dumps(asdict(replace(report_of_host(), created=True))) for _ in range(num_slots)]
+
+    monkeypatch.setattr(hosts, "_told", told)
+    with pytest.raises(ResourceError, match="more than one is told that it did; mount the same folder"):
+        check_hosts(None, 2, Lake.at(tmp_path), timeout_s=60)
+    assert list(tmp_path.iterdir()) == []
