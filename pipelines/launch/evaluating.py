@@ -33,7 +33,7 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
     """
     lake, folder, observer = plan.ranks.lake, plan.folder, Guarded(observer)
     refusal = AlreadyRunningError(f"evaluation of the {plan}", "another process is at it", "wait for it")
-    with claimed(folder.claim, refusal):
+    with claimed(lake.store, folder.claim, refusal) as claim:
         if plan.complete:
             return False
         check_shards_present(lake, plan.ranks.manifest)
@@ -46,6 +46,7 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
         news = News(folder.live(number), planned.layout.num_ranks)
         with interrupts_as_errors():
             run_gang(spark, config.platform, folder, number, planned, news, observer)
+        claim.check()
         lake.store.put(folder.result, lake.store.read(folder.findings(number)))
         return True
 
