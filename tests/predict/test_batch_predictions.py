@@ -32,7 +32,7 @@ from pipelines.models.exported_model import load_model
 from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.gpt.settings import GptModel
 from pipelines.predict import batch_predictions
-from pipelines.predict.answered import OutputFolder
+from pipelines.predict.answered import CLAIM, OutputFolder
 from pipelines.predict.contracts import contract_of
 from pipelines.predict.given_rows import GIVEN_DDL, is_none_of, look_at, rows_of
 from pipelines.predict.predict_plan import PredictRequest, refuse_shared_folder
@@ -321,7 +321,7 @@ def test_predictions_of_another_model_input_or_setting_are_not_mixed(predict, tm
 def test_an_output_belongs_to_one_job_at_a_time(predict, tmp_path):
     pq.write_table(pa.table({"text": texts(5)}), tmp_path / "given.parquet")
     refusal = AlreadyRunningError("x", "y")
-    with (claimed(predict.output / ".lock", refusal),
+    with (claimed(FolderStore(predict.output), CLAIM, refusal),
           pytest.raises(AlreadyRunningError, match="another process writes predictions there")):
         predict(tmp_path / "given.parquet")
 

@@ -123,14 +123,14 @@ def test_only_the_stale_folders_of_the_claimed_version_are_removed(lake: Lake) -
     for name in (".tmp-aaaa-1", ".tmp-bbbb-2"):
         (lake.root / lake.datasets("test") / name).mkdir(parents=True)
     with version_claimed(lake, "test", "aaaa"):
-        assert sorted(path.name for path in (lake.root / lake.datasets("test")).iterdir()) == [".lock-aaaa", ".tmp-bbbb-2"]
+        assert sorted(path.name for path in (lake.root / lake.datasets("test")).iterdir()) == [".tmp-bbbb-2"]
 
 
 def test_a_claim_is_free_again_when_its_holder_ends(lake: Lake) -> None:
     for _ in range(2):
         with version_claimed(lake, "test", "aaaa"):
             pass
-    assert not list((lake.root / lake.datasets("test")).iterdir())
+    assert not lake.store.names(lake.datasets("test"))
 
 
 def test_the_row_of_a_version_is_there_once_however_often_it_is_published(

@@ -371,7 +371,7 @@ def test_a_lake_that_cannot_be_written_is_a_storage_error(lake: Lake, write_run:
 def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run()
     monkeypatch.setattr(tables, "CLAIM_PATIENCE_S", 0.1)
-    with (claimed(lake.run("run-1").load_claim, AlreadyRunningError("here", "is not ours")),
+    with (claimed(lake.store, lake.run("run-1").load_claim, AlreadyRunningError("here", "is not ours")),
           pytest.raises(AlreadyRunningError, match="loading its metrics")):
         load_run(lake, "run-1")
     load_run(lake, "run-1")
