@@ -45,7 +45,7 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
         number = begin_evaluation(plan, planned)
         news = News(folder.live(number), planned.layout.num_ranks)
         with interrupts_as_errors():
-            run_gang(spark, config.platform, folder, number, planned, news, observer)
+            run_gang(spark, config.platform, folder, number, planned, news, observer, claim)
         claim.check()
         lake.store.put(folder.result, lake.store.read(folder.findings(number)))
         return True

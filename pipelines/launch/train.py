@@ -53,7 +53,7 @@ def train(spark: SparkSession, plan: TrainPlan, command: str, observer: Observer
         failure: SparkringError | None = None
         try:
             with interrupts_as_errors():
-                run_gang(spark, config.platform, run, state.newest.number, planned, news, observer)
+                run_gang(spark, config.platform, run, state.newest.number, planned, news, observer, claim)
         except SparkringError as error:
             failure = error
         claim.check()
