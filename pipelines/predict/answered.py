@@ -7,7 +7,7 @@ Gives:   ``OutputFolder``.
     <output>/_begun.json              whose predictions these are, written first
     <output>/part-<16 digits>.parquet rows of some ranges of the input's files; which ones, and how many by reason: in its footer
     <output>/_predictions.json        all is there: the same, with the counts of all parts, written last
-    <output>/.claim/                  who is at it (``claims.py``)
+    <output>/.claim/                  who is at it (``lake/claims.py``)
 
 Spark reads the folder as a table: names that begin with ``_`` or ``.`` are hidden.
 """

@@ -46,7 +46,7 @@ def store(tmp_path):
 
 
 class OtherProcess:
-    """Holds the claim as it is told, see ``claim_holder.py``."""
+    """Holds the claim as it is told, see ``tests/support/claim_holder.py``."""
 
     def __init__(self, store, host="", lease_s=NEVER_S, beat_s=0.05, key=KEY):
         self.process = subprocess.Popen([sys.executable, "-m", "tests.support.claim_holder", store.place(), key, host,
