@@ -20,8 +20,7 @@ from pipelines.errors import (
 )
 from pipelines.interrupts import SIGNALS, arm_interrupts
 from pipelines.lake import claims
-from pipelines.lake.claim_sequence import ClaimEntry, ClaimSequence
-from pipelines.lake.holders import Holder
+from pipelines.lake.claim_sequence import ClaimSequence
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
@@ -30,6 +29,7 @@ from pipelines.launch.execution import driver_address
 from pipelines.launch.identity import claim_run
 from pipelines.launch.planning import plan_train
 from pipelines.launch.train import train
+from tests.support.claim_holder import take_over
 from tests.support.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
@@ -236,14 +236,12 @@ def test_a_run_that_was_taken_over_is_ended_and_told_by_its_new_holder_alone(spa
     monkeypatch.setattr(claims, "BEAT_S", 0.05)
     run = Lake.at(tmp_path).run("taken")
 
-    def take_over(seen, record):
-        """As a process on another host that has taken this one for dead."""
+    def meanwhile(seen, record):
         if record["kind"] == "step" and record["step"] == 3:
-            sequence = ClaimSequence(run.store, run.claim)
-            assert sequence.add(ClaimEntry(sequence.newest().number + 1, True, "theirs", 0.0, Holder()))
+            take_over(run.store, run.claim)
 
     with pytest.raises(AlreadyRunningError, match="run taken: another process took it over") as caught:
-        run_stage(spark, tmp_path, Seen(take_over), run_id="taken", train__steps=100_000)
+        run_stage(spark, tmp_path, Seen(meanwhile), run_id="taken", train__steps=100_000)
     assert caught.value.exit_code == 4
     assert wait_until_gone(tmp_path)
     assert '"status": "running"' in run.store.read(run.attempt_state(0)).decode()

@@ -21,6 +21,7 @@ from pipelines.prepare.publish import publish_dataset_row, version_claimed
 from pipelines.prepare.text import language_manifest
 from tests.prepare.conftest import make_recipe, write_texts
 from tests.prepare.test_inputs import grow
+from tests.support.claim_holder import take_over
 
 pytestmark = pytest.mark.processes
 
@@ -103,6 +104,22 @@ def test_a_second_prepare_of_the_same_version_is_refused_while_the_first_runs(
     with version_claimed(lake, "test", version), pytest.raises(AlreadyRunningError, match=version):
         prepare(spark, recipe, lake, silent)
     assert prepare(spark, recipe, lake, silent).version == version
+
+
+def test_a_version_that_another_process_took_over_meanwhile_is_not_published(
+        spark: SparkSession, lake: Lake, tmp_path: Path) -> None:
+    write_texts(tmp_path / "in", 20)
+    recipe = make_recipe(tmp_path / "in")
+    version = plan_prepare(recipe, lake).version or ""
+
+    def meanwhile(message: str) -> None:
+        if "tokens packed" in message:
+            take_over(lake.store, lake.version_claim("test", version))
+
+    with pytest.raises(AlreadyRunningError, match=f"dataset test {version}: another process took it over"):
+        prepare(spark, recipe, lake, meanwhile)
+    assert not plan_prepare(recipe, lake).exists
+    assert not list((lake.root / lake.datasets("test")).iterdir())
 
 
 def test_a_writer_without_our_claim_that_was_first_wins(

@@ -1,6 +1,6 @@
-"""A process that holds claims as it is told to, on a host of its own where it is given one.
+"""Others who hold claims: a process that is told to, on a host of its own where it is given one; and ``take_over``.
 
-Runs on: tests. Each line that it reads is a command, and each is answered by a line.
+Runs on: tests. Each line that the process reads is a command, and each is answered by a line.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from contextlib import ExitStack
 
 from pipelines.errors import AlreadyRunningError
 from pipelines.lake import claims, holders
+from pipelines.lake.claim_sequence import ClaimEntry, ClaimSequence
+from pipelines.lake.holders import Holder
 from pipelines.lake.paths import Lake
+from pipelines.lake.store import Store
 
 
 def main(place: str, key: str, host: str, lease_s: float, beat_s: float) -> None:
@@ -37,7 +40,15 @@ def main(place: str, key: str, host: str, lease_s: float, beat_s: float) -> None
                 print(error, flush=True)
 
 
-def _take_a_turn(store: claims.Store, key: str, log: str) -> None:
+def take_over(store: Store, key: str) -> None:
+    """As a process on another host that has taken the claim's holder for dead."""
+    sequence = ClaimSequence(store, key)
+    newest = sequence.newest()
+    assert newest is not None and newest.held
+    assert sequence.add(ClaimEntry(newest.number + 1, True, "theirs", 0.0, Holder("theirs", "another boot", "another", 1, "1")))
+
+
+def _take_a_turn(store: Store, key: str, log: str) -> None:
     with claims.claimed(store, key, AlreadyRunningError("here", "refused"), 60):
         for word in ("in", "out"):
             with open(log, "a", encoding="utf-8") as file:
