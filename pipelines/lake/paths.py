@@ -11,6 +11,7 @@ Gives:   the key of each published thing (``store.py``), and the folder of a run
     <root>/runs/<run_id>/report.html
     <root>/runs/<run_id>/evaluations/<name>/order.json, result.json, attempt-000/{config.json, plan.json, findings.json, ...}
     <root>/profiles/<hash>.json
+    <root>/claims/{runs/<run_id>/{execution,load}, datasets/<name>/<version>}/: who is at it (``claims.py``)
 """
 
 from __future__ import annotations
@@ -60,9 +61,13 @@ class Lake:
     def dataset(self, name: str, version: str) -> str:
         return f"{self.datasets(name)}/{version}"
 
-    def version_claim(self, name: str, version: str) -> Path:
+    def claim(self, key: str) -> str:
+        """Apart from what is claimed, whose readers it must not disturb."""
+        return f"claims/{key}"
+
+    def version_claim(self, name: str, version: str) -> str:
         """Held by the process that prepares the version (``claims.py``)."""
-        return self.root / self.datasets(name) / f".lock-{version}"
+        return self.claim(self.dataset(name, version))
 
     def run(self, run_id: str) -> RunFolder:
         """Raises ConfigError for an id that could lead out of the lake or break a file's or table's name."""
@@ -142,14 +147,14 @@ class RunFolder:
         return f"{self.key}/report.html"
 
     @property
-    def claim(self) -> Path:
+    def claim(self) -> str:
         """Held by the driver that executes the run (``claims.py``)."""
-        return self.lake.root / self.key / ".lock"
+        return self.lake.claim(f"{self.key}/execution")
 
     @property
-    def load_claim(self) -> Path:
+    def load_claim(self) -> str:
         """Held by the process that loads the run's metrics into the tables."""
-        return self.lake.root / self.key / ".load.lock"
+        return self.lake.claim(f"{self.key}/load")
 
     def attempt(self, attempt: int) -> str:
         return f"{self.key}/attempt-{attempt:03d}"

@@ -146,7 +146,7 @@ def current_state(run: RunFolder, *, ours: bool = False) -> RunState | None:
         ours: this process holds the run's claim and is not executing it yet.
     """
     state = RunState.load(run)
-    if state is not None and state.status != "completed" and (ours or not is_claimed(run.claim)):
+    if state is not None and state.status != "completed" and (ours or not is_claimed(run.store, run.claim)):
         state = RunState.load(run)  # once more: it may have ended between our look at it and at its claim
         if state is not None:
             state = replace(state, attempts=(*state.attempts[:-1], _ended(run, state.newest)))

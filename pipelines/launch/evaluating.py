@@ -33,7 +33,7 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
     """
     lake, folder, observer = plan.ranks.lake, plan.folder, Guarded(observer)
     refusal = AlreadyRunningError(f"evaluation of the {plan}", "another process is at it", "wait for it")
-    with claimed(folder.claim, refusal):
+    with claimed(lake.store, folder.claim, refusal) as claim:
         if plan.complete:
             return False
         check_shards_present(lake, plan.ranks.manifest)
@@ -45,8 +45,9 @@ def evaluate_model(spark: SparkSession, plan: EvaluationPlan, observer: Observer
         number = begin_evaluation(plan, planned)
         news = News(folder.live(number), planned.layout.num_ranks)
         with interrupts_as_errors():
-            run_gang(spark, config.platform, folder, number, planned, news, observer)
+            run_gang(spark, config.platform, folder, number, planned, news, observer, claim)
         folder.live(number).keep()
+        claim.check()
         lake.store.put(folder.result, lake.store.read(folder.findings(number)))
         return True
 

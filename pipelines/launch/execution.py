@@ -13,6 +13,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
 from pipelines.errors import ResourceError, StalledError
+from pipelines.lake.claims import Claim
 from pipelines.lake.paths import RunFolder
 from pipelines.launch.diagnosis import frozen
 from pipelines.launch.gang import Gang
@@ -25,7 +26,7 @@ from pipelines.plan.run_plan import RunPlan
 
 
 def run_gang(spark: SparkSession, platform: Platform, run: RunFolder, attempt: int, plan: RunPlan, news: News,
-             observer: Observer) -> None:
+             observer: Observer, claim: Claim) -> None:
     """Returns when all ranks ended well.
 
     Raises:
@@ -42,7 +43,7 @@ def run_gang(spark: SparkSession, platform: Platform, run: RunFolder, attempt: i
             cycle_time_ms=plan.cycle_time_ms, module=worker_of(run), evaluation=run.evaluation), layout.num_ranks)
         gang.start()
         try:
-            watch(gang, rendezvous, run.live(attempt), news, launch, plan, observer)
+            watch(gang, rendezvous, run.live(attempt), news, launch, plan, observer, claim)
         except StalledError as error:
             gang.stop(launch.stop_timeout_s)  # their Spark tasks tell in which state they found the ranks
             found = frozen(read_exits(run.live(attempt), layout.num_ranks))

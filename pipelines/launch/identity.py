@@ -15,7 +15,7 @@ from typing import Any
 
 from pipelines.config.recipe import Recipe
 from pipelines.errors import AlreadyRunningError, ConfigError, SparkringError
-from pipelines.lake.claims import claimed
+from pipelines.lake.claims import Claim, claimed
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import RunFolder
 from pipelines.lake.runs import RunState, current_state
@@ -82,15 +82,15 @@ def _model_code(recipe: Recipe, manifest: Manifest) -> dict[str, str]:
 
 
 @contextmanager
-def claim_run(run: RunFolder, run_id: str) -> Iterator[None]:
+def claim_run(run: RunFolder, run_id: str) -> Iterator[Claim]:
     """Holds the run for this process; the claim ends with the process, however that ends.
 
     Raises:
         AlreadyRunningError: another process holds it.
     """
-    with claimed(run.claim, AlreadyRunningError(f"run {run_id}", "is running in another process",
-                                                "wait for it, or use another --run-id")):
-        yield
+    refusal = AlreadyRunningError(f"run {run_id}", "is running in another process", "wait for it, or use another --run-id")
+    with claimed(run.store, run.claim, refusal) as claim:
+        yield claim
 
 
 def next_attempt(run: RunFolder) -> int:

@@ -38,7 +38,7 @@ def train(spark: SparkSession, plan: TrainPlan, command: str, observer: Observer
         SparkringError: see ``errors.py``; the run's state says the same, and no rank is left behind.
     """
     run, config, manifest, observer = plan.run, plan.config, plan.manifest, Guarded(observer)
-    with claim_run(run, plan.run_id):
+    with claim_run(run, plan.run_id) as claim:
         earlier = check_run_id(run, config.recipe, manifest, ours=True)  # it may have ended while we waited for the claim
         if earlier is not None and earlier.status == "completed":
             return TrainOutcome(earlier, fresh=False)
@@ -47,14 +47,16 @@ def train(spark: SparkSession, plan: TrainPlan, command: str, observer: Observer
         if planned.choice is not None:
             observer.layout_chosen(planned.choice)
         check_cluster(spark, config.with_layout(planned.layout), plan.lake, observer.say)
+        claim.check()
         state = begin_attempt(plan, planned, command, earlier)
         news = News(run.live(state.newest.number), planned.layout.num_ranks)
         failure: SparkringError | None = None
         try:
             with interrupts_as_errors():
-                run_gang(spark, config.platform, run, state.newest.number, planned, news, observer)
+                run_gang(spark, config.platform, run, state.newest.number, planned, news, observer, claim)
         except SparkringError as error:
             failure = error
+        claim.check()
         state = end_attempt(run, state, news, failure)
         if isinstance(failure, InterruptedRunError) and state.status == "completed":
             raise InterruptedRunError(failure.place, "the run was asked to stop when its ranks had just completed it",

@@ -11,6 +11,7 @@ import time
 
 from pipelines.config.platform import Launch
 from pipelines.errors import StalledError
+from pipelines.lake.claims import Claim
 from pipelines.lake.live_folder import LiveFolder
 from pipelines.launch.diagnosis import after_the_end, first_cause
 from pipelines.launch.gang import Gang
@@ -25,16 +26,18 @@ ECHO_GRACE_S = 2.0  # in which the ranks that lost a peer say so: those that sta
 
 
 def watch(gang: Gang, rendezvous: Rendezvous, live: LiveFolder, news: News, bounds: Launch,
-          plan: RunPlan, observer: Observer) -> None:
+          plan: RunPlan, observer: Observer, claim: Claim) -> None:
     """Waits until the gang has ended; what happens to it after every rank recorded a good end is no failure.
 
     Raises:
         SparkringError: the first cause of a rank's failure; StalledError when the ranks do not meet or none of them
-            records anything within the bounds. The caller stops the gang.
+            records anything within the bounds; AlreadyRunningError when the run is another process's by now, whose ranks
+            write where ours do. The caller stops the gang.
     """
     began, met, ended = time.monotonic(), False, False
     while not ended:
         ended = gang.wait(POLL_S)  # asked before reading, so that the last records are seen
+        claim.raise_if_lost()
         for record in news.new_records():
             if record["kind"] == "start" and news.met and not met:
                 met = True

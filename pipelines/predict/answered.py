@@ -7,8 +7,9 @@ Gives:   ``OutputFolder``.
     <output>/_begun.json              whose predictions these are, written first
     <output>/part-<16 digits>.parquet rows of some ranges of the input's files; which ones, and how many by reason: in its footer
     <output>/_predictions.json        all is there: the same, with the counts of all parts, written last
+    <output>/.claim/                  who is at it (``lake/claims.py``)
 
-Spark reads the folder as a table: names that begin with ``_`` are hidden.
+Spark reads the folder as a table: names that begin with ``_`` or ``.`` are hidden.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import AlreadyRunningError, DataError
-from pipelines.lake.claims import claimed
+from pipelines.lake.claims import Claim, claimed
 from pipelines.lake.store import FolderStore
 from pipelines.prepare.threads import in_threads
 
 BEGUN, DONE = "_begun.json", "_predictions.json"
+CLAIM = ".claim"  # hidden from Spark, and from ``Store.names``
 FOOTER = b"sparkring"
 
 
@@ -56,9 +58,9 @@ class OutputFolder:
     def store(self) -> FolderStore:
         return FolderStore(Path(self.path))
 
-    def claim(self) -> AbstractContextManager[None]:
-        return claimed(Path(self.path) / ".lock", AlreadyRunningError(self.path, "another process writes predictions there",
-                                                                      "wait for it, or give another --output"))
+    def claim(self) -> AbstractContextManager[Claim]:
+        return claimed(self.store, CLAIM, AlreadyRunningError(self.path, "another process writes predictions there",
+                                                              "wait for it, or give another --output"))
 
     def totals(self, identity: dict[str, Any]) -> dict[str, Any] | None:
         """What the marker says, or None where the predictions are not complete.

@@ -51,7 +51,7 @@ def predict_planned(spark: SparkSession, plan: PredictPlan, lake_root: Path, rep
     refuse_other_input(plan.contract, look)
     given = rows_of(spark, look, plan.contract)
     identity = json.loads(json.dumps(plan.identity(look)))
-    with plan.output.claim():
+    with plan.output.claim() as claim:
         if (totals := plan.output.totals(identity)) is not None:
             return totals
         plan.output.begin(identity)
@@ -66,6 +66,7 @@ def predict_planned(spark: SparkSession, plan: PredictPlan, lake_root: Path, rep
                             "give another --output when nothing writes to it")
         if not plan.output.parts():
             plan.output.write(part_schema(plan.contract).empty_table(), (), ())
+        claim.check()
         return plan.output.finish(identity)
 
 

@@ -16,6 +16,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config import Recipe
 from pipelines.errors import SparkringError, StorageError
+from pipelines.lake.claims import Claim
 from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.staging import staged
@@ -92,8 +93,8 @@ def prepare_planned(session: Callable[[], SparkSession], plan: PreparePlan, reci
         report(f"prepare: dataset {plan.name} {plan.version} is there already, nothing to do ({plan.folder})")
     else:
         identity = Identity(plan.version, plan.fingerprint, plan.recipe_hash)
-        with version_claimed(lake, plan.name, plan.version):
-            manifest = published(lake, plan.name, plan.version) or _build(session, recipe, lake, plan, identity, report)
+        with version_claimed(lake, plan.name, plan.version) as claim:
+            manifest = published(lake, plan.name, plan.version) or _build(session, recipe, lake, plan, identity, report, claim)
         report(f"prepare: published {plan.folder}")
     publish_dataset_row(manifest, lake)
     return manifest
@@ -123,15 +124,18 @@ def _with_version(plan: PreparePlan, lake: Lake, input_fingerprint: str) -> Prep
 
 
 def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan: PreparePlan, identity: Identity,
-           report: Callable[[str], None]) -> Manifest:
+           report: Callable[[str], None], claim: Claim) -> Manifest:
     report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
     build = preparation_of(recipe.prepare).build
     try:
         with staged(lake.store, lake.dataset(plan.name, identity.version)) as staging:
-            return build(BuildOrder(session, recipe, lake, plan.listing, identity, staging, report), recipe.prepare)
+            manifest = build(BuildOrder(session, recipe, lake, plan.listing, identity, staging, report), recipe.prepare)
+            claim.check()
+            manifest.save(staging.files)
+            return manifest
     except StorageError:
         # Where another machine's claim is not seen here, that machine may have been first.
-        manifest = published(lake, plan.name, identity.version)
-        if manifest is None:
+        first = published(lake, plan.name, identity.version)
+        if first is None:
             raise
-        return manifest
+        return first

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import AlreadyRunningError, DataError
-from pipelines.lake.claims import claimed
+from pipelines.lake.claims import Claim, claimed
 from pipelines.lake.manifest import MANIFEST_NAME, SPLITS, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.schemas import arrow_schema
@@ -23,7 +23,7 @@ from pipelines.lake.store import Store
 
 
 @contextmanager
-def version_claimed(lake: Lake, name: str, version: str) -> Iterator[None]:
+def version_claimed(lake: Lake, name: str, version: str) -> Iterator[Claim]:
     """Held while a version is prepared. What killed runs left of it is removed first.
 
     Raises:
@@ -32,9 +32,9 @@ def version_claimed(lake: Lake, name: str, version: str) -> Iterator[None]:
     """
     refusal = AlreadyRunningError(f"dataset {name} {version}", "is being prepared by another process",
                                   "wait until it ends, then give the same command again")
-    with claimed(lake.version_claim(name, version), refusal):
+    with claimed(lake.store, lake.version_claim(name, version), refusal) as claim:
         remove_stale(lake, name, version)
-        yield
+        yield claim
 
 
 def remove_stale(lake: Lake, name: str, version: str) -> None:

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.errors import AlreadyRunningError, DataError
-from pipelines.lake.claims import claimed
+from pipelines.lake.claims import Claim, claimed
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.lake.runs import AttemptState, RunState, current_state
 from pipelines.lake.schemas import arrow_schema
@@ -57,7 +57,7 @@ def load_run(lake: Lake, run_id: str) -> None:
         raise DataError(f"run {run_id}", f"there is no {run.store.place(run.state)}",
                         "see the runs folder for the runs that there are")
     refusal = AlreadyRunningError(f"run {run_id}", "another process is loading its metrics", "wait for it, or end it")
-    with claimed(run.load_claim, refusal, CLAIM_PATIENCE_S):
+    with claimed(run.store, run.load_claim, refusal, CLAIM_PATIENCE_S) as claim:
         state = current_state(run)  # inside the claim: a loader that waited must not use an old one
         if state is None:
             raise DataError(f"run {run_id}", f"{run.store.place(run.state)} vanished")
@@ -67,8 +67,9 @@ def load_run(lake: Lake, run_id: str) -> None:
         try:
             for attempt in state.attempts:  # oldest first: no reader sees a step of two attempts
                 for table in ("steps", "rank_steps", "evaluations"):
-                    _load_attempt(lake, run, table, state, attempt)
+                    _load_attempt(lake, run, table, state, attempt, claim)
         finally:
+            claim.check()
             write_one_row(lake.store, f"{lake.table('runs')}/{run_id}.parquet", _run_row(lake, state))
 
 
@@ -78,7 +79,7 @@ def kept_steps(state: RunState, attempt: AttemptState) -> tuple[int, int]:
     return (attempt.start_step + 1 if attempt is not state.attempts[0] else 0), min(later, default=NO_LIMIT)
 
 
-def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attempt: AttemptState) -> None:
+def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attempt: AttemptState, claim: Claim) -> None:
     """Takes back what a restart made void, then adds the new lines, a bounded amount at a time."""
     first, last = kept_steps(state, attempt)
     number = attempt.number
@@ -88,7 +89,9 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
     keys = part_keys(lake, table, state.run_id, number)
     beyond = _beyond(lake, keys, last)
     totals = totals_up_to(lake, keys[:len(keys) - len(beyond)]) if table == "steps" else None
-    _take_back(lake, beyond, last, totals)
+    if beyond:
+        claim.check()
+        _take_back(lake, beyond, last, totals)
     files = run.live(number).records()
     if table != "rank_steps":
         files = {rank: path for rank, path in files.items() if rank == 0}  # whole-job figures are in rank 0's records
@@ -105,6 +108,7 @@ def _load_attempt(lake: Lake, run: RunFolder, table: str, state: RunState, attem
         added = to_table(table, rows)
         if totals is not None:
             totals.add(added)
+        claim.check()
         append_rows(lake.store, open_part(lake, table, state.run_id, number), added, moved,
                     None if totals is None else totals.content())
         cursor = moved

@@ -1,5 +1,6 @@
 """A cluster's hosts that are not as the driver are named before ranks start there."""
 
+import json
 import socket
 import subprocess
 import sys

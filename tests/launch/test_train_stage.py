@@ -19,6 +19,8 @@ from pipelines.errors import (
     StalledError,
 )
 from pipelines.interrupts import SIGNALS, arm_interrupts
+from pipelines.lake import claims
+from pipelines.lake.claim_sequence import ClaimSequence
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail
@@ -27,6 +29,7 @@ from pipelines.launch.execution import driver_address
 from pipelines.launch.identity import claim_run
 from pipelines.launch.planning import plan_train
 from pipelines.launch.train import train
+from tests.support.claim_holder import take_over
 from tests.support.example_data import example_config, publish_example
 
 pytestmark = pytest.mark.processes
@@ -227,6 +230,22 @@ def test_a_run_held_by_another_process_is_refused(spark, tmp_path):
     with claim_run(lake.run("held"), "held"), pytest.raises(AlreadyRunningError, match="run held") as caught:
         run_stage(spark, tmp_path, run_id="held")
     assert caught.value.exit_code == 4
+
+
+def test_a_run_that_was_taken_over_is_ended_and_told_by_its_new_holder_alone(spark, tmp_path, monkeypatch):
+    monkeypatch.setattr(claims, "BEAT_S", 0.05)
+    run = Lake.at(tmp_path).run("taken")
+
+    def meanwhile(seen, record):
+        if record["kind"] == "step" and record["step"] == 3:
+            take_over(run.store, run.claim)
+
+    with pytest.raises(AlreadyRunningError, match="run taken: another process took it over") as caught:
+        run_stage(spark, tmp_path, Seen(meanwhile), run_id="taken", train__steps=100_000)
+    assert caught.value.exit_code == 4
+    assert wait_until_gone(tmp_path)
+    assert '"status": "running"' in run.store.read(run.attempt_state(0)).decode()
+    assert ClaimSequence(run.store, run.claim).newest().token == "theirs"
 
 
 def test_a_run_id_of_another_recipe_is_refused(spark, tmp_path):

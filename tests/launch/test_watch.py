@@ -7,7 +7,7 @@ import time
 import pytest
 
 from pipelines.config.platform import Launch
-from pipelines.errors import InterruptedRunError, RankFailedError, StalledError
+from pipelines.errors import AlreadyRunningError, InterruptedRunError, RankFailedError, StalledError
 from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.diagnosis import GangFailure
@@ -25,7 +25,7 @@ class Played:
 
     def __init__(self, folder, acts, failure=None, *, ends=True):
         self.live = LiveFolder(folder / "attempt-000")
-        self.failure, self._acts, self._ends = failure, list(acts), ends
+        self.failure, self._acts, self._ends, self.lost = failure, list(acts), ends, False
         self.observer, self.seen, self.news = self, [], News(self.live, 2)
         for rank in (0, 1):
             self.tell(rank, "start", host=f"host-{rank}")
@@ -54,7 +54,12 @@ class Played:
         self.seen.append(("said", line))
 
     def watch(self):
-        watch(self, self, self.live, self.news, BOUNDS, None, self.observer)
+        watch(self, self, self.live, self.news, BOUNDS, None, self.observer, self)
+
+    def raise_if_lost(self):
+        """As the run's claim."""
+        if self.lost:
+            raise AlreadyRunningError("run r", "another process took it over")
 
 
 def step(rank, number):
@@ -155,4 +160,10 @@ def test_an_interrupt_that_arrives_while_an_observer_is_told_is_no_fault_of_it(t
     gang.on_record = interrupted
     gang.observer = Guarded(gang)
     with pytest.raises(InterruptedRunError):
+        gang.watch()
+
+
+def test_a_gang_whose_run_another_process_took_over_is_not_watched_to_its_end(tmp_path):
+    gang = Played(tmp_path, [step(0, 1), lambda gang: setattr(gang, "lost", True)], ends=False)
+    with pytest.raises(AlreadyRunningError, match="took it over"):
         gang.watch()

@@ -32,7 +32,7 @@ from pipelines.models.exported_model import load_model
 from pipelines.models.factory.settings import FactoryModel
 from pipelines.models.gpt.settings import GptModel
 from pipelines.predict import batch_predictions
-from pipelines.predict.answered import OutputFolder
+from pipelines.predict.answered import CLAIM, OutputFolder
 from pipelines.predict.contracts import contract_of
 from pipelines.predict.given_rows import GIVEN_DDL, is_none_of, look_at, rows_of
 from pipelines.predict.predict_plan import PredictRequest, refuse_shared_folder
@@ -41,6 +41,7 @@ from pipelines.predict.text_answers import row_seed, windows_of
 from pipelines.prepare.text.language_rows import language_facts
 from pipelines.prepare.text.tokenizer import bytes_tokenizer, characters_tokenizer
 from pipelines.tasks.generation import Prompt, Sampling, continuations
+from tests.support.claim_holder import take_over
 from tests.support.example_data import example_config
 
 WINDOW, END = 24, 256
@@ -321,7 +322,7 @@ def test_predictions_of_another_model_input_or_setting_are_not_mixed(predict, tm
 def test_an_output_belongs_to_one_job_at_a_time(predict, tmp_path):
     pq.write_table(pa.table({"text": texts(5)}), tmp_path / "given.parquet")
     refusal = AlreadyRunningError("x", "y")
-    with (claimed(predict.output / ".lock", refusal),
+    with (claimed(FolderStore(predict.output), CLAIM, refusal),
           pytest.raises(AlreadyRunningError, match="another process writes predictions there")):
         predict(tmp_path / "given.parquet")
 
@@ -343,6 +344,20 @@ def test_an_input_that_changes_meanwhile_is_not_published(predict, tmp_path, mon
 
     monkeypatch.setattr(batch_predictions, "_answer", answer_and_change)
     with pytest.raises(DataError, match="input changed while it was read"):
+        predict(tmp_path / "given.parquet")
+    assert not (predict.output / "_predictions.json").exists()
+
+
+def test_predictions_that_another_job_took_over_meanwhile_are_not_told_to_be_complete(predict, tmp_path, monkeypatch):
+    pq.write_table(pa.table({"text": texts(5)}), tmp_path / "given.parquet")
+    answer = batch_predictions._answer
+
+    def answer_and_stand_still(*args):
+        answer(*args)
+        take_over(FolderStore(predict.output), CLAIM)
+
+    monkeypatch.setattr(batch_predictions, "_answer", answer_and_stand_still)
+    with pytest.raises(AlreadyRunningError, match="another process took it over"):
         predict(tmp_path / "given.parquet")
     assert not (predict.output / "_predictions.json").exists()
 

@@ -21,6 +21,7 @@ from pipelines.prepare.publish import publish_dataset_row, version_claimed
 from pipelines.prepare.text import language_manifest
 from tests.prepare.conftest import make_recipe, write_texts
 from tests.prepare.test_inputs import grow
+from tests.support.claim_holder import take_over
 
 pytestmark = pytest.mark.processes
 
@@ -105,6 +106,22 @@ def test_a_second_prepare_of_the_same_version_is_refused_while_the_first_runs(
     assert prepare(spark, recipe, lake, silent).version == version
 
 
+def test_a_version_that_another_process_took_over_meanwhile_is_not_published(
+        spark: SparkSession, lake: Lake, tmp_path: Path) -> None:
+    write_texts(tmp_path / "in", 20)
+    recipe = make_recipe(tmp_path / "in")
+    version = plan_prepare(recipe, lake).version or ""
+
+    def meanwhile(message: str) -> None:
+        if "tokens packed" in message:
+            take_over(lake.store, lake.version_claim("test", version))
+
+    with pytest.raises(AlreadyRunningError, match=f"dataset test {version}: another process took it over"):
+        prepare(spark, recipe, lake, meanwhile)
+    assert not plan_prepare(recipe, lake).exists
+    assert not list((lake.root / lake.datasets("test")).iterdir())
+
+
 def test_a_writer_without_our_claim_that_was_first_wins(
         spark: SparkSession, lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_texts(tmp_path / "in", 20)
@@ -123,14 +140,14 @@ def test_only_the_stale_folders_of_the_claimed_version_are_removed(lake: Lake) -
     for name in (".tmp-aaaa-1", ".tmp-bbbb-2"):
         (lake.root / lake.datasets("test") / name).mkdir(parents=True)
     with version_claimed(lake, "test", "aaaa"):
-        assert sorted(path.name for path in (lake.root / lake.datasets("test")).iterdir()) == [".lock-aaaa", ".tmp-bbbb-2"]
+        assert sorted(path.name for path in (lake.root / lake.datasets("test")).iterdir()) == [".tmp-bbbb-2"]
 
 
 def test_a_claim_is_free_again_when_its_holder_ends(lake: Lake) -> None:
     for _ in range(2):
         with version_claimed(lake, "test", "aaaa"):
             pass
-    assert not list((lake.root / lake.datasets("test")).iterdir())
+    assert not lake.store.names(lake.datasets("test"))
 
 
 def test_the_row_of_a_version_is_there_once_however_often_it_is_published(

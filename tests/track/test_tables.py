@@ -32,6 +32,7 @@ from pipelines.track import parts, tables
 from pipelines.track.parts import part_keys, read_parts, read_rows
 from pipelines.track.tables import LOADED_TABLES, load_run
 from pipelines.track.totals import TOTALLED, RunTotals
+from tests.support.claim_holder import take_over
 from tests.track.conftest import START_S, WriteRun, save_state, write_evaluation, write_steps
 
 
@@ -371,10 +372,26 @@ def test_a_lake_that_cannot_be_written_is_a_storage_error(lake: Lake, write_run:
 def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch) -> None:
     write_run()
     monkeypatch.setattr(tables, "CLAIM_PATIENCE_S", 0.1)
-    with (claimed(lake.run("run-1").load_claim, AlreadyRunningError("here", "is not ours")),
+    with (claimed(lake.store, lake.run("run-1").load_claim, AlreadyRunningError("here", "is not ours")),
           pytest.raises(AlreadyRunningError, match="loading its metrics")):
         load_run(lake, "run-1")
     load_run(lake, "run-1")
+
+
+def test_a_loader_whose_place_another_took_meanwhile_adds_nothing(lake: Lake, write_run: WriteRun,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run()
+    run, first = lake.run("run-1"), tables.to_table
+
+    def meanwhile(*arguments: object) -> pa.Table:
+        take_over(lake.store, run.load_claim)
+        return first(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(tables, "to_table", meanwhile)
+    with pytest.raises(AlreadyRunningError, match="another process took it over"):
+        load_run(lake, "run-1")
+    assert not any(keys(lake, table) for table in ("steps", "rank_steps"))
+    assert lake.store.names(lake.table("runs")) == ["00-columns.parquet"]
 
 
 @pytest.mark.processes

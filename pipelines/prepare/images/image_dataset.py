@@ -2,7 +2,7 @@
 
 Runs on: driver (plans, collects bounded facts), executors (read, decode, shuffle, write).
 Takes:   the listed inputs, and where the version is made.
-Gives:   shards and manifest.json in it; the table ``rejected``.
+Gives:   shards in it, and the manifest; the table ``rejected``.
 
 One Spark job with one shuffle: read and decode -> by content hash into partitions -> sort -> drop duplicates, split, write.
 How many partitions there are follows from the number and size of the images alone, so that the same input gives the same

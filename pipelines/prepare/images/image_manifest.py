@@ -1,4 +1,4 @@
-"""What all partitions came to, as one dataset of images: shards named, facts added up, the manifest written.
+"""What all partitions came to, as one dataset of images: shards named, facts added up, the manifest.
 
 Runs on: driver.
 Takes:   the outcome of each partition (``image_partition.py``), and the staging that they wrote to.
@@ -49,7 +49,7 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
     mean, deviation = _mean_and_deviation(outcomes, int(class_counts["train"].sum()) * height * width)
     task = classification_facts(channels=channels, height=height, width=width, classes=classes, mean=mean, deviation=deviation,
                                 class_counts=class_counts["train"].tolist(), encoding=settings.encoding)
-    manifest = Manifest(
+    return Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
         task=with_bounds(task, ImageBounds(prepare.resize, prepare.max_image_pixels, prepare.max_image_bytes)),
         splits=splits, units={split: int(counts_K.sum()) for split, counts_K in class_counts.items()},
@@ -57,8 +57,6 @@ def assemble_images(outcomes: Outcomes, order: BuildOrder, prepare: ImagePrepare
             Baseline("guessing", math.log(len(classes))),
             Baseline("class frequencies", _frequency_loss(class_counts["train"], class_counts["validation"]))),
         source={"inputs": [source.model_dump(mode="json") for source in prepare.inputs]})
-    manifest.save(staging.files)
-    return manifest
 
 
 def _class_counts(outcomes: Outcomes, split: str, num_classes: int) -> np.ndarray:

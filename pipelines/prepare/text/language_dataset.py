@@ -2,7 +2,7 @@
 
 Runs on: driver (plans, collects bounded facts), executors (read, shuffle, pack).
 Takes:   the listed inputs, and where the version is made.
-Gives:   shards, tokenizer.json and manifest.json in it; the table ``rejected``.
+Gives:   shards and tokenizer.json in it, and the manifest; the table ``rejected``.
 
 The flow is one Spark job with one shuffle: read -> by content hash into partitions -> sort -> drop duplicates, split,
 encode, pack, write. How many partitions there are follows from the bytes of the input alone, so that the same input

@@ -1,4 +1,4 @@
-"""What all partitions came to, as one dataset: faults raised, shards named, facts added up, the manifest written.
+"""What all partitions came to, as one dataset: faults raised, shards named, facts added up, the manifest.
 
 Runs on: driver.
 Takes:   the outcome of each partition (``partition.py``), and the staging that they wrote to.
@@ -51,7 +51,7 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
     train, validation = ([shard.path for shard in splits[split]] for split in ("train", "validation"))
     bigram = bigram_baseline(staging.files, train, validation, tokens_V["train"], settings.sequence_length)
     token_bytes = {split: counts.pop(f"{split}_text_bytes", 0) / tokens[split] for split in tokens if tokens[split]}
-    manifest = Manifest(
+    return Manifest(
         name=recipe.name, version=identity.version, input_fingerprint=identity.fingerprint, recipe_hash=identity.recipe_hash,
         task=language_facts(sequence_length=settings.sequence_length, vocabulary_size=settings.vocabulary_size,
                             end_of_text_id=settings.end_of_text_id, tokenizer_sha256=settings.tokenizer_sha256,
@@ -62,8 +62,6 @@ def assemble_dataset(outcomes: Outcomes, order: BuildOrder, settings: PackSettin
             Baseline("a bigram model", bigram.loss, f"which token follows which; counted on {bigram.train_tokens:,} of "
                      f"{tokens['train']:,} train tokens, asked for {bigram.validation_tokens:,} validation tokens")),
         source={"inputs": [source.model_dump(mode="json") for source in recipe.prepare.inputs]})
-    manifest.save(staging.files)
-    return manifest
 
 
 def _name_shards(outcomes: Outcomes, split: str,
