@@ -1,6 +1,6 @@
-"""The live traffic of one attempt: what its ranks and its driver tell each other while it runs, in a folder that all see.
+"""What the driver keeps of an attempt's live traffic: what its ranks have said through the hub.
 
-Runs on: driver, executors (in the Spark tasks that watch over ranks) and ranks.
+Runs on: driver; a rank that was started by hand, which has no hub.
 Takes:   the attempt's folder.
 Gives:   the path of each thing in it. Unlike what is published (``store.py``), these files grow, appear and vanish.
 """
@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.lake.store import storage_errors, write_file
+from pipelines.lake.store import storage_errors
 
 _RECORD = re.compile(r"rank-(\d{5,})\.jsonl")
 
@@ -39,24 +39,5 @@ class LiveFolder:
         return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
     def log(self, rank: int) -> Path:
-        """The rank's standard output and error."""
+        """The rank's standard output and error, or the end of it; there once it has ended."""
         return self.path / f"rank-{rank:05d}.log"
-
-    def exit(self, rank: int) -> Path:
-        """How the rank's process ended, by the Spark task that watched over it; there once it has ended."""
-        return self.path / f"rank-{rank:05d}.exit"
-
-    def tell_exit(self, rank: int, content: str) -> None:
-        write_file(self.exit(rank), content)
-
-    @property
-    def stop(self) -> Path:
-        """Its appearance asks all ranks of the attempt to end."""
-        return self.path / "stop"
-
-    def ask_to_stop(self) -> None:
-        write_file(self.stop, "")
-
-    def meeting(self, replica_index: int) -> Path:
-        """Where the ranks of a split replica meet."""
-        return self.path / f"segments-{replica_index:05d}"
