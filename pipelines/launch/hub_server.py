@@ -49,6 +49,7 @@ from pipelines.launch.meetings import Meetings
 
 SECRET_BYTES = 32
 STRANGERS = 64  # at one time, beside one a rank: all ranks come at once
+BACKLOG = 4096  # connections that wait to be accepted: all ranks come at once
 IDLE_S = 90.0  # a guest that has said nothing for so long is not waited for
 UNREAD_BYTES = 1024 * 1024  # of a guest that does not read what it is told
 FILES_A_RANK = 5  # a connection of each kind, a stranger's, the record file
@@ -96,7 +97,7 @@ class Hub:
         self._live, self._num_ranks, self._num_segments = live, num_ranks, num_segments
         _make_room_for_files(num_ranks * FILES_A_RANK + STRANGERS + SPARE_FILES)
         try:
-            self._socket = socket.create_server((address, port), backlog=1024)
+            self._socket = socket.create_server((address, port))
         except (OSError, OverflowError) as error:
             raise ResourceError(f"launch.rendezvous_port {address}:{port}", f"cannot be listened on: "
                                 f"{getattr(error, 'strerror', error)}", "set launch.rendezvous_port to a free port (0: any; the "
@@ -163,7 +164,7 @@ class Hub:
             self._loop.close()
 
     async def _serve(self) -> None:
-        server = await asyncio.start_server(self._connected, sock=self._socket, limit=HEAD_BYTES)
+        server = await asyncio.start_server(self._connected, sock=self._socket, limit=HEAD_BYTES, backlog=BACKLOG)
         beating = asyncio.create_task(self._beat())
         await self._closing.wait()
         server.close()

@@ -18,7 +18,6 @@ from contextlib import ExitStack, contextmanager
 
 from pipelines.config.load import Config
 from pipelines.errors import ConfigError, SparkringError, StalledError, error_of
-from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.launch.attempt import begin_attempt
@@ -49,16 +48,16 @@ def prepare_run(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
 
 @contextmanager
 def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank: int = 1, cycle_time_ms: float = 1.0,
-                      live: LiveFolder | None = None) -> Iterator[list[dict[str, str]]]:
+                      run: RunFolder | None = None, attempt: int = 0) -> Iterator[list[dict[str, str]]]:
     """What each rank is to find in its environment, while there is where they meet.
 
     Args:
-        live: where their records go; None: they make none, and are of whole models.
+        run: where their records go; None: they make none, and are of whole models.
     """
     with ExitStack() as stack:
         rendezvous = stack.enter_context(Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments))
         rendezvous.admit(LOOPBACK)
-        hub = None if live is None else stack.enter_context(Hub(LOOPBACK, live, num_ranks, num_segments)).address
+        hub = None if run is None else stack.enter_context(Hub(LOOPBACK, run.live(attempt), num_ranks, num_segments)).address
         order = GangOrder(root="", run_id="", attempt=0, num_segments=num_segments, threads_per_rank=threads_per_rank,
                           driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports, rendezvous_key=rendezvous.key, hub=hub,
                           network_interface=None, meet_timeout_s=MEET_TIMEOUT_S, cycle_time_ms=cycle_time_ms)
@@ -71,7 +70,7 @@ def attempt_environments(run: RunFolder, attempt: int = 0) -> Iterator[list[dict
     """The same for the ranks of a prepared attempt."""
     layout = Config.from_json(run.store.read(run.config(attempt)).decode()).platform.layout
     with rank_environments(layout.num_ranks, layout.num_segments, threads_per_rank=layout.threads_per_rank,
-                           cycle_time_ms=RunPlan.load(run, attempt).cycle_time_ms, live=run.live(attempt)) as environments:
+                           cycle_time_ms=RunPlan.load(run, attempt).cycle_time_ms, run=run, attempt=attempt) as environments:
         yield environments
 
 

@@ -20,7 +20,10 @@ DEFAULT_TIMEOUT = timedelta(seconds=300)
 
 
 class SegmentStore(dist.Store):  # type: ignore[name-defined]
-    """Torch's own words on top of the hub's. A prefix in front of it hands no timeout on; gloo gives one with each wait."""
+    """Torch's own words on top of the hub's. A prefix in front of it hands no timeout on; gloo gives one with each wait.
+
+    To be kept as long as the group that uses it: torch holds only its own half of the object.
+    """
 
     def __init__(self, point: MeetingPoint, timeout: timedelta = DEFAULT_TIMEOUT) -> None:
         super().__init__()

@@ -17,8 +17,8 @@ from pipelines.plan.places import place_ranks
 from pipelines.train import rank_variables
 
 ORDER = GangOrder(root="", run_id="r", attempt=0, num_segments=2, threads_per_rank=3, driver_address="10.0.0.9",
-                  rendezvous_ports=(7001, 7002), rendezvous_key=b"key of the launch", hub=HubAddress("10.0.0.9", 7003, b"secret of the hub"),
-                  network_interface=None, meet_timeout_s=60, cycle_time_ms=2.5)
+                  rendezvous_ports=(7001, 7002), rendezvous_key=b"key of the launch", network_interface=None,
+                  hub=HubAddress("10.0.0.9", 7003, b"secret of the hub"), meet_timeout_s=60, cycle_time_ms=2.5)
 
 
 def environments(hosts):

@@ -29,10 +29,10 @@ def hub(tmp_path):
 @pytest.fixture
 def stores(hub):
     """Of the ranks 0 and 1, which are one replica, and of rank 2, which is of another; as torch uses them."""
-    points = [MeetingPoint(hub.address, rank) for rank in range(3)]
-    yield [dist.PrefixStore("default", SegmentStore(point, timedelta(seconds=30))) for point in points]
-    for point in points:
-        point.close()
+    ours = [SegmentStore(MeetingPoint(hub.address, rank), timedelta(seconds=30)) for rank in range(3)]
+    yield [dist.PrefixStore("default", store) for store in ours]
+    for store in ours:
+        store.close()
 
 
 def test_a_store_does_what_torchs_own_do(stores):
