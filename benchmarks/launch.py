@@ -19,6 +19,7 @@ from benchmarks.results import Figure
 from pipelines.config import Platform
 from pipelines.lake.paths import Lake
 from pipelines.launch.gang import Gang
+from pipelines.launch.hub_server import Hub
 from pipelines.launch.rank_process import GangOrder
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.spark.session import spark_session
@@ -38,12 +39,13 @@ def ours_s(spark: SparkSession, folder: Path, name: str) -> float:
     """Through our rendezvous, barrier stage and rank processes; the rank's module is the allreduce above."""
     run = Lake.at(folder).run(name)
     run.live(0).make()
+    run.store.put(run.config(0), "{}")  # the tasks look whether they see the lake
     began = time.perf_counter()
-    with Rendezvous(LOOPBACK, 2) as rendezvous:
+    with Rendezvous(LOOPBACK, 2) as rendezvous, Hub(LOOPBACK, run.live(0), 2) as hub:
         gang = Gang(spark, GangOrder(root=str(run.lake.root), run_id=run.run_id, attempt=0, num_segments=1, threads_per_rank=1,
                                      driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports,
-                                     rendezvous_key=rendezvous.key, network_interface=None,
-                                     meet_timeout_s=60, cycle_time_ms=1.0, module="first_allreduce"), 2)
+                                     rendezvous_key=rendezvous.key, hub=hub.address, network_interface=None,
+                                     meet_timeout_s=60, cycle_time_ms=1.0, module="first_allreduce"), 2, hub)
         gang.start()
         if not gang.wait(120) or gang.failure:
             raise RuntimeError(gang.failure or "no end")

@@ -1,6 +1,6 @@
-"""The live traffic of one attempt: what its ranks and its driver tell each other while it runs, in a folder that all see.
+"""What the driver keeps of an attempt's live traffic: what its ranks have said through the hub.
 
-Runs on: driver, executors (in the Spark tasks that watch over ranks) and ranks.
+Runs on: driver; a rank that was started by hand, which has no hub.
 Takes:   the attempt's folder.
 Gives:   the path of each thing in it. Unlike what is published (``store.py``), these files grow, appear and vanish.
 """
@@ -22,12 +22,14 @@ class LiveFolder:
     """Names below an attempt's folder."""
 
     path: Path
-    kept: Store | None = None  # where its records are kept once the attempt has ended; None: the folder is in the lake itself
+    # of a lake that lies elsewhere: where the records are kept once the attempt has ended, and what is made ours alone (else None)
+    kept: Store | None = None
+    own: Path | None = None
 
     def make(self) -> None:
         """Raises StorageError where it is there already, or cannot be made."""
-        if self.kept is not None:
-            private_folder(self.path.parents[3])
+        if self.own is not None:
+            private_folder(self.own)
         with storage_errors(self.path):
             self.path.mkdir(parents=True)
 
@@ -61,24 +63,5 @@ class LiveFolder:
         return dict(sorted((int(match[1]), path) for match, path in matches if match))
 
     def log(self, rank: int) -> Path:
-        """The rank's standard output and error."""
+        """The rank's standard output and error, or the end of it; there once it has ended."""
         return self.path / f"rank-{rank:05d}.log"
-
-    def exit(self, rank: int) -> Path:
-        """How the rank's process ended, by the Spark task that watched over it; there once it has ended."""
-        return self.path / f"rank-{rank:05d}.exit"
-
-    def tell_exit(self, rank: int, content: str) -> None:
-        write_file(self.exit(rank), content)
-
-    @property
-    def stop(self) -> Path:
-        """Its appearance asks all ranks of the attempt to end."""
-        return self.path / "stop"
-
-    def ask_to_stop(self) -> None:
-        write_file(self.stop, "")
-
-    def meeting(self, replica_index: int) -> Path:
-        """Where the ranks of a split replica meet."""
-        return self.path / f"segments-{replica_index:05d}"

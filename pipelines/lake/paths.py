@@ -172,5 +172,7 @@ class RunFolder:
         return f"{self.attempt(attempt)}/plan.json"
 
     def live(self, attempt: int) -> LiveFolder:
-        store = None if isinstance(self.store, FolderStore) else self.store.below(self.attempt(attempt))
-        return LiveFolder(self.lake.root / self.attempt(attempt), store)
+        path = self.lake.root / self.attempt(attempt)
+        if isinstance(self.store, FolderStore):
+            return LiveFolder(path)
+        return LiveFolder(path, self.store.below(self.attempt(attempt)), self.lake.root.parent)

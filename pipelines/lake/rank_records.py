@@ -2,8 +2,8 @@
 
 Runs on: ranks (write), driver and executors (read).
 Takes:   facts of one start, step, evaluation, sign of progress, end, or of what the model shows.
-Gives:   one JSON object per line, appended and flushed, so that a killed rank loses at most its last line;
-         a last line without its newline is not yet a record.
+Gives:   one JSON object per line, sent to the driver's hub within a second (a killed rank loses no more than that), or appended
+         to a file by a rank that has no hub; a last line without its newline is not yet a record.
 
 Every record has ``kind``, ``rank``, ``attempt`` and ``time_s`` (Unix time). Steps count from 1. Numbers are finite
 (a loss that is not stops the run, and the end record says so).
@@ -29,34 +29,71 @@ import threading
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from pipelines.lake.store import storage_errors
 
 _TAIL_BYTES = 64 * 1024
 
 
-class RecordWriter:
-    """Appends one rank's records to its file."""
+class RecordSink(Protocol):
+    """Where lines go, one after the other."""
 
-    def __init__(self, path: Path, rank: int, attempt: int) -> None:
+    def append(self, line: str) -> None:
+        """A line without its end."""
+
+    def flush(self) -> bool:
+        """Whether all lines are where they go, waited for within a bound."""
+
+    def close(self) -> None:
+        """With what flush does."""
+
+
+class RecordFile:
+    """A file on this machine."""
+
+    def __init__(self, path: Path) -> None:
         """Raises StorageError when the file cannot be made."""
-        self._path, self._rank, self._attempt = path, rank, attempt
-        self._lock = threading.Lock()
+        self._path = path
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed by close()
 
-    def write(self, kind: str, **facts: Any) -> None:
-        """Appends a record and hands it to the operating system."""
-        line = json.dumps({"kind": kind, "rank": self._rank, "attempt": self._attempt,
-                           "time_s": round(time.time(), 3), **facts}, allow_nan=False)
-        with storage_errors(self._path), self._lock:  # a thread may tell of progress
+    def append(self, line: str) -> None:
+        """Hands it to the operating system."""
+        with storage_errors(self._path):
             self._file.write(line + "\n")
             self._file.flush()
 
+    def flush(self) -> bool:
+        return True
+
     def close(self) -> None:
         self._file.close()
+
+
+class RecordWriter:
+    """Makes one rank's records."""
+
+    def __init__(self, to: Path | RecordSink, rank: int, attempt: int) -> None:
+        """Raises StorageError when a file cannot be made."""
+        self._sink: RecordSink = RecordFile(to) if isinstance(to, Path) else to
+        self._rank, self._attempt = rank, attempt
+        self._lock = threading.Lock()
+
+    def write(self, kind: str, **facts: Any) -> None:
+        """Appends a record."""
+        line = json.dumps({"kind": kind, "rank": self._rank, "attempt": self._attempt,
+                           "time_s": round(time.time(), 3), **facts}, allow_nan=False)
+        with self._lock:  # a thread may tell of progress
+            self._sink.append(line)
+
+    def flush(self) -> bool:
+        """Whether all records are where the driver sees them, waited for within a bound."""
+        return self._sink.flush()
+
+    def close(self) -> None:
+        self._sink.close()
 
     def __enter__(self) -> RecordWriter:
         return self

@@ -19,8 +19,8 @@ from typing import Any
 import psutil
 
 from pipelines.errors import RankFailedError, ResourceError, SparkringError, error_of
+from pipelines.launch.exits import Exit
 from pipelines.launch.news import RankNews, named
-from pipelines.launch.rank_process import Exit
 
 TAIL_LINES = 12
 MAX_REASON = 500
@@ -45,7 +45,7 @@ def first_cause(ranks: Sequence[RankNews], exits: Mapping[int, Exit], failure: G
     """The error to show: the first line of the table below that there is.
 
     Args:
-        failure: None where Spark saw nothing wrong. logs: the folder of the ranks' logs.
+        failure: None where Spark saw nothing wrong. logs: where the ranks' logs are.
     """
     message = failure.message if failure is not None else ""
     own = [(rank.end["time_s"], _recorded(rank, rank.end["error"])) for rank in ranks

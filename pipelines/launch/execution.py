@@ -17,9 +17,10 @@ from pipelines.lake.claims import Claim
 from pipelines.lake.paths import RunFolder
 from pipelines.launch.diagnosis import frozen
 from pipelines.launch.gang import Gang
+from pipelines.launch.hub_server import Hub
 from pipelines.launch.news import News
 from pipelines.launch.observer import Observer
-from pipelines.launch.rank_process import GangOrder, read_exits, worker_of
+from pipelines.launch.rank_process import GangOrder, worker_of
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.launch.watch import watch
 from pipelines.plan.run_plan import RunPlan
@@ -34,25 +35,30 @@ def run_gang(spark: SparkSession, platform: Platform, run: RunFolder, attempt: i
     """
     layout, launch = plan.layout, platform.launch
     address = driver_address(spark)
-    with Rendezvous(address, layout.num_replicas, layout.num_segments, launch.rendezvous_port) as rendezvous:
+    port = launch.rendezvous_port
+    with (Rendezvous(address, layout.num_replicas, layout.num_segments, port) as rendezvous,
+          Hub(address, run.live(attempt), layout.num_ranks, layout.num_segments,
+              port + layout.num_segments if port else 0) as hub):
         gang = Gang(spark, GangOrder(
             root=run.lake.address, run_id=run.run_id, attempt=attempt, num_segments=layout.num_segments,
             threads_per_rank=layout.threads_per_rank, driver_address=address, rendezvous_ports=rendezvous.ports,
-            rendezvous_key=rendezvous.key, device=layout.device,
+            rendezvous_key=rendezvous.key, hub=hub.address, device=layout.device,
             network_interface=launch.network_interface, meet_timeout_s=launch.start_timeout_s,
-            cycle_time_ms=plan.cycle_time_ms, module=worker_of(run), evaluation=run.evaluation), layout.num_ranks)
+            cycle_time_ms=plan.cycle_time_ms, module=worker_of(run), evaluation=run.evaluation), layout.num_ranks, hub)
         gang.start()
         try:
-            watch(gang, rendezvous, run.live(attempt), news, launch, plan, observer, claim)
+            watch(gang, rendezvous, hub, news, launch, plan, observer, claim)
         except StalledError as error:
             gang.stop(launch.stop_timeout_s)  # their Spark tasks tell in which state they found the ranks
-            found = frozen(read_exits(run.live(attempt), layout.num_ranks))
+            found = frozen(hub.exits())
             if not found:
                 raise
             raise StalledError(error.place, f"{error.problem}; {', '.join(found)}", error.remedy) from error
         finally:
             if not gang.stop(launch.stop_timeout_s):
                 observer.say(f"the ranks were not seen to end within {launch.stop_timeout_s:g} s (launch.stop_timeout_s)")
+            for rank, number in hub.dropped().items():
+                observer.say(f"{number:,} records of rank {rank} did not reach the driver: its connection was slow or broken")
 
 
 def driver_address(spark: SparkSession) -> str:

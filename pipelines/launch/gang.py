@@ -1,7 +1,7 @@
 """A gang of ranks in one Spark barrier stage: all start together or none does.
 
 Runs on: driver.
-Takes:   a Spark session and a ``GangOrder``.
+Takes:   a Spark session, a ``GangOrder``, the hub.
 Gives:   ``Gang``: runs in the background, can be asked whether it has ended, and stopped within a bound.
 
 Barrier tasks are started together by Spark, which is what a ring needs; each task starts one rank as a child process.
@@ -23,6 +23,7 @@ from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
 
 from pipelines.launch.diagnosis import GangFailure, how_it_ended
+from pipelines.launch.hub_server import Hub
 from pipelines.launch.rank_process import GangOrder, run_rank
 
 JAVA_END_S = 1.0  # from a broken connection to Java until its process is seen to have ended
@@ -31,8 +32,8 @@ JAVA_END_S = 1.0  # from a broken connection to Java until its process is seen t
 class Gang:
     """One launch of all ranks."""
 
-    def __init__(self, spark: SparkSession, order: GangOrder, num_ranks: int) -> None:
-        self._spark, self._order, self._num_ranks = spark, order, num_ranks
+    def __init__(self, spark: SparkSession, order: GangOrder, num_ranks: int, hub: Hub) -> None:
+        self._spark, self._order, self._num_ranks, self._hub = spark, order, num_ranks, hub
         self._group = f"sparkring-gang-{uuid.uuid4().hex[:12]}"
         self._ended = threading.Event()
         self.failure: GangFailure | None = None
@@ -50,8 +51,8 @@ class Gang:
         """Ends all ranks; True when the stage was gone within the bound. Harmless when it has ended."""
         if self._ended.is_set():
             return True
-        # first by file: the tasks end their ranks in an orderly way; then through Spark, for tasks not even started
-        self._order.run.live(self._order.attempt).ask_to_stop()
+        # first by a word: the tasks end their ranks in an orderly way; then through Spark, for tasks not even started
+        self._hub.stop_ranks()
         if self._ended.wait(timeout_s / 2):
             return True
         with suppress(Py4JError, OSError):  # the JVM may be gone, and with it every task

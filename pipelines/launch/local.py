@@ -14,7 +14,7 @@ import math
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from pipelines.config.load import Config
 from pipelines.errors import ConfigError, SparkringError, StalledError, error_of
@@ -22,6 +22,7 @@ from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.launch.attempt import begin_attempt
 from pipelines.launch.diagnosis import how_it_ended
+from pipelines.launch.hub_server import Hub
 from pipelines.launch.interfaces import interface_of
 from pipelines.launch.planning import plan_train
 from pipelines.launch.rank_process import POLL_S, GangOrder, end_rank, rank_environment, start_rank, worker_of
@@ -46,13 +47,19 @@ def prepare_run(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
 
 
 @contextmanager
-def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank: int = 1, cycle_time_ms: float = 1.0
-                      ) -> Iterator[list[dict[str, str]]]:
-    """What each rank is to find in its environment, while there is where they meet."""
-    with Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments) as rendezvous:
+def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank: int = 1, cycle_time_ms: float = 1.0,
+                      run: RunFolder | None = None, attempt: int = 0) -> Iterator[list[dict[str, str]]]:
+    """What each rank is to find in its environment, while there is where they meet.
+
+    Args:
+        run: where their records go; None: they make none, and are of whole models.
+    """
+    with ExitStack() as stack:
+        rendezvous = stack.enter_context(Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments))
         rendezvous.admit(LOOPBACK)
+        hub = None if run is None else stack.enter_context(Hub(LOOPBACK, run.live(attempt), num_ranks, num_segments)).address
         order = GangOrder(root="", run_id="", attempt=0, num_segments=num_segments, threads_per_rank=threads_per_rank,
-                          driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports, rendezvous_key=rendezvous.key,
+                          driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports, rendezvous_key=rendezvous.key, hub=hub,
                           network_interface=None, meet_timeout_s=MEET_TIMEOUT_S, cycle_time_ms=cycle_time_ms)
         seats = sorted(place_ranks([LOOPBACK] * num_ranks, num_segments), key=lambda seat: seat.rank)
         yield [rank_environment(order, seat, interface_of(LOOPBACK)) for seat in seats]
@@ -63,7 +70,7 @@ def attempt_environments(run: RunFolder, attempt: int = 0) -> Iterator[list[dict
     """The same for the ranks of a prepared attempt."""
     layout = Config.from_json(run.store.read(run.config(attempt)).decode()).platform.layout
     with rank_environments(layout.num_ranks, layout.num_segments, threads_per_rank=layout.threads_per_rank,
-                           cycle_time_ms=RunPlan.load(run, attempt).cycle_time_ms) as environments:
+                           cycle_time_ms=RunPlan.load(run, attempt).cycle_time_ms, run=run, attempt=attempt) as environments:
         yield environments
 
 
@@ -74,7 +81,8 @@ def started(run: RunFolder, attempt: int = 0) -> Iterator[list[subprocess.Popen[
     with attempt_environments(run, attempt) as environments:
         try:
             for rank, environment in enumerate(environments):
-                processes.append(start_rank(run, attempt, rank, environment, worker_of(run)))
+                with open(run.live(attempt).log(rank), "wb") as log:
+                    processes.append(start_rank(run, attempt, environment, log, worker_of(run)))
             yield processes
         finally:
             for process in processes:

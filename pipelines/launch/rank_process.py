@@ -2,10 +2,12 @@
 
 Runs on: executors, inside a task of the barrier stage.
 Takes:   a ``GangOrder`` (the same for all tasks) and the task's barrier context.
-Gives:   the rank's log, and ``rank-NNNNN.exit`` beside it, which says how the process ended (``read_exits``).
+Gives:   the rank, watched over until its end; how that was, told to the hub with the end of its output.
 
 A fresh process: the task's Python worker has threads, signal handlers and imports of its own, and torch must see its
 thread count and the ring its address before either is imported.
+
+The rank's output goes to a temporary file of its host, which is removed once the driver has it.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import psutil
 
 from pipelines.errors import ResourceError
-from pipelines.lake.live_folder import LiveFolder
+from pipelines.hub.hub_address import HubAddress
+from pipelines.hub.task_line import TOLD_S, TaskLine
 from pipelines.lake.paths import Lake, RunFolder
+from pipelines.launch.exits import LOG_BYTES, exit_facts
 from pipelines.launch.gpus import assigned_gpu, check_gpus
 from pipelines.launch.interfaces import check_interface, interface_of
 from pipelines.launch.rendezvous import announce
@@ -34,7 +38,6 @@ from pipelines.train import rank_variables
 
 WORKER, EVALUATION_WORKER = "pipelines.train.worker", "pipelines.train.evaluation_worker"
 POLL_S = 0.05
-TAIL_BYTES = 4096
 TERMINATE_GRACE_S = 2.0
 # glibc gives large blocks back to the system and faults them in again in every step: 5 % of a step in fp32, 8 % in bf16
 # (GPT of 6 M parameters on one core). A rank's peak is its steady state, so it keeps what it has.
@@ -53,6 +56,7 @@ class GangOrder:
     driver_address: str
     rendezvous_ports: tuple[int, ...]  # of each segment's ring
     rendezvous_key: bytes = field(repr=False)
+    hub: HubAddress | None  # None: its ranks are on their own, each with its records in a file
     network_interface: str | None
     meet_timeout_s: float
     cycle_time_ms: float
@@ -66,19 +70,6 @@ class GangOrder:
         return run if self.evaluation is None else run.evaluated(self.evaluation)
 
 
-@dataclass(frozen=True)
-class Exit:
-    """How a rank's process ended."""
-
-    rank: int
-    host: str
-    exit_code: int  # below 0: of the signal
-    time_s: float  # Unix time
-    state: str  # psutil's word for what it did when it was asked to end; empty where it was not asked
-    tail: str  # of its output
-    log: str  # its whole output
-
-
 def run_rank(order: GangOrder, context: Any) -> None:
     """The body of a barrier task: one rank from start to end.
 
@@ -87,7 +78,7 @@ def run_rank(order: GangOrder, context: Any) -> None:
     Raises:
         RuntimeError: the rank did not end well; Spark then ends the other tasks and with them their ranks.
     """
-    run, live = order.run, order.run.live(order.attempt)
+    run = order.run
     if context.attemptNumber() > 0:
         raise RuntimeError("a gang is never retried by Spark; its driver relaunches it")
     try:
@@ -101,19 +92,45 @@ def run_rank(order: GangOrder, context: Any) -> None:
     except ResourceError as error:
         raise RuntimeError(f"host {socket.gethostname()}: {error}") from error
     seat = seats[context.partitionId()]
-    if not live.path.is_dir():
-        raise RuntimeError(f"storage.root: {live.path} is not visible on {socket.gethostname()}; "
-                           "it must be a folder that driver and executors share")
+    if run.store.facts(run.config(order.attempt)) is None:
+        raise RuntimeError(f"storage.root: {run.store.place(run.config(order.attempt))} is not there on {socket.gethostname()}; "
+                           "driver and executors must see the same lake")
     _check_own_name(seat, address)
-    process = start_rank(run, order.attempt, seat.rank, rank_environment(order, seat, interface, gpu), order.module)
-    try:
-        code, state = _wait(process, live.stop)
-    finally:
-        end_rank(process)
+    _watch_over(order, seat, rank_environment(order, seat, interface, gpu))
+
+
+def _watch_over(order: GangOrder, seat: Seat, environment: dict[str, str]) -> None:
+    """The rank from its start to its end, which the driver is told."""
     host = socket.gethostname()
-    _tell_exit(live, seat.rank, host, code, state)
+    number, log = tempfile.mkstemp(prefix=f"sparkring-{order.run_id}-attempt-{order.attempt:03d}-rank-{seat.rank:05d}-",
+                                   suffix=".log")
+    with open(number, "wb") as output, TaskLine(_hub_of(order), seat.rank) as line:
+        line.tell({"host": host, "log": log})
+        process = start_rank(order.run, order.attempt, environment, output, order.module)
+        try:
+            code, state = _wait(process, line)
+        finally:
+            end_rank(process)
+        told = line.tell(exit_facts(host, code, state), end_of_log(log), TOLD_S)
+    if told:
+        Path(log).unlink()
+    if line.alone.is_set():
+        raise RuntimeError(f"rank {seat.rank} on {host}: nothing was heard of the driver any more; its output: {log}")
     if code != 0 and not state:  # where it was asked to end, its task has done what it should, and the others' still may
-        raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}")
+        raise RuntimeError(f"rank {seat.rank} on {host} ended with {code}" + ("" if told else f"; its output: {log}"))
+
+
+def _hub_of(order: GangOrder) -> HubAddress:
+    if order.hub is None:
+        raise RuntimeError("a gang needs a hub")
+    return order.hub
+
+
+def end_of_log(path: str) -> bytes:
+    """What travels of it."""
+    with open(path, "rb") as log:
+        log.seek(max(0, os.fstat(log.fileno()).st_size - LOG_BYTES))
+        return log.read(LOG_BYTES)
 
 
 def rank_arguments(run: RunFolder, attempt: int) -> list[str]:
@@ -126,16 +143,15 @@ def worker_of(run: RunFolder) -> str:
     return WORKER if run.evaluation is None else EVALUATION_WORKER
 
 
-def start_rank(run: RunFolder, attempt: int, rank: int, environment: dict[str, str], module: str = WORKER
+def start_rank(run: RunFolder, attempt: int, environment: dict[str, str], output: BinaryIO, module: str = WORKER
                ) -> subprocess.Popen[bytes]:
-    """``python -m MODULE ROOT RUN_ID ATTEMPT`` in a process of its own, its output in the rank's log."""
-    with open(run.live(attempt).log(rank), "wb") as log:
-        return subprocess.Popen(
-            [sys.executable, "-m", module, *rank_arguments(run, attempt)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment,
-            # Ctrl-C in a terminal is the driver's to handle. A group, not a session: Linux gives each session the same share
-            # of the CPUs (sched_autogroup), which costs 20 % where more ranks than cores hand work to each other
-            process_group=0)
+    """``python -m MODULE ROOT RUN_ID ATTEMPT`` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *rank_arguments(run, attempt)],
+        stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment,
+        # Ctrl-C in a terminal is the driver's to handle. A group, not a session: Linux gives each session the same share
+        # of the CPUs (sched_autogroup), which costs 20 % where more ranks than cores hand work to each other
+        process_group=0)
 
 
 def rank_environment(order: GangOrder, seat: Seat, interface: str, gpu: str | None = None) -> dict[str, str]:
@@ -145,7 +161,7 @@ def rank_environment(order: GangOrder, seat: Seat, interface: str, gpu: str | No
     # Spark's addresses are nvidia-smi's numbers, which count by bus
     its_gpu = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {
-        **inherited, **its_gpu,
+        **inherited, **its_gpu, **({} if order.hub is None else order.hub.variables(seat.rank)),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),  # --py-files reach the rank too
         "PYTHONUNBUFFERED": "1",
         rank_variables.PARENT: str(os.getpid()),
@@ -169,16 +185,16 @@ def rank_environment(order: GangOrder, seat: Seat, interface: str, gpu: str | No
     }
 
 
-def _wait(process: subprocess.Popen[bytes], stop: Path) -> tuple[int, str]:
-    """The exit code; a stop file ends the rank, whose state at that moment comes second.
+def _wait(process: subprocess.Popen[bytes], line: TaskLine) -> tuple[int, str]:
+    """The exit code; the driver's word or its silence ends the rank, whose state at that moment comes second.
 
-    Not bounded here: the driver watches progress and writes that file.
+    Not bounded here: the driver watches progress.
     """
     while True:
         try:
             return process.wait(timeout=POLL_S), ""
         except subprocess.TimeoutExpired:
-            if stop.exists():
+            if line.stopped.is_set() or line.alone.is_set():
                 state = psutil.Process(process.pid).status()
                 end_rank(process)
                 return process.wait(timeout=TERMINATE_GRACE_S), state
@@ -198,25 +214,6 @@ def end_rank(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)  # what a rank that is gone left behind
     except ProcessLookupError:
         return
-
-
-def read_exits(live: LiveFolder, num_ranks: int) -> dict[int, Exit]:
-    """How the ranks' processes ended, by rank; of those whose Spark task could tell it."""
-    exits = {}
-    for rank in range(num_ranks):
-        path = live.exit(rank)
-        if path.exists():
-            exits[rank] = Exit(**json.loads(path.read_text(encoding="utf-8")), log=str(live.log(rank)))
-    return exits
-
-
-def _tell_exit(live: LiveFolder, rank: int, host: str, code: int, state: str = "") -> None:
-    with open(live.log(rank), "rb") as log:
-        log.seek(0, os.SEEK_END)
-        log.seek(max(0, log.tell() - TAIL_BYTES))
-        tail = log.read().decode("utf-8", errors="replace")
-    live.tell_exit(rank, json.dumps(
-        {"rank": rank, "host": host, "exit_code": code, "time_s": time.time(), "state": state, "tail": tail}))
 
 
 def _check_own_name(seat: Seat, address: str) -> None:

@@ -12,12 +12,11 @@ import time
 from pipelines.config.platform import Launch
 from pipelines.errors import StalledError
 from pipelines.lake.claims import Claim
-from pipelines.lake.live_folder import LiveFolder
 from pipelines.launch.diagnosis import after_the_end, first_cause
 from pipelines.launch.gang import Gang
-from pipelines.launch.news import News, RankNews, named
+from pipelines.launch.hub_server import Hub
+from pipelines.launch.news import MAX_NAMED, News, RankNews, named
 from pipelines.launch.observer import Observer
-from pipelines.launch.rank_process import read_exits
 from pipelines.launch.rendezvous import Rendezvous
 from pipelines.plan.run_plan import RunPlan
 
@@ -25,14 +24,14 @@ POLL_S = 0.1
 ECHO_GRACE_S = 2.0  # in which the ranks that lost a peer say so: those that stay silent are the ones to name
 
 
-def watch(gang: Gang, rendezvous: Rendezvous, live: LiveFolder, news: News, bounds: Launch,
-          plan: RunPlan, observer: Observer, claim: Claim) -> None:
+def watch(gang: Gang, rendezvous: Rendezvous, hub: Hub, news: News, bounds: Launch, plan: RunPlan, observer: Observer,
+          claim: Claim) -> None:
     """Waits until the gang has ended; what happens to it after every rank recorded a good end is no failure.
 
     Raises:
         SparkringError: the first cause of a rank's failure; StalledError when the ranks do not meet or none of them
-            records anything within the bounds; AlreadyRunningError when the run is another process's by now, whose ranks
-            write where ours do. The caller stops the gang.
+            records anything within the bounds; StorageError when their records cannot be kept; AlreadyRunningError when the
+            run is another process's by now, whose ranks write where ours do. The caller stops the gang.
     """
     began, met, ended = time.monotonic(), False, False
     while not ended:
@@ -45,27 +44,34 @@ def watch(gang: Gang, rendezvous: Rendezvous, live: LiveFolder, news: News, boun
                 observer.ranks_met(plan, news.starts())
             elif record["kind"] != "start" and record["rank"] == 0:
                 observer.on_record(record)
+        if hub.fault is not None:
+            raise hub.fault
         if not ended and _out_of_bounds(news, began, bounds):
             observer.say(f"the run is complete, but its ranks have not left for {bounds.stall_timeout_s:g} s: they are ended")
             return
     if not news.completed:
-        _await_echoes(gang, live, news)
-        raise first_cause(news.ranks, read_exits(live, len(news.ranks)), gang.failure, str(live.path))
+        _await_echoes(gang, hub, news)
+        raise first_cause(news.ranks, hub.exits(), gang.failure, _logs(hub))
     if gang.failure is not None:
-        what = after_the_end(read_exits(live, len(news.ranks)), gang.failure)
+        what = after_the_end(hub.exits(), gang.failure)
         observer.say(f"the run is complete; what followed its end failed: {what}")
 
 
-def _await_echoes(gang: Gang, live: LiveFolder, news: News) -> None:
+def _await_echoes(gang: Gang, hub: Hub, news: News) -> None:
     """Gives the ranks that a failure reaches a moment to say so."""
     until = time.monotonic() + ECHO_GRACE_S
     while time.monotonic() < until and gang.failure is not None and gang.failure.java_end is None:
-        exits = read_exits(live, len(news.ranks))
+        exits = hub.exits()
         if all(rank.end is not None or rank.rank in exits for rank in news.ranks):
             return
         time.sleep(POLL_S)
         for _ in news.new_records():
             pass
+
+
+def _logs(hub: Hub) -> str:
+    """Where the ranks' logs are: with the driver, or still on their hosts."""
+    return ", ".join([str(hub.live.path), *list(hub.logs().values())[:MAX_NAMED]])
 
 
 def _out_of_bounds(news: News, began: float, bounds: Launch) -> bool:

@@ -1,11 +1,11 @@
 """The ranks of one replica of a split model: they hand activations and gradients to each other.
 
 Runs on: ranks.
-Takes:   this rank's place, the path of a file for the replica's ranks alone.
+Takes:   this rank's place, a store for the replica's ranks alone.
 Gives:   ``SegmentGroup``: a torch process group beside the ring, and the exchanges that are not the schedule's.
 
 Horovod has no send and receive, so neighbours speak gloo (CPU) or NCCL (CUDA) through torch.distributed. Its ranks meet
-through a file in the attempt's live folder: nothing listens for it, and nothing is unpickled.
+at the driver's hub: nothing else listens for it, and nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from pipelines.errors import RankFailedError, SparkringError
 from pipelines.parallel.ring import PeerLostError
+from pipelines.parallel.segment_store import SegmentStore
 from pipelines.plan.places import Place
 
 _PEER_GONE = ("gloo", "Timed out", "Connection", "NCCL")  # in the message of a transport's error, not of a layer's
@@ -29,36 +29,35 @@ _PEER_GONE = ("gloo", "Timed out", "Connection", "NCCL")  # in the message of a 
 class SegmentGroup:
     """All segments of this rank's replica, from ``join`` to ``leave``. Group rank = segment index."""
 
-    def __init__(self, place: Place, device: torch.device) -> None:
-        self.place, self._device = place, device
+    def __init__(self, place: Place, device: torch.device, store: SegmentStore) -> None:
+        self.place, self._device, self._store = place, device, store
 
     @staticmethod
-    def join(place: Place, meeting: Path, device: torch.device, *, meet_timeout_s: float, wait_timeout_s: float
+    def join(place: Place, store: SegmentStore, device: torch.device, *, meet_timeout_s: float, wait_timeout_s: float
              ) -> SegmentGroup:
         """Meets the other segments.
 
         Args:
-            meeting: a file that the replica's ranks see, and no other; it is there until they have met.
+            store: whose keys the replica's ranks share, and no other; NCCL needs it later too.
             wait_timeout_s: the longest wait for a neighbour afterwards.
         Raises:
             RankFailedError: they did not all come in time.
         """
         backend = "nccl" if device.type == "cuda" else "gloo"
         try:
-            store = dist.FileStore(str(meeting), place.num_segments)  # type: ignore[attr-defined]
             store.set_timeout(timedelta(seconds=meet_timeout_s))
             dist.init_process_group(backend, store=store, rank=place.segment_index, world_size=place.num_segments,
                                     timeout=timedelta(seconds=wait_timeout_s))
         except (RuntimeError, ValueError) as error:
             raise RankFailedError(f"segments of replica {place.replica_index}", f"did not meet: {error}",
                                   "see the other ranks' logs; check launch.network_interface and firewalls") from error
-        group = SegmentGroup(place, device)
-        group.sum(torch.zeros(1))  # all are there: the file may go
-        meeting.unlink(missing_ok=True)
+        group = SegmentGroup(place, device, store)
+        group.sum(torch.zeros(1))  # all are there
         return group
 
     def leave(self) -> None:
         dist.destroy_process_group()
+        self._store.close()
 
     def sum_between(self, values: Tensor, holders: Sequence[int]) -> None:
         """Replaces ``values`` on each of the holders (segment indices) by their sum, bit by bit the same on all.

@@ -27,19 +27,21 @@ from pipelines.lake.rank_records import RecordWriter
 from pipelines.plan.memory import PROCESS_BYTES
 from pipelines.plan.run_plan import RunPlan
 from pipelines.train import rank_variables
+from pipelines.train.own_hub import HubOfRank, opened_stream, record_writer
 
 TIMEOUT_S = 120.0
 
 
-def become_exhibition(run: RunFolder, attempt: int, step: int, request: dict[str, Any]) -> None:
+def become_exhibition(run: RunFolder, attempt: int, step: int, request: dict[str, Any], hub: HubOfRank | None) -> None:
     """Never returns: the process goes on as this module's command, with the same id."""
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = [run.lake.address, run.run_id, str(attempt), str(step), json.dumps(request)]
-    os.execv(sys.executable, [sys.executable, "-m", "pipelines.train.exhibition", *arguments])  # noqa: S606
+    os.execve(sys.executable, [sys.executable, "-m", "pipelines.train.exhibition", *arguments],  # noqa: S606
+              {**os.environ, **({} if hub is None else hub.variables())})
 
 
-def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, Any]) -> None:
+def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, Any], records: RecordWriter) -> None:
     """Appends the record.
 
     Raises:
@@ -56,8 +58,7 @@ def write_exhibits(run: RunFolder, attempt: int, step: int, request: dict[str, A
     timeout_s = min(TIMEOUT_S, config.platform.launch.stall_timeout_s / 2)  # the launcher waits for records no longer
     told, failure = _told(order, timeout_s)
     data, shown = ([each[of] for each in told if of in each] for of in ("data", "shown"))
-    with RecordWriter(run.live(attempt).record(0), 0, attempt) as records:
-        records.write("exhibits", step=step, data=data, shown=shown, reason=reason or failure)
+    records.write("exhibits", step=step, data=data, shown=shown, reason=reason or failure)
 
 
 def too_large(layout: Layout, weights_bytes: int, rank_bytes: int) -> str | None:
@@ -97,7 +98,9 @@ def _whole_lines(output: bytes) -> list[dict[str, Any]]:
 
 def main(arguments: list[str]) -> int:
     try:
-        write_exhibits(Lake.at(arguments[0]).run(arguments[1]), int(arguments[2]), int(arguments[3]), json.loads(arguments[4]))
+        run, attempt = Lake.at(arguments[0]).run(arguments[1]), int(arguments[2])
+        with record_writer(opened_stream(HubOfRank.taken()), run.live(attempt).record(0), 0, attempt) as records:
+            write_exhibits(run, attempt, int(arguments[3]), json.loads(arguments[4]), records)
     except SparkringError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return error.exit_code

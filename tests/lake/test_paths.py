@@ -37,8 +37,4 @@ def test_the_live_traffic_of_an_attempt_is_told_apart_by_rank(tmp_path):
     for rank in (12, 100_000, 3):
         live.record(rank).touch()
         live.log(rank).touch()
-    live.ask_to_stop()
-    live.tell_exit(3, "{}")
     assert live.records() == {3: live.record(3), 12: live.record(12), 100_000: live.record(100_000)}
-    assert live.stop.exists()
-    assert live.exit(3).read_text() == "{}"

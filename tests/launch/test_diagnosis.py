@@ -4,8 +4,8 @@ import pytest
 
 from pipelines.errors import ConfigError, DataError, RankFailedError, ResourceError
 from pipelines.launch.diagnosis import GangFailure, after_the_end, first_cause, frozen
+from pipelines.launch.exits import Exit
 from pipelines.launch.news import RankNews
-from pipelines.launch.rank_process import Exit
 
 LOST = """An error occurred while calling z:org.apache.spark.api.python.PythonRDD.collectAndServe.
 : org.apache.spark.SparkException: Job aborted due to stage failure: Could not recover from a failed barrier ResultStage. \

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from pipelines.errors import ResourceError
+from pipelines.hub.hub_address import HubAddress
 from pipelines.launch.gpus import assigned_gpu, check_gpus
 from pipelines.launch.rank_process import GangOrder, _check_own_name, rank_environment, run_rank
 from pipelines.launch.rendezvous import Rendezvous
@@ -17,7 +18,7 @@ from pipelines.train import rank_variables
 
 ORDER = GangOrder(root="", run_id="r", attempt=0, num_segments=2, threads_per_rank=3, driver_address="10.0.0.9",
                   rendezvous_ports=(7001, 7002), rendezvous_key=b"key of the launch", network_interface=None,
-                  meet_timeout_s=60, cycle_time_ms=2.5)
+                  hub=HubAddress("10.0.0.9", 7003, b"secret of the hub"), meet_timeout_s=60, cycle_time_ms=2.5)
 
 
 def environments(hosts):
@@ -117,6 +118,14 @@ def test_gpus_of_one_number_on_different_hosts_are_different():
     check_gpus(seats, [None, None, None])
     with pytest.raises(ResourceError, match="ranks 0, 1 on a were all given GPU 0"):
         check_gpus(seats, ["0", "1", "0"])
+
+
+def test_a_rank_is_told_of_the_hub_in_its_environment_alone():
+    told = [environment["SPARKRING_HUB_RANK"] for environment in environments(["10.0.0.1"] * 2)]
+    assert told == ["0", "1"]
+    assert environments(["10.0.0.1"] * 2)[0]["SPARKRING_HUB_SECRET"] == b"secret of the hub".hex()
+    assert "secret of the hub" not in repr(ORDER) and b"secret of the hub".hex() not in repr(ORDER)
+    assert not any("SPARKRING_HUB" in name for name in os.environ)
 
 
 def test_the_launchs_key_reaches_no_log_and_no_rank():

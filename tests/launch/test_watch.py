@@ -7,13 +7,13 @@ import time
 import pytest
 
 from pipelines.config.platform import Launch
-from pipelines.errors import AlreadyRunningError, InterruptedRunError, RankFailedError, StalledError
+from pipelines.errors import AlreadyRunningError, InterruptedRunError, RankFailedError, StalledError, StorageError
 from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.diagnosis import GangFailure
+from pipelines.launch.exits import exit_facts, told_exit
 from pipelines.launch.news import News
 from pipelines.launch.observer import Guarded
-from pipelines.launch.rank_process import _tell_exit, read_exits
 from pipelines.launch.watch import watch
 
 BOUNDS = Launch(start_timeout_s=5.0, stall_timeout_s=0.6)
@@ -26,6 +26,7 @@ class Played:
     def __init__(self, folder, acts, failure=None, *, ends=True):
         self.live = LiveFolder(folder / "attempt-000")
         self.failure, self._acts, self._ends, self.lost = failure, list(acts), ends, False
+        self.fault, self.ended, self.running = None, {}, {}
         self.observer, self.seen, self.news = self, [], News(self.live, 2)
         for rank in (0, 1):
             self.tell(rank, "start", host=f"host-{rank}")
@@ -44,6 +45,13 @@ class Played:
     def close(self):
         """As the rendezvous."""
 
+    def exits(self):
+        """As the hub."""
+        return self.ended
+
+    def logs(self):
+        return self.running
+
     def ranks_met(self, plan, starts):
         self.seen.append(("met", len(starts)))
 
@@ -54,7 +62,7 @@ class Played:
         self.seen.append(("said", line))
 
     def watch(self):
-        watch(self, self, self.live, self.news, BOUNDS, None, self.observer, self)
+        watch(self, self, self, self.news, BOUNDS, None, self.observer, self)
 
     def raise_if_lost(self):
         """As the run's claim."""
@@ -93,8 +101,8 @@ def test_a_gang_that_ended_without_every_ranks_word_has_failed(tmp_path):
 
 
 def _exit(gang, rank, code):
-    gang.live.log(rank).write_bytes(b"first line\n" + b"x" * 100_000 + b"\n\xff\xfe not UTF-8\nlast line\n")
-    _tell_exit(gang.live, rank, f"host-{rank}", code)
+    log = b"first line\n" + b"x" * 100_000 + b"\n\xff\xfe not UTF-8\nlast line\n"
+    gang.ended[rank] = told_exit(rank, exit_facts(f"host-{rank}", code), log, str(gang.live.log(rank)))
 
 
 def test_output_that_is_no_text_does_not_hide_the_cause_and_only_its_end_is_kept(tmp_path):
@@ -102,7 +110,21 @@ def test_output_that_is_no_text_does_not_hide_the_cause_and_only_its_end_is_kept
     with pytest.raises(RankFailedError, match="was killed by SIGKILL") as caught:
         gang.watch()
     assert str(caught.value).endswith("\n  | \ufffd\ufffd not UTF-8\n  | last line")
-    assert len(read_exits(gang.live, 2)[1].tail) < 10_000
+    assert len(gang.ended[1].tail) < 10_000
+
+
+def test_a_rank_that_is_gone_without_a_word_is_told_with_the_place_of_its_log(tmp_path):
+    gang = Played(tmp_path, [step(0, 4), end(0)], GangFailure("Reason: lost"))
+    gang.running = {1: "host-1:/tmp/sparkring-r-attempt-000-rank-00001-x.log"}
+    with pytest.raises(RankFailedError, match="rank 1 on host-1: gone .*logs: .*attempt-000, host-1:/tmp/sparkring-r-attempt"):
+        gang.watch()
+
+
+def test_records_that_cannot_be_kept_end_the_run(tmp_path):
+    gang = Played(tmp_path, [step(0, 1)], ends=False)
+    gang.fault = StorageError("the folder", "records cannot be written: No space left on device")
+    with pytest.raises(StorageError, match="No space left"):
+        gang.watch()
 
 
 def test_a_rank_that_lost_a_peer_may_say_so_a_moment_after_spark_did(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from pipelines.config.platform import Layout
 from pipelines.feed.rows_by_id import first_rows, some_rows
 from pipelines.lake.paths import Lake
-from pipelines.lake.rank_records import RecordTail
+from pipelines.lake.rank_records import RecordTail, RecordWriter
 from pipelines.launch.local import prepare_run
 from pipelines.train.exhibition import too_large, write_exhibits
 from tests.support.example_data import example_config, publish_example
@@ -73,7 +73,8 @@ def test_images_show_what_is_learned_from_and_what_the_model_says_of_others(tmp_
         assert picture["png"].startswith("iVBORw0KGgo") and any(name in picture["caption"] for name in PATTERN_CLASSES)
         assert picture["marked"] == ("said" in picture["caption"])
     (lake.root / lake.model(run.run_id, "best") / "model.safetensors").write_bytes(b"x" * 40)
-    write_exhibits(run, 0, 10, {"train_rows": 256, "validation_rows": 9})
+    with RecordWriter(run.live(0).record(0), 0, 0) as records:
+        write_exhibits(run, 0, 10, {"train_rows": 256, "validation_rows": 9}, records)
     again = RecordTail(run.live(0).record(0)).new_records()[-1]
     assert again["data"] == exhibits["data"] and again["shown"] == []  # what the data looks like needs no model
     assert "is not an exported model" in again["reason"]
