@@ -34,6 +34,7 @@ from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.launch import local
 from pipelines.launch.hub_server import Hub
+from pipelines.launch.local_environments import attempt_environments
 
 RANKS, RECORDS_A_SECOND, SECONDS, PROCESSES = 1000, 10, 20.0, 2
 WARMUP_S = 5.0  # until all have connected
@@ -104,7 +105,7 @@ def environments_without_hub(run: RunFolder, attempt: int = 0) -> Iterator[list[
         yield [{name: value for name, value in each.items() if name not in (ADDRESS, SECRET, RANK)} for each in environments]
 
 
-ENVIRONMENTS = local.attempt_environments
+ENVIRONMENTS = attempt_environments
 
 
 def ratio_of_training() -> tuple[float, float]:

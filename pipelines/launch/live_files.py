@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections import defaultdict
-from pathlib import Path
 
 from pipelines.hub.messages import ProtocolError
 from pipelines.lake.live_folder import LiveFolder
@@ -80,9 +79,11 @@ class LiveFiles:
                 self._there.wait_for(lambda: self._waiting or self._closing)
                 taken, self._waiting, closing = self._waiting, [], self._closing
             try:
-                for rank, data, of_log, _ in taken:
-                    if data and self.fault is None:
-                        self._write_log(self._live.log(rank), data) if of_log else self._append(rank, data)
+                for rank, data, of_log, _ in taken if self.fault is None else ():
+                    if of_log:
+                        self._live.log(rank).write_bytes(data)
+                    elif data:
+                        self._append(rank, data)
             except OSError as error:
                 self.fault = error
             self._loop.call_soon_threadsafe(_settle, [done for *_, done in taken], self.fault)
@@ -97,11 +98,6 @@ class LiveFiles:
             file = self._files[rank] = os.open(self._live.record(rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         while data:
             data = data[os.write(file, data) :]
-
-    @staticmethod
-    def _write_log(path: Path, data: bytes) -> None:
-        with open(path, "wb") as file:
-            file.write(data)
 
 
 def _settle(futures: list[asyncio.Future[None]], fault: OSError | None) -> None:

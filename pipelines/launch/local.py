@@ -5,7 +5,7 @@ Takes:   a published dataset and a config without ``layout: auto``, or a run fol
 Gives:   ``prepare_run``, then ``run_attempt``: logs, records and models, as a launch leaves them; no rank outlives the call.
 
 Nobody watches these ranks as ``watch.py`` does: a bound in time ends them. Whoever starts processes in another way has
-``rank_environments`` for them.
+``local_environments.py`` for them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 from pipelines.config.load import Config
 from pipelines.errors import ConfigError, SparkringError, StalledError, error_of
@@ -22,16 +22,10 @@ from pipelines.lake.manifest import Manifest
 from pipelines.lake.paths import Lake, RunFolder
 from pipelines.launch.attempt import begin_attempt
 from pipelines.launch.diagnosis import how_it_ended
-from pipelines.launch.hub_server import Hub
-from pipelines.launch.interfaces import interface_of
+from pipelines.launch.local_environments import attempt_environments
 from pipelines.launch.planning import plan_train
-from pipelines.launch.rank_process import POLL_S, GangOrder, end_rank, rank_environment, start_rank, worker_of
-from pipelines.launch.rendezvous import Rendezvous
-from pipelines.plan.places import place_ranks
-from pipelines.plan.run_plan import RunPlan
+from pipelines.launch.rank_process import POLL_S, end_rank, start_rank, worker_of
 
-LOOPBACK = "127.0.0.1"
-MEET_TIMEOUT_S = 60.0
 ECHO_S = 30.0  # from the first rank that fails until the others have noticed
 TAIL_LINES = 60
 
@@ -44,34 +38,6 @@ def prepare_run(lake: Lake, config: Config, manifest: Manifest) -> RunFolder:
                                          "give numbers"))
     begin_attempt(plan, plan.attempt, "", plan.earlier)
     return plan.run
-
-
-@contextmanager
-def rank_environments(num_ranks: int, num_segments: int = 1, *, threads_per_rank: int = 1, cycle_time_ms: float = 1.0,
-                      run: RunFolder | None = None, attempt: int = 0) -> Iterator[list[dict[str, str]]]:
-    """What each rank is to find in its environment, while there is where they meet.
-
-    Args:
-        run: where their records go; None: they make none, and are of whole models.
-    """
-    with ExitStack() as stack:
-        rendezvous = stack.enter_context(Rendezvous(LOOPBACK, num_ranks // num_segments, num_segments))
-        rendezvous.admit(LOOPBACK)
-        hub = None if run is None else stack.enter_context(Hub(LOOPBACK, run.live(attempt), num_ranks, num_segments)).address
-        order = GangOrder(root="", run_id="", attempt=0, num_segments=num_segments, threads_per_rank=threads_per_rank,
-                          driver_address=LOOPBACK, rendezvous_ports=rendezvous.ports, rendezvous_key=rendezvous.key, hub=hub,
-                          network_interface=None, meet_timeout_s=MEET_TIMEOUT_S, cycle_time_ms=cycle_time_ms)
-        seats = sorted(place_ranks([LOOPBACK] * num_ranks, num_segments), key=lambda seat: seat.rank)
-        yield [rank_environment(order, seat, interface_of(LOOPBACK)) for seat in seats]
-
-
-@contextmanager
-def attempt_environments(run: RunFolder, attempt: int = 0) -> Iterator[list[dict[str, str]]]:
-    """The same for the ranks of a prepared attempt."""
-    layout = Config.from_json(run.store.read(run.config(attempt)).decode()).platform.layout
-    with rank_environments(layout.num_ranks, layout.num_segments, threads_per_rank=layout.threads_per_rank,
-                           cycle_time_ms=RunPlan.load(run, attempt).cycle_time_ms, run=run, attempt=attempt) as environments:
-        yield environments
 
 
 @contextmanager

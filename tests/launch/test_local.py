@@ -14,7 +14,8 @@ from pipelines.errors import RankFailedError, StalledError
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordTail, end_record
 from pipelines.launch.by_hand import main
-from pipelines.launch.local import prepare_run, rank_environments, rank_failure, run_attempt, started
+from pipelines.launch.local import prepare_run, rank_failure, run_attempt, started
+from pipelines.launch.local_environments import rank_environments
 from tests.support.example_data import example_config, publish_example
 
 

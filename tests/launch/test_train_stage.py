@@ -2,8 +2,10 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -97,6 +99,10 @@ def test_two_ranks_train_to_the_end_and_a_second_time_nothing_happens(spark, tmp
     assert [r["kind"] for r in seen.records if r["kind"] in ("exhibits", "end")] == ["end", "exhibits"]
     for which in ("best", "last"):
         assert (lake.root / lake.model(outcome.state.run_id, which) / "model.safetensors").exists()
+    live = lake.run(outcome.state.run_id).live(0)
+    assert sorted(path.name for path in live.path.iterdir()) == [
+        "config.json", "plan.json", "rank-00000.jsonl", "rank-00000.log", "rank-00001.jsonl", "rank-00001.log", "state.json"]
+    assert list(Path(tempfile.gettempdir()).glob(f"sparkring-{outcome.state.run_id}-attempt-*")) == []
     again, *_ = run_stage(spark, tmp_path, seen, manifest=manifest, task__sample_tokens=8)
     assert again.fresh is False
     assert not lake.run(outcome.state.run_id).live(1).path.exists()

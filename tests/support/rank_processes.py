@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.lake.paths import RunFolder
-from pipelines.launch.local import attempt_environments, rank_environments, rank_failure
+from pipelines.launch.local import rank_failure
+from pipelines.launch.local_environments import attempt_environments, rank_environments
 from pipelines.launch.rank_process import rank_arguments, worker_of
 from tests.support.warm_python import warm_pythons
 
