@@ -59,7 +59,7 @@ def test_records_arrive_by_themselves_and_all_of_them_before_the_end(hub, live):
     records.close()  # twice does no harm
 
 
-@pytest.mark.parametrize("seed", [random.randrange(10**6) for _ in range(2)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
 def test_each_record_arrives_once_and_in_order_over_connections_that_break_anywhere(hub, live, seed):
     with CuttingProxy(hub.address.port, random.Random(seed), most_bytes=6000) as proxy:
         stream = RecordStream(HubAddress(LOOPBACK, proxy.port, hub.address.secret), 0, never)
