@@ -3,7 +3,7 @@
 Runs on: driver.
 Takes:   rows of ``steps`` or ``rank_steps``, each once.
 Gives:   ``StepCurves`` and ``RankSums`` of an attempt. Their size does not depend on the length of the run: at 64 ranks at most
-         130 and 250 KB, packed, with the second copy that a Parquet footer holds of what one adds to it.
+         130 and 260 KB, packed, with the second copy that a Parquet footer holds of what one adds to it.
 
 That is more than the rows of a load in a young run, so only every CARRIED_PARTS-th part holds them, for all rows up to its own
 and with them: parts 31, 63, 95. What parts behind the newest of these hold is read from their rows. Sums differ from those over
