@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from benchmarks.results import Figure, show
@@ -26,12 +25,13 @@ from pipelines.lake.rank_records import RecordWriter
 from pipelines.lake.runs import AttemptState, RunState
 from pipelines.lake.schemas import arrow_schema
 from pipelines.track import load_run, write_report
-from pipelines.track.parts import PART_ROW_GROUPS, PART_ROWS, noted
-from pipelines.track.totals import StepTotals
+from pipelines.track.carried import CARRIED_PARTS, RankSums, StepCurves
+from pipelines.track.parts import NO_LIMIT, Cursor, next_key, put_part
+from pipelines.track.totals import AttemptTotals, RankStepTotals, StepTotals
 from pipelines.train.loop import peak_memory_bytes
 
 STEPS, RANKS = 2_600_000, 64  # at a step a second, 30 days
-LOADED_STEPS = 60  # that a load of so long a run finds, and a row group has
+LOADED_STEPS = 600  # that a load of so long a run finds, and a part has: see track/live.py
 LOAD_S, REPORT_S = 2.0, 20.0
 RUN, START_S = "month", 1_790_000_000
 SECONDS = ("seconds", "data_wait_s", "compute_s", "communication_s", "averaging_s")
@@ -51,7 +51,7 @@ def columns(table: str, step_N: np.ndarray, rank_N: np.ndarray, random: np.rando
 
 def publish_month(lake: Lake) -> None:
     """The tables and record files of such a run, as many loads would have left them."""
-    run, random, totals = lake.run(RUN), np.random.default_rng(0), StepTotals()
+    run = lake.run(RUN)
     attempt = AttemptState(0, RANKS, 1, "cpu", started_s=START_S, placement=("host",) * RANKS)
     run.live(0).make()
     attempt.save(run)
@@ -62,17 +62,8 @@ def publish_month(lake: Lake) -> None:
             records.write("start", replica_index=rank, segment_index=0)
     cursor = {path.name: path.stat().st_size for path in run.live(0).records().values()}
     of_rank_0 = {name: size for name, size in cursor.items() if name.startswith("rank-00000")}
-    per_part = PART_ROW_GROUPS * LOADED_STEPS
-    for index, first in enumerate(range(1, STEPS + 1, per_part)):
-        step_N = np.arange(first, min(first + per_part, STEPS + 1))
-        rows = columns("steps", step_N, np.zeros_like(step_N), random)
-        totals.add(rows)
-        publish_part(lake, "steps", index, rows, LOADED_STEPS, noted(rows.schema, of_rank_0, totals.content()))
-    per_part = -(-PART_ROWS // (LOADED_STEPS * RANKS)) * LOADED_STEPS
-    for index, first in enumerate(range(1, STEPS + 1, per_part)):
-        step_N = np.arange(first, min(first + per_part, STEPS + 1)).repeat(RANKS)
-        rows = columns("rank_steps", step_N, np.tile(np.arange(RANKS), len(step_N) // RANKS), random)
-        publish_part(lake, "rank_steps", index, rows, LOADED_STEPS * RANKS, noted(rows.schema, cursor))
+    publish_parts(lake, StepTotals(), StepCurves(), 1, of_rank_0)
+    publish_parts(lake, RankStepTotals(), RankSums(), RANKS, cursor)
     for rank in range(RANKS):
         with RecordWriter(run.live(0).record(rank), rank, 0) as records:
             for step in range(STEPS + 1, STEPS + LOADED_STEPS + 1):
@@ -81,10 +72,17 @@ def publish_month(lake: Lake) -> None:
                               **dict.fromkeys(SECONDS, 0.5))
 
 
-def publish_part(lake: Lake, table: str, index: int, rows: pa.Table, row_group_rows: int, schema: pa.Schema) -> None:
-    path = lake.root / lake.table(table) / f"{RUN}-000-{index:05d}.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(rows.replace_schema_metadata(schema.metadata), path, row_group_size=row_group_rows)
+def publish_parts(lake: Lake, totals: AttemptTotals, carried: AttemptTotals, num_ranks: int, cursor: Cursor) -> None:
+    """The run's parts of one table."""
+    random, keys = np.random.default_rng(num_ranks), list[str]()
+    for first in range(1, STEPS + 1, LOADED_STEPS):
+        step_N = np.arange(first, min(first + LOADED_STEPS, STEPS + 1))
+        rows = columns(totals.TABLE, step_N.repeat(num_ranks), np.tile(np.arange(num_ranks), len(step_N)), random)
+        totals.add(rows)
+        carried.add(rows)
+        keys.append(next_key(lake, totals.TABLE, RUN, 0, keys, NO_LIMIT))
+        put_part(lake.store, keys[-1], rows, cursor, totals.content(),
+                 carried.content() if len(keys) % CARRIED_PARTS == 0 else None)
 
 
 def timed(what: str, root: str) -> Iterator[float]:

@@ -22,7 +22,7 @@ class LiveFolder:
     """Names below an attempt's folder."""
 
     path: Path
-    # of a lake that lies elsewhere: where the records are kept once the attempt has ended, and what is made ours alone (else None)
+    # of a lake that lies elsewhere: where the records are kept once the attempt has ended, and the folder that is ours alone
     kept: Store | None = None
     own: Path | None = None
 

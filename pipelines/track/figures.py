@@ -1,87 +1,125 @@
-"""Figures of a run from its rows, however many: curves, each rank's share, and what ``totals.py`` has.
+"""Figures of a run, however long: what its attempts came to, their curves, each rank's share.
 
 Runs on: driver.
-Takes:   rows of ``steps``, ``rank_steps`` and ``evaluations``, one part after the other.
-Gives:   numbers that the table ``runs``, the summary and the report share. Memory for one part, and for at most
-         CURVE_POINTS points a curve, whatever the length of the run.
+Takes:   what the newest parts of each attempt of ``steps`` and ``rank_steps`` carry for all before them (``totals.py``,
+         ``carried.py``); rows of ``evaluations``.
+Gives:   numbers that the table ``runs``, the summary and the report share. Memory for one part, whatever the length of the run.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict, deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipelines.lake.metric_facts import METRIC_NAMES
 from pipelines.lake.paths import Lake
-from pipelines.track.curves import Buckets, Curve, HighestByRank
-from pipelines.track.parts import highest, read_parts, read_rows
-from pipelines.track.totals import RunTotals
+from pipelines.track.carried import RankSums, StepCurves, carried_up_to
+from pipelines.track.curves import Curve
+from pipelines.track.parts import keys_by_attempt, read_rows
+from pipelines.track.totals import LAST_LOSS_STEPS, EvaluationTotals, StepTotals, totals_up_to
 
-CURVE_POINTS = 320  # more than the widest chart can show
-STEP_COLUMNS = ["attempt", "step", "loss", "learning_rate", "gradient_norm", "units", "seconds", "time"]
-RANK_SUMS = ("units", "seconds", "data_wait_s", "compute_s", "communication_s", "pipeline_wait_s", "averaging_s")
+
+class RunTotals:
+    """Of all steps that a run has kept."""
+
+    def __init__(self, by_attempt: Mapping[int, StepTotals]) -> None:
+        self._by_attempt: defaultdict[int, StepTotals] = defaultdict(StepTotals, by_attempt)
+
+    @staticmethod
+    def of(lake: Lake, run_id: str) -> RunTotals:
+        by_attempt = keys_by_attempt(lake, "steps", run_id)
+        return RunTotals({attempt: totals_up_to(lake, StepTotals, keys) for attempt, keys in by_attempt.items()})
+
+    def add(self, rows: pa.Table) -> None:
+        """Rows of any attempts."""
+        for attempt in pc.unique(rows["attempt"]).to_pylist():
+            self._by_attempt[attempt].add(rows.filter(pc.equal(rows["attempt"], attempt)))
+
+    @property
+    def _attempts(self) -> list[StepTotals]:
+        return [self._by_attempt[attempt] for attempt in sorted(self._by_attempt) if self._by_attempt[attempt].steps]
+
+    @property
+    def num_steps(self) -> int:
+        return sum(each.steps for each in self._attempts)
+
+    @property
+    def last_step(self) -> int:
+        return max((each.last_step for each in self._attempts), default=0)
+
+    @property
+    def units(self) -> int:
+        return sum(each.units for each in self._attempts)
+
+    @property
+    def first_loss(self) -> float | None:
+        return next((each.first_loss for each in self._attempts), None)
+
+    @property
+    def last_loss(self) -> float | None:
+        """The mean of the last few."""
+        last: deque[float] = deque(maxlen=LAST_LOSS_STEPS)
+        for each in self._attempts:
+            last.extend(each.last_losses)
+        return float(np.mean(last)) if last else None
+
+    @property
+    def newest_s(self) -> float | None:
+        """Unix time of the newest step."""
+        return max((each.newest_s for each in self._attempts if each.newest_s is not None), default=None)
+
+    @property
+    def steady_units_per_s(self) -> float | None:
+        """Units over seconds of training without each attempt's first steps (at most half of them)."""
+        units, seconds = (sum(part) for part in zip((0.0, 0.0), *(each.steady for each in self._attempts), strict=True))
+        return units / seconds if seconds > 0 else None
 
 
 class StepFigures(RunTotals):
-    """What the kept steps of one run come to, with their curves; ``add`` takes them in their order."""
+    """The same with their curves."""
 
-    def __init__(self, last_step: int) -> None:
-        """``last_step``: no later one will be added."""
-        super().__init__({})
-        buckets = Buckets(last_step, CURVE_POINTS)
-        self.loss, self.learning_rate, self.gradient_norm, self.units_per_s = (Curve(buckets) for _ in range(4))
+    def __init__(self, by_attempt: Mapping[int, StepTotals]) -> None:
+        super().__init__(by_attempt)
+        self._curves = StepCurves()
 
     @staticmethod
     def of(lake: Lake, run_id: str) -> StepFigures:
-        """Of all rows of a run."""
-        figures = StepFigures(highest(lake, "steps", run_id, "step"))
-        for rows in read_parts(lake, "steps", run_id, STEP_COLUMNS):
-            figures.add(rows)
+        by_attempt = keys_by_attempt(lake, "steps", run_id)
+        figures = StepFigures({attempt: totals_up_to(lake, StepTotals, keys) for attempt, keys in by_attempt.items()})
+        for keys in by_attempt.values():
+            figures._curves.join(carried_up_to(lake, StepCurves, keys))
         return figures
 
     def add(self, rows: pa.Table) -> None:
-        """``rows`` hold STEP_COLUMNS; a missing number is no point of its curve and counts as no units and no time."""
         super().add(rows)
-        step_N = rows["step"].to_numpy()
-        loss_N, rate_N, norm_N, units_N, seconds_N = (
-            rows[name].to_numpy().astype(np.float64)
-            for name in ("loss", "learning_rate", "gradient_norm", "units", "seconds"))
-        units_N, seconds_N = np.nan_to_num(units_N), np.nan_to_num(seconds_N)
-        self.loss.add(step_N, loss_N)
-        self.learning_rate.add(step_N, rate_N)
-        self.gradient_norm.add(step_N, norm_N)
-        timed = seconds_N > 0
-        self.units_per_s.add(step_N[timed], units_N[timed] / seconds_N[timed], seconds_N[timed])
+        self._curves.add(rows)
+
+    def curve(self, name: str) -> Curve:
+        """One of ``StepCurves.NAMES``."""
+        return self._curves.of[name]
 
 
-class RankFigures:
-    """Where each rank's time went, and the memory it held."""
-
-    def __init__(self, num_ranks: int, last_step: int) -> None:
-        self.sums_R = {name: np.zeros(num_ranks) for name in RANK_SUMS}
-        self.steps_R = np.zeros(num_ranks, dtype=np.int64)
-        self.memory_bytes = HighestByRank(num_ranks, Buckets(last_step, CURVE_POINTS // 2))
+class RankFigures(RankSums):
+    """Of all attempts of a run together."""
 
     @staticmethod
     def of(lake: Lake, run_id: str) -> RankFigures:
-        """Of all rows of a run."""
-        last_rank, last_step = (highest(lake, "rank_steps", run_id, column) for column in ("rank", "step"))
-        figures = RankFigures(last_rank + 1, last_step)
-        for rows in read_parts(lake, "rank_steps", run_id, ["rank", "step", "memory_bytes", *RANK_SUMS]):
-            figures.add(rows)
+        figures = RankFigures()
+        for keys in keys_by_attempt(lake, "rank_steps", run_id).values():
+            figures.join(carried_up_to(lake, RankSums, keys))
         return figures
 
-    def add(self, rows: pa.Table) -> None:
-        """``rows`` hold rank, step, memory_bytes and RANK_SUMS, in any order; missing numbers count as nothing."""
-        rank_N, num_ranks = rows["rank"].to_numpy(), len(self.steps_R)
-        self.steps_R += np.bincount(rank_N, minlength=num_ranks)
-        for name, sum_R in self.sums_R.items():
-            sum_R += np.bincount(rank_N, np.nan_to_num(rows[name].to_numpy()), num_ranks)
-        memory_N = rows["memory_bytes"].to_numpy().astype(np.float64)
-        held = np.isfinite(memory_N)
-        self.memory_bytes.add(rank_N[held], rows["step"].to_numpy()[held], memory_N[held])
+
+def newest_validation_loss(lake: Lake, run_id: str) -> float | None:
+    """Of the evaluations as training went on."""
+    by_attempt = keys_by_attempt(lake, "evaluations", run_id)
+    found = [totals_up_to(lake, EvaluationTotals, keys).validation for keys in by_attempt.values()]
+    return max((each for each in found if each is not None), default=(0, None), key=lambda each: each[0])[1]
 
 
 def evaluations_in_order(lake: Lake, run_id: str, split: str = "validation") -> list[dict[str, Any]]:

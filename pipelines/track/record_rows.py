@@ -47,11 +47,12 @@ def new_rows(table: str, run_id: str, attempt: int, rank: int, path: Path, offse
     rows = []
     for number, line in enumerate(lines):
         try:
-            record = lacking | json.loads(line)
+            record = json.loads(line)
             if record["kind"] != RECORD_KIND[table]:
                 continue
-            row = {name: None if record[field] is None else convert(record[field]) for name, field, convert in fields}
-            rows.append(fixed | row | {"time": round(float(record["time_s"]) * 1e6)})
+            record = lacking | record if lacking else record
+            row = {name: None if (value := record[field]) is None else convert(value) for name, field, convert in fields}
+            rows.append({**fixed, **row, "time": round(float(record["time_s"]) * 1e6)})
         except (KeyError, TypeError, ValueError) as error:
             raise _not_a_record(path, offset, number, error) from error
     return rows, end

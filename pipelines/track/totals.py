@@ -1,34 +1,57 @@
-"""What the steps of a run have come to, carried on from load to load, so that no load reads rows of an earlier one.
+"""What an attempt has come to, in few numbers, carried on from part to part: no load reads the rows of earlier ones.
 
 Runs on: driver.
-Takes:   rows of ``steps``, each once and in their order.
-Gives:   ``StepTotals`` of an attempt, which each part of the table keeps for all rows up to its own (``parts.py``);
-         ``RunTotals``, of the attempts together.
+Takes:   rows of ``steps``, ``rank_steps`` or ``evaluations``, each once.
+Gives:   ``StepTotals``, ``RankStepTotals``, ``EvaluationTotals`` of an attempt, which each part of the table keeps for all rows
+         up to its own and with them (``parts.py``). What takes more than a few numbers: ``carried.py``.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar, Protocol, Self, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipelines.lake.paths import Lake
-from pipelines.track.parts import TablePart, attempt_of, part_keys, read_part
+from pipelines.track.parts import TablePart, read_part
 
 LAST_LOSS_STEPS = 10  # one batch's loss is noisy: the final train loss is the mean of this many
 START_UP_STEPS = 5  # of each attempt: caches and allocators are still cold
-TOTALLED = ["attempt", "step", "loss", "units", "seconds", "time"]
+
+
+class AttemptTotals(Protocol):
+    """Of the rows of one attempt in one table."""
+
+    TABLE: ClassVar[str]
+    COLUMNS: ClassVar[list[str]]  # that ``add`` needs
+
+    def add(self, rows: pa.Table) -> None:
+        """Takes more rows."""
+        ...
+
+    def content(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        ...
+
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> Self:
+        """The same again."""
+        ...
+
+
+TotalsT = TypeVar("TotalsT", bound=AttemptTotals)
 
 
 @dataclass
 class StepTotals:
-    """Of the steps of one attempt, or of its first so many."""
+    """Of the steps of one attempt, or of its first so many, in their order."""
+
+    TABLE: ClassVar[str] = "steps"
+    COLUMNS: ClassVar[list[str]] = ["attempt", "step", "loss", "units", "seconds", "time"]
 
     steps: int = 0
     last_step: int = 0
@@ -40,7 +63,7 @@ class StepTotals:
     newest_s: float | None = None  # Unix time of the newest step
 
     def add(self, rows: pa.Table) -> None:
-        """``rows`` hold TOTALLED; a missing number counts as no units and no time."""
+        """A missing number counts as no units and no time."""
         if not rows.num_rows:
             return
         loss_N = rows["loss"].to_numpy().astype(np.float64)
@@ -64,73 +87,71 @@ class StepTotals:
     def content(self) -> dict[str, Any]:
         return asdict(self)
 
-    @staticmethod
-    def of_content(content: Mapping[str, Any]) -> StepTotals:
-        return StepTotals(**{**content, "first": [(units, seconds) for units, seconds in content["first"]]})
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> Self:
+        return cls(**{**content, "first": [(units, seconds) for units, seconds in content["first"]]})
 
 
-def totals_up_to(lake: Lake, keys: list[str]) -> StepTotals:
-    """After the last of an attempt's parts of ``steps``; the rows are read where another version wrote it, without."""
-    content = TablePart.of(lake.store, keys[-1]).totals if keys else None
-    if content is not None:
-        return StepTotals.of_content(content)
-    totals = StepTotals()
-    for key in keys:
-        totals.add(read_part(lake, "steps", key, TOTALLED))
-    return totals
+@dataclass
+class RankStepTotals:
+    """How far the steps of an attempt's ranks came."""
 
+    TABLE: ClassVar[str] = "rank_steps"
+    COLUMNS: ClassVar[list[str]] = ["step"]
 
-class RunTotals:
-    """Of all steps that a run has kept."""
-
-    def __init__(self, by_attempt: Mapping[int, StepTotals]) -> None:
-        self._by_attempt: defaultdict[int, StepTotals] = defaultdict(StepTotals, by_attempt)
-
-    @staticmethod
-    def of(lake: Lake, run_id: str) -> RunTotals:
-        by_attempt = groupby(part_keys(lake, "steps", run_id), attempt_of)
-        return RunTotals({attempt: totals_up_to(lake, [*keys]) for attempt, keys in by_attempt})
+    last_step: int = 0
 
     def add(self, rows: pa.Table) -> None:
-        """``rows`` hold TOTALLED, of any attempts."""
-        for attempt in pc.unique(rows["attempt"]).to_pylist():
-            self._by_attempt[attempt].add(rows.filter(pc.equal(rows["attempt"], attempt)))
+        self.last_step = max(self.last_step, pc.max(rows["step"]).as_py() or 0)
 
-    @property
-    def _attempts(self) -> list[StepTotals]:
-        return [self._by_attempt[attempt] for attempt in sorted(self._by_attempt) if self._by_attempt[attempt].steps]
+    def content(self) -> dict[str, Any]:
+        return asdict(self)
 
-    @property
-    def num_steps(self) -> int:
-        return sum(each.steps for each in self._attempts)
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> Self:
+        return cls(**content)
+
+
+class EvaluationTotals:
+    """How far evaluations came."""
+
+    TABLE: ClassVar[str] = "evaluations"
+    COLUMNS: ClassVar[list[str]] = ["step", "split", "loss"]
+
+    def __init__(self) -> None:
+        self.last_steps: dict[str, int] = {}  # by split
+        self.validation: tuple[int, float] | None = None  # step and loss of the newest one of that split that has one
 
     @property
     def last_step(self) -> int:
-        return max((each.last_step for each in self._attempts), default=0)
+        return max(self.last_steps.values(), default=0)
 
-    @property
-    def units(self) -> int:
-        return sum(each.units for each in self._attempts)
+    def add(self, rows: pa.Table) -> None:
+        for step, split, loss in zip(*(rows[name].to_pylist() for name in self.COLUMNS), strict=True):
+            self.last_steps[split] = max(step, self.last_steps.get(split, 0))
+            if split == "validation" and loss is not None and (self.validation is None or step >= self.validation[0]):
+                self.validation = step, loss
 
-    @property
-    def first_loss(self) -> float | None:
-        return next((each.first_loss for each in self._attempts), None)
+    def content(self) -> dict[str, Any]:
+        return {"last_step": self.last_step, "last_steps": self.last_steps, "validation": self.validation}
 
-    @property
-    def last_loss(self) -> float | None:
-        """The mean of the last few."""
-        last: deque[float] = deque(maxlen=LAST_LOSS_STEPS)
-        for each in self._attempts:
-            last.extend(each.last_losses)
-        return float(np.mean(last)) if last else None
+    @classmethod
+    def of_content(cls, content: Mapping[str, Any]) -> Self:
+        totals = cls()
+        totals.last_steps, validation = dict(content["last_steps"]), content["validation"]
+        totals.validation = None if validation is None else (validation[0], validation[1])
+        return totals
 
-    @property
-    def newest_s(self) -> float | None:
-        """Unix time of the newest step."""
-        return max((each.newest_s for each in self._attempts if each.newest_s is not None), default=None)
 
-    @property
-    def steady_units_per_s(self) -> float | None:
-        """Units over seconds of training without each attempt's first steps (at most half of them)."""
-        units, seconds = (sum(part) for part in zip((0.0, 0.0), *(each.steady for each in self._attempts), strict=True))
-        return units / seconds if seconds > 0 else None
+TOTALS: dict[str, type[AttemptTotals]] = {"steps": StepTotals, "rank_steps": RankStepTotals, "evaluations": EvaluationTotals}
+
+
+def totals_up_to(lake: Lake, kind: type[TotalsT], keys: list[str]) -> TotalsT:
+    """After the last of an attempt's parts; the rows are read where another version wrote it, without."""
+    content = TablePart.of(lake.store, keys[-1]).totals if keys else None
+    if content is not None:
+        return kind.of_content(content)
+    totals = kind()
+    for key in keys:
+        totals.add(read_part(lake, kind.TABLE, key, kind.COLUMNS))
+    return totals

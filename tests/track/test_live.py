@@ -42,7 +42,16 @@ def test_rows_are_visible_while_the_ranks_still_write(lake: Lake, caplog: pytest
 
 def test_a_long_run_is_loaded_more_seldom(lake: Lake) -> None:
     loader = LiveLoader(lake, "run-1")
-    assert [loader.interval_s(age_s) for age_s in (0, 20 * 60, 2 * 3600, 30 * 24 * 3600)] == [5, 5, 30, 60]
+    assert [loader.interval_s(age_s) for age_s in (0, 150, 30 * 60, 5 * 3600, 30 * 24 * 3600)] == [5, 5, 60, 600, 600]
+
+
+@pytest.mark.parametrize(("age_s", "loads"), [(150, 30), (20 * 60, 90), (5 * 3600, 175), (30 * 24 * 3600, 4500)])
+def test_a_run_has_the_number_of_parts_that_is_promised(lake: Lake, age_s: int, loads: int) -> None:
+    loader, now_s, found = LiveLoader(lake, "run-1"), 0.0, 0
+    while now_s < age_s:
+        now_s += loader.interval_s(now_s)
+        found += 1
+    assert found == pytest.approx(loads, rel=0.05)
 
 
 def test_nothing_is_loaded_after_the_loader_has_stopped(lake: Lake) -> None:

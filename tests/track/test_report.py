@@ -9,6 +9,7 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from pipelines.lake.exhibits import BarsExhibit, MatrixExhibit, Picture, Picture
 from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.launch.identity import claim_run
+from pipelines.track.carried import RANK_SUMS
 from pipelines.track.figures import RankFigures, StepFigures
 from pipelines.track.report.charts import Chart, Series, line_chart, nice_ticks, smoothed, stacked_bar
 from pipelines.track.report.page import longest_computing_first, render, write_report
@@ -176,10 +178,12 @@ def test_a_long_run_of_many_ranks_and_much_text_stays_small(lake: Lake, write_ru
     summary["evaluations"] = [{**summary["evaluations"][0], "step": step} for step in range(1, 100_001, 10)]
     count = 100_000
     noise = np.random.default_rng(0).normal(5, 1, count)
-    steps, ranks = StepFigures(count), RankFigures(512, count)
-    for curve in (steps.loss, steps.learning_rate, steps.gradient_norm, steps.units_per_s):
-        curve.add(np.arange(1, count + 1), noise)
-    ranks.memory_bytes.add(np.arange(count) % 512, np.arange(1, count + 1), np.abs(noise) * 1e9)
+    steps, ranks = StepFigures({}), RankFigures()
+    steps.add(pa.table({"attempt": np.zeros(count, int), "step": np.arange(1, count + 1), "loss": noise, "learning_rate": noise,
+                        "gradient_norm": noise, "units": np.full(count, 10), "seconds": np.abs(noise),
+                        "time": pa.array(np.zeros(count, int), pa.timestamp("us", tz="UTC"))}))
+    ranks.add(pa.table({"rank": np.arange(count) % 512, "step": np.arange(1, count + 1), "memory_bytes": np.abs(noise) * 1e9,
+                        **{name: np.ones(count) for name in RANK_SUMS}}))
     html = render(Measured(summary, steps, ranks))
     assert len(html.encode()) < 1_000_000
     assert "64 of 512 ranks" in Page(html).text

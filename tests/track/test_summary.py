@@ -20,7 +20,7 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.lake.schemas import arrow_schema
 from pipelines.track.figures import StepFigures
-from pipelines.track.parts import append_rows
+from pipelines.track.parts import put_part
 from pipelines.track.summary import known_runs, summarize
 from pipelines.track.tables import load_run
 from pipelines.track.verdict import verdict
@@ -76,7 +76,7 @@ def step_rows(first: int, values: list[float], attempt: int = 0) -> pa.Table:
 
 @given(st.lists(st.floats(0.001, 10), min_size=1, max_size=30), st.integers(1, 9))
 def test_throughput_lies_between_the_slowest_and_the_fastest_step(seconds: list[float], piece: int) -> None:
-    figures = StepFigures(len(seconds))
+    figures = StepFigures({})
     for first in range(0, len(seconds), piece):  # however the rows come
         figures.add(step_rows(first + 1, seconds[first:first + piece]))
     speed = figures.steady_units_per_s
@@ -87,10 +87,10 @@ def test_throughput_lies_between_the_slowest_and_the_fastest_step(seconds: list[
 def test_a_spike_of_one_step_is_in_the_curve_of_any_length(values: list[float], piece: int, data: st.DataObject) -> None:
     spike = data.draw(st.integers(0, len(values) - 1))
     values[spike] = 1000.0
-    figures = StepFigures(len(values))
+    figures = StepFigures({})
     for first in range(0, len(values), piece):
         figures.add(step_rows(first + 1, values[first:first + piece]))
-    curve = figures.loss
+    curve = figures.curve("loss")
     point = int(np.searchsorted(curve.steps, spike + 1))
     assert len(curve.steps) <= 320 and curve.highs[point] == 1000.0 == curve.highs.max()
     assert curve.steps[-1] == len(values) and curve.lows.min() >= 0.5
@@ -225,7 +225,7 @@ def write_part(lake: Lake, part: int, num_steps: int, num_ranks: int) -> None:
         schema = arrow_schema(table)
         columns = [pa.array(values.get(field.name, np.ones(count, int))).cast(field.type) for field in schema]
         rows = pa.table(columns, schema=schema)
-        append_rows(lake.store, f"{lake.table(table)}/run-1-000-{part:05d}.parquet", rows, {"rank-00000.jsonl": part})
+        put_part(lake.store, f"{lake.table(table)}/run-1-000-{part:05d}.parquet", rows, {"rank-00000.jsonl": part})
 
 
 def test_a_folder_beside_the_runs_that_is_no_run_disturbs_nothing(tmp_path):

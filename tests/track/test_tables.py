@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -28,10 +29,14 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter
 from pipelines.lake.schemas import TABLE_DDL
 from pipelines.lake.store import FolderStore
-from pipelines.track import parts, tables
+from pipelines.track import attempt_tables, parts, tables
+from pipelines.track.carried import RANK_SUMS, RankSums, StepCurves
+from pipelines.track.curves import Curve
+from pipelines.track.figures import RankFigures, RunTotals, StepFigures, newest_validation_loss
 from pipelines.track.parts import part_keys, read_parts, read_rows
+from pipelines.track.report.page import write_report
 from pipelines.track.tables import LOADED_TABLES, load_run
-from pipelines.track.totals import TOTALLED, RunTotals
+from pipelines.track.totals import StepTotals
 from tests.support.claim_holder import take_over
 from tests.track.conftest import START_S, WriteRun, save_state, write_evaluation, write_steps
 
@@ -131,9 +136,10 @@ def test_an_evaluation_that_the_killed_attempt_missed_is_made_up_for(lake: Lake)
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(lengths=st.lists(st.integers(0, 12), min_size=1, max_size=3), data=st.data())
-def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.TempPathFactory, lengths: list[int],
-                                                     data: st.DataObject) -> None:
+def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch,
+                                                     lengths: list[int], data: st.DataObject) -> None:
     """Any number of attempts, each from any step already done, loaded after any prefix of what was recorded."""
+    monkeypatch.setattr(attempt_tables, "CARRIED_PARTS", 3)
     lake = Lake.at(tmp_path_factory.mktemp("lake"))
     starts, expected, done = [0], {}, 0
     for attempt, length in enumerate(lengths):
@@ -149,18 +155,56 @@ def test_rows_do_not_depend_on_when_they_were_loaded(tmp_path_factory: pytest.Te
         done = starts[-1] + length
     load_run(lake, "run-1")
     assert keys(lake, "steps") == Counter((made, step) for step, made in expected.items())
-    anew = RunTotals({})
-    for rows in read_parts(lake, "steps", "run-1", TOTALLED):
-        anew.add(rows)
-    carried = RunTotals.of(lake, "run-1")
+    assert_totals_are_those_of_the_rows(lake)
+    assert RunTotals.of(lake, "run-1").num_steps == len(expected)
+
+
+def assert_totals_are_those_of_the_rows(lake: Lake) -> None:
+    """What the parts carry, against the same from all rows at once."""
+    of_rows, by_rank = StepFigures({}), RankSums()
+    for rows in read_parts(lake, "steps", "run-1", [*{*StepTotals.COLUMNS, *StepCurves.COLUMNS}]):
+        of_rows.add(rows)
+    for rows in read_parts(lake, "rank_steps", "run-1", RankSums.COLUMNS):
+        by_rank.add(rows)
+    carried, ranks = StepFigures.of(lake, "run-1"), RankFigures.of(lake, "run-1")
     for name in ("num_steps", "last_step", "units", "first_loss", "last_loss", "newest_s", "steady_units_per_s"):
-        assert getattr(carried, name) == pytest.approx(getattr(anew, name)), name
-    assert carried.num_steps == len(expected)
+        assert getattr(carried, name) == pytest.approx(getattr(of_rows, name)), name
+    for name in StepCurves.NAMES:
+        assert_alike(carried.curve(name), of_rows.curve(name), ("steps", "means", "lows", "highs"))
+    assert_alike(ranks.memory_bytes, by_rank.memory_bytes, ("steps", "highest", "median", "peaks"))
+    assert ranks.steps_R.tolist() == by_rank.steps_R.tolist()
+    for name in RANK_SUMS:
+        assert ranks.sums_R[name].tolist() == pytest.approx(by_rank.sums_R[name].tolist()), name
+
+
+def assert_alike(found: object, expected: object, names: tuple[str, ...]) -> None:
+    for name in names:
+        if len(expected.steps) or name == "steps":
+            assert getattr(found, name).tolist() == pytest.approx(getattr(expected, name).tolist()), name
+
+
+@given(st.lists(st.integers(1, 400), min_size=1, max_size=12), st.randoms())
+def test_a_curve_that_was_carried_on_is_the_curve_of_all_steps_at_once(lengths: list[int], random) -> None:
+    count = sum(lengths)
+    values = np.array([random.uniform(-5, 5) for _ in range(count)])
+    whole, carried, joined, first = Curve(16), Curve(16), Curve(16), 1
+    whole.add(np.arange(1, count + 1), values)
+    for length in lengths:
+        steps = np.arange(first, first + length)
+        carried.add(steps, values[steps - 1])
+        carried = Curve.of_content(json.loads(json.dumps(carried.content())), 16)
+        piece = Curve(16)
+        piece.add(steps, values[steps - 1])
+        joined.join(piece)
+        first += length
+    for curve in (carried, joined):
+        assert_alike(curve, whole, ("steps", "means"))
+        assert (curve.lows == whole.lows).all() and (curve.highs == whole.highs).all()
+    assert (len(whole.steps) > 8 or count <= 16) and len(whole.steps) <= 16
 
 
 def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 10)
-    monkeypatch.setattr(tables, "READ_BYTES", 2000)  # a few lines at a time
+    monkeypatch.setattr(attempt_tables, "READ_BYTES", 2000)  # a few lines at a time
     save_state(lake, "run-1")
     for rank in (0, 1):
         write_steps(lake, "run-1", 0, rank, range(1, 41))
@@ -170,22 +214,97 @@ def test_parts_have_a_bounded_size_and_cover_each_row_once(lake: Lake, monkeypat
     assert keys(lake, "rank_steps") == Counter({(0, s, r): 1 for s in range(1, 41) for r in (0, 1)})
 
 
-def test_a_grown_part_begins_with_the_bytes_of_the_old_one(lake: Lake) -> None:
-    """So that a reader who knows the old footer, or the old length, reads whole and true rows from the new file."""
+@pytest.fixture
+def put_keys(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Keys of all parts that were put, one after the other."""
+    found: list[str] = []
+    putting = FolderStore.put
+    monkeypatch.setattr(FolderStore, "put", lambda store, key, content: (
+        found.append(key) if "/run-1-" in key else None, putting(store, key, content))[1])
+    return found
+
+
+def test_a_part_is_put_once_whatever_restarts_take_back(lake: Lake, put_keys: list[str], monkeypatch) -> None:
+    monkeypatch.setattr(attempt_tables, "CARRIED_PARTS", 2)
+    starts: tuple[int, ...] = (0,)
+    for attempt, start in enumerate((0, 25, 12, 12, 3)):
+        starts = (*starts[:attempt], start)
+        save_state(lake, "run-1", starts)
+        for first in range(start + 1, start + 31, 10):
+            for rank in (0, 1):
+                write_steps(lake, "run-1", attempt, rank, range(first, first + 10))
+            load_run(lake, "run-1")
+    assert len(put_keys) == len(set(put_keys)) > 30
+    kept = [(0, step) for step in range(1, 4)] + [(4, step) for step in range(4, 34)]
+    assert keys(lake, "rank_steps") == Counter((*key, rank) for key in kept for rank in (0, 1))
+    assert_totals_are_those_of_the_rows(lake)
+
+
+def test_a_load_that_finds_nothing_for_a_table_puts_nothing_into_it(lake: Lake, put_keys: list[str], monkeypatch) -> None:
     save_state(lake, "run-1")
-    write_steps(lake, "run-1", 0, 0, range(1, 200))
+    for step in range(1, 21):
+        write_steps(lake, "run-1", 0, 0, range(step, step + 1))
+        if step == 10:
+            write_evaluation(lake, "run-1", 0, step, 7.0)
+        load_run(lake, "run-1")
+    assert len([key for key in put_keys if "/evaluations/" in key]) == 1
+    monkeypatch.setattr(attempt_tables, "SKIPPED_BYTES", 1000)  # but what is read again and again is bounded
     load_run(lake, "run-1")
-    [key] = part_keys(lake, "rank_steps", "run-1")
-    path = lake.root / key
-    old, footer = path.read_bytes(), pq.read_metadata(path)
-    write_steps(lake, "run-1", 0, 0, range(200, 900))
+    assert len([key for key in put_keys if "/evaluations/" in key]) == 2
+    save_state(lake, "run-1", ended_s=START_S + 9)
+    write_steps(lake, "run-1", 0, 0, range(21, 22))
+    for _ in range(2):
+        load_run(lake, "run-1")  # and an attempt that has ended is read to its end once
+    assert len([key for key in put_keys if "/evaluations/" in key]) == 3
+    assert keys(lake, "evaluations") == Counter({(0, 10): 1})
+    assert newest_validation_loss(lake, "run-1") == 7.0
+
+
+def without_notes(lake: Lake, table: str, *, totals: bool = False) -> None:
+    """The run's parts as an older version wrote them: with the cursor alone, or with the totals as well."""
+    for key in part_keys(lake, table, "run-1"):
+        part = parts.TablePart.of(lake.store, key)
+        assert part.totals is not None
+        parts.put_part(lake.store, key, pq.ParquetFile(lake.root / key).read(), part.cursor, part.totals if totals else None)
+
+
+def test_the_page_of_a_long_run_is_the_one_that_its_rows_give(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt_tables, "READ_BYTES", 30_000)
+    save_state(lake, "run-1", (0, 900))
+    for attempt, first in ((0, 1), (1, 901)):
+        for rank in range(3 - attempt):  # two ranks later, of which one has no memory
+            write_steps(lake, "run-1", attempt, rank, range(first, first + 1000), loss=2.0 + attempt / 4, units=100 + rank,
+                        **({"memory_bytes": None} if rank == 1 else {}))
     load_run(lake, "run-1")
-    rows_end = len(old) - 8 - footer.serialized_size
-    assert rows_end > 4000 and path.read_bytes()[:rows_end] == old[:rows_end]
+    assert [parts.TablePart.of(lake.store, key).carried is not None for key in part_keys(lake, "rank_steps", "run-1")[:33]] == [
+        *[False] * 31, True, False]
+    write_report(lake, "run-1")
+    page = lake.store.read(lake.run("run-1").report)
+    for table, totals in (("steps", True), ("steps", False), ("rank_steps", False)):
+        without_notes(lake, table, totals=totals)
+        write_report(lake, "run-1")
+        assert lake.store.read(lake.run("run-1").report) == page
+
+
+def test_a_report_opens_no_more_parts_the_more_there_are(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt_tables, "CARRIED_PARTS", 4)
+    save_state(lake, "run-1")
+    opened: list[str] = []
+    opening = FolderStore.open
+    monkeypatch.setattr(FolderStore, "open", lambda store, key: (opened.append(key), opening(store, key))[1])
+    counts = []
+    for last in range(5, 105, 5):
+        write_steps(lake, "run-1", 0, 0, range(last - 4, last + 1))
+        load_run(lake, "run-1")
+        opened.clear()
+        write_report(lake, "run-1")
+        counts.append(len(opened))
+    assert len(part_keys(lake, "rank_steps", "run-1")) == 20
+    assert max(counts[4:]) <= max(counts[:4]) + 2 and min(counts) == 3
 
 
 def test_a_load_looks_at_no_more_parts_the_more_there_are(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 5)
+    monkeypatch.setattr(attempt_tables, "CARRIED_PARTS", 4)
     save_state(lake, "run-1")
     opened: list[str] = []
     opening = FolderStore.open
@@ -197,11 +316,11 @@ def test_a_load_looks_at_no_more_parts_the_more_there_are(lake: Lake, monkeypatc
         load_run(lake, "run-1")
         counts.append(len(opened))
     assert len(part_keys(lake, "steps", "run-1")) == 20
-    assert max(counts) == max(counts[:4])
+    assert max(counts) == max(counts[:8])
 
 
 def test_steps_that_two_restarts_took_back_are_gone_also_behind_parts_that_are_empty(lake: Lake, monkeypatch) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 10)
+    monkeypatch.setattr(attempt_tables, "READ_BYTES", 2000)
     save_state(lake, "run-1")
     for first in (1, 21, 31, 41):
         write_steps(lake, "run-1", 0, 0, range(first, first + (20 if first == 1 else 10)))
@@ -214,27 +333,26 @@ def test_steps_that_two_restarts_took_back_are_gone_also_behind_parts_that_are_e
     assert RunTotals.of(lake, "run-1").num_steps == 15
 
 
-@pytest.mark.parametrize("writes", range(4))
-def test_a_load_that_is_killed_while_it_takes_back_leaves_right_totals(lake: Lake, monkeypatch, writes: int) -> None:
-    monkeypatch.setattr(parts, "PART_ROWS", 10)
+@pytest.mark.parametrize("removals", range(5))
+def test_a_load_that_is_killed_while_it_takes_back_leaves_right_totals(lake: Lake, monkeypatch, removals: int) -> None:
     save_state(lake, "run-1")
     for first in (1, 11, 21, 31):
         write_steps(lake, "run-1", 0, 0, range(first, first + 10))
         load_run(lake, "run-1")
     save_state(lake, "run-1", (0, 15))
-    taking, left = tables.take_back, [writes]
+    removing, left = FolderStore.remove, [removals]
 
-    def killed(*given) -> None:
+    def killed(store: FolderStore, key: str) -> None:
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        taking(*given)
+        removing(store, key)
 
-    monkeypatch.setattr(tables, "take_back", killed)
-    if writes < 3:
-        with pytest.raises(KeyboardInterrupt):
-            load_run(lake, "run-1")
-    monkeypatch.setattr(tables, "take_back", taking)
+    monkeypatch.setattr(FolderStore, "remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        load_run(lake, "run-1")
+    assert max(keys(lake, "steps").values()) == 1
+    monkeypatch.setattr(FolderStore, "remove", removing)
     load_run(lake, "run-1")
     assert keys(lake, "steps") == Counter((0, step) for step in range(1, 16))
     assert (RunTotals.of(lake, "run-1").num_steps, RunTotals.of(lake, "run-1").last_step) == (15, 15)
@@ -245,16 +363,31 @@ def test_the_row_of_a_run_whose_parts_an_older_version_wrote_is_right(lake: Lake
     write_steps(lake, "run-1", 0, 0, range(1, 31))
     load_run(lake, "run-1")
     row = pq.read_table(lake.root / lake.table("runs") / "run-1.parquet").to_pylist()
-    [key] = part_keys(lake, "steps", "run-1")
-    rows, cursor = pq.read_table(lake.root / key), parts.TablePart.of(lake.store, key).cursor
-    (lake.root / key).unlink()
-    parts.append_rows(lake.store, key, rows, cursor)  # without totals
+    for table in ("steps", "rank_steps"):
+        without_notes(lake, table)
     load_run(lake, "run-1")
     assert pq.read_table(lake.root / lake.table("runs") / "run-1.parquet").to_pylist() == row
     write_steps(lake, "run-1", 0, 0, range(31, 41))
     load_run(lake, "run-1")
     (grown,) = pq.read_table(lake.root / lake.table("runs") / "run-1.parquet").to_pylist()
     assert (grown["last_step"], grown["units"]) == (40, row[0]["units"] * 40 // 30)
+    assert_totals_are_those_of_the_rows(lake)
+    for table in ("steps", "rank_steps"):
+        assert [parts.TablePart.of(lake.store, key).totals is None for key in part_keys(lake, table, "run-1")] == [True, False]
+
+
+def test_steps_that_a_restart_took_back_are_gone_from_parts_of_an_older_version(lake: Lake) -> None:
+    save_state(lake, "run-1")
+    for rank, last in ((0, 10), (0, 20), (1, 12)):  # the newest part does not reach beyond, one before it does
+        write_steps(lake, "run-1", 0, rank, range(last - 9 if rank == 0 else 1, last + 1))
+        load_run(lake, "run-1")
+    for table in ("steps", "rank_steps"):
+        without_notes(lake, table)
+    save_state(lake, "run-1", (0, 15))
+    load_run(lake, "run-1")
+    assert keys(lake, "rank_steps") == Counter({**{(0, step, 0): 1 for step in range(1, 16)},
+                                                **{(0, step, 1): 1 for step in range(1, 13)}})
+    assert_totals_are_those_of_the_rows(lake)
 
 
 def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(lake: Lake) -> None:
@@ -274,8 +407,8 @@ def test_the_row_of_a_run_keeps_its_places_in_the_file_while_its_numbers_change(
 KILLED_LOADER = textwrap.dedent("""
     import sys
     from pipelines.lake.paths import Lake
-    from pipelines.track import tables
-    tables.READ_BYTES = 20_000  # many renames, so that the kill falls between them
+    from pipelines.track import attempt_tables, tables
+    attempt_tables.READ_BYTES = 20_000  # many parts, so that the kill falls between them
     print("loading", flush=True)
     while True:
         tables.load_run(Lake.at(sys.argv[1]), "run-1")
@@ -296,7 +429,8 @@ def test_a_load_killed_at_any_point_and_repeated_gives_each_row_once(lake: Lake,
     loader.send_signal(signal.SIGKILL)
     loader.wait(10)
     loader.stdout.close()
-    litter = [lake.root / lake.table(table) / f".tmp-run-1-000-00000.parquet-{0:012x}" for table in ("steps", "rank_steps")]
+    litter = [lake.root / lake.table(table) / f".tmp-run-1-000-{len(part_keys(lake, table, 'run-1')):05d}.parquet-{0:012x}"
+              for table in ("steps", "rank_steps")]
     for path in litter:  # what a kill within a write leaves
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"half a file")

@@ -49,12 +49,12 @@ def render(measured: Measured) -> str:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("pipelines.track.report", ""), autoescape=True,
                                      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= FILTERS | {"metric_title": metric_title, "metric_text": metric_text}
-    summary = measured.summary
+    summary, loss = measured.summary, measured.steps.curve("loss")
     ranks = longest_computing_first(summary["ranks"])[:MAX_RANKS]
     script = environment.get_template("report.js.j2").render()
     return environment.get_template("report.html.j2").render(
-        run=summary, verdict=verdict(summary), loss=loss_chart(summary, measured.steps.loss),
-        ranged=not measured.steps.loss.single, charts=small_charts(measured.steps, measured.ranks, summary["throughput"]["unit"]),
+        run=summary, verdict=verdict(summary), loss=loss_chart(summary, loss), ranged=not loss.single,
+        charts=small_charts(measured.steps, measured.ranks, summary["throughput"]["unit"]),
         evaluations=spread(summary["evaluations"], MAX_EVALUATIONS),
         metric_names=METRIC_NAMES,
         metrics=[name for name in METRIC_NAMES if any(name in each for each in summary["evaluations"])],

@@ -53,9 +53,9 @@ def loss_chart(summary: dict[str, Any], curve: Curve) -> Markup:
 
 def small_charts(steps: StepFigures, ranks: RankFigures, unit: str) -> list[SmallChart]:
     """Throughput, learning rate, gradient norm and memory; those that have a point."""
-    charts = [_mean_chart("Throughput", f"{unit}/s", f"{unit}/s", steps.units_per_s),
-              _mean_chart("Learning rate", "", "learning rate", steps.learning_rate, with_range=False),
-              _mean_chart("Gradient norm", "before clipping", "norm", steps.gradient_norm)]
+    charts = [_mean_chart("Throughput", f"{unit}/s", f"{unit}/s", steps.curve("units_per_s")),
+              _mean_chart("Learning rate", "", "learning rate", steps.curve("learning_rate"), with_range=False),
+              _mean_chart("Gradient norm", "before clipping", "norm", steps.curve("gradient_norm"))]
     return [chart for chart in (*charts, _memory_chart(ranks)) if chart.drawn]
 
 
