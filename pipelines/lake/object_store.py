@@ -23,14 +23,13 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 
 from pipelines.errors import StorageError
-from pipelines.lake.file_systems import failures, said, system_at
+from pipelines.lake.file_systems import failures, said, system_at, version_in
 from pipelines.lake.object_cache import ObjectCache
 from pipelines.lake.store import ObjectFacts, Store, file_sha256
 
 REMEDY = "check storage.root, storage.options, the network, and what this machine's credentials may do there"
 REMOVED_AT_ONCE = 1000
 EXCLUSIVE_SCHEMES = {"s3", "s3a"}  # whose file systems here create on a condition
-_MARKS = ("ETag", "etag", "generation", "version_id", "mtime")  # by which a file system tells an object from its replacement
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class ObjectStore:
                 return None
         if info["type"] != "file":
             return None
-        version = next((str(info[mark]) for mark in _MARKS if info.get(mark)), str(info["size"]))
+        version = version_in(info) or str(info["size"])
         modified = info.get("LastModified") or info.get("mtime") or info.get("updated")
         return ObjectFacts(int(info["size"]), modified.timestamp() if hasattr(modified, "timestamp") else 0.0, version)
 

@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config.datasets import InputSource
+from pipelines.prepare import input_files
 from pipelines.prepare.inputs import list_files
-from pipelines.prepare.text import language_manifest, local_documents
+from pipelines.prepare.text import language_manifest
 from pipelines.prepare.text.local_documents import cut_into_pieces
 from pipelines.prepare.text.pack_settings import PackSettings
 from pipelines.prepare.threads import WAITING_THREADS, in_threads
@@ -60,7 +61,7 @@ def test_the_footers_of_parquet_inputs_are_read_side_by_side(tmp_path: Path, mon
 
     source = InputSource(path=str(tmp_path), format="parquet")
     files = list_files((source,), tmp_path / "lake")
-    monkeypatch.setattr(local_documents.pq, "ParquetFile", open_together)
+    monkeypatch.setattr(input_files.pq, "ParquetFile", open_together)
     assert [piece.name for piece in cut_into_pieces(files, (source,))] == [f"{i:02d}.parquet" for i in range(WAITING_THREADS)]
 
 
