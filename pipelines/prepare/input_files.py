@@ -2,7 +2,8 @@
 
 Runs on: driver, executors.
 Takes:   an ``InputFile``: a path that every machine sees, or a URL that Python reads (``config/input_schemes.py``).
-Gives:   ``opened``, ``parquet_file``; ``as_listed``, around the reading: ``DataError`` for what has changed or cannot be read.
+Gives:   ``opened_input``, ``parquet_file``; ``as_listed``, around the reading: ``DataError`` for what has changed or cannot be
+         read.
 
 At a URL a file that is not long comes with one request, and a longer one in ranges, each read ahead: a request costs as much time
 as the transfer of some 100 kB to 1 MB. Requests are repeated by the file system itself (``lake/file_systems.py``).
@@ -115,7 +116,7 @@ def _version_text(file: InputFile, version: str) -> str:
 
 
 @contextmanager
-def opened(file: InputFile, ahead_bytes: int = AHEAD_BYTES) -> Iterator[BinaryIO]:
+def opened_input(file: InputFile, ahead_bytes: int = AHEAD_BYTES) -> Iterator[BinaryIO]:
     """The file, open at its beginning. What it raises is for ``as_listed``.
 
     Args:
@@ -135,12 +136,12 @@ def opened(file: InputFile, ahead_bytes: int = AHEAD_BYTES) -> Iterator[BinaryIO
 
 @contextmanager
 def parquet_file(file: InputFile) -> Iterator[pq.ParquetFile]:
-    """As ``opened``. At a URL a request brings the footer, and one each column of a row group."""
+    """As ``opened_input``. At a URL a request brings the footer, and one each column of a row group."""
     if not file.at_url:
         with pq.ParquetFile(file.path) as local:
             yield local
         return
-    with opened(file, PARQUET_AHEAD_BYTES) as stream, pq.ParquetFile(stream) as remote:
+    with opened_input(file, PARQUET_AHEAD_BYTES) as stream, pq.ParquetFile(stream) as remote:
         yield remote
 
 

@@ -29,7 +29,7 @@ from pipelines.errors import DataError
 from pipelines.lake.manifest import ROWS_FORMAT
 from pipelines.lake.remote_folder import file_at, local_path
 from pipelines.lake.store import Store, file_sha256
-from pipelines.prepare.input_files import InputFile, as_listed, local_file, opened
+from pipelines.prepare.input_files import InputFile, as_listed, local_file, opened_input
 from pipelines.prepare.input_names import is_hidden, is_left_out
 from pipelines.prepare.inputs_at_urls import list_at_url
 from pipelines.prepare.threads import in_threads
@@ -140,7 +140,7 @@ def _content_identity(file: InputFile) -> str:
     with as_listed(file):
         if not file.at_url:
             return file_sha256(Path(file.path))
-        with opened(file) as stream:
+        with opened_input(file) as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()  # type: ignore[arg-type]
 
 

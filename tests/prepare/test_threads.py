@@ -62,7 +62,8 @@ def test_the_footers_of_parquet_inputs_are_read_side_by_side(tmp_path: Path, mon
     source = InputSource(path=str(tmp_path), format="parquet")
     files = list_files((source,), tmp_path / "lake")
     monkeypatch.setattr(input_files.pq, "ParquetFile", open_together)
-    assert [piece.name for piece in cut_into_pieces(files, (source,))] == [f"{i:02d}.parquet" for i in range(WAITING_THREADS)]
+    pieces = cut_into_pieces(files, (source,))
+    assert [piece.file.name for piece in pieces] == [f"{i:02d}.parquet" for i in range(WAITING_THREADS)]
 
 
 def test_the_token_counts_of_shards_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

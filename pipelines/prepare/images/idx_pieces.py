@@ -18,7 +18,7 @@ from pipelines.prepare.compressed import codec_of_file
 from pipelines.prepare.images.idx_files import IdxError, IdxHeader, idx_content, idx_labels, read_header
 from pipelines.prepare.images.image_names import ImageNames
 from pipelines.prepare.images.image_piece import ImagePiece
-from pipelines.prepare.input_files import InputFile, as_listed, opened, path_text
+from pipelines.prepare.input_files import InputFile, as_listed, opened_input, path_text
 
 PIECE_BYTES = 8 * 1024**2
 
@@ -51,7 +51,7 @@ def _ranges(file: InputFile, header: IdxHeader, labels: list[int], names: ImageN
     shape = header.image_shape
     if shape.height * shape.width > max_pixels:
         raise _fault(file, f"holds images of {shape.height:,} x {shape.width:,} pixels, above prepare.max_image_pixels")
-    with as_listed(file), opened(file) as stream:
+    with as_listed(file), opened_input(file) as stream:
         compressed = codec_of_file(stream) is not None
     if not compressed and file.bytes != header.header_bytes + header.rows * header.row_bytes:
         raise _fault(file, f"has {file.bytes:,} bytes; its header says {header.rows:,} images of {header.row_bytes:,} bytes")
@@ -63,7 +63,7 @@ def _ranges(file: InputFile, header: IdxHeader, labels: list[int], names: ImageN
 
 def _header(file: InputFile) -> IdxHeader:
     try:
-        with as_listed(file), opened(file) as stream:
+        with as_listed(file), opened_input(file) as stream:
             return read_header(idx_content(stream, file.bytes))
     except IdxError as error:
         raise _fault(file, str(error)) from None
@@ -71,7 +71,7 @@ def _header(file: InputFile) -> IdxHeader:
 
 def _labels(file: InputFile) -> list[int]:
     try:
-        with as_listed(file), opened(file) as stream:
+        with as_listed(file), opened_input(file) as stream:
             return idx_labels(idx_content(stream, file.bytes))
     except IdxError as error:
         raise _fault(file, str(error)) from None

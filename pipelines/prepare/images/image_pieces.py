@@ -19,10 +19,10 @@ from pipelines.prepare.images.idx_pieces import idx_pieces
 from pipelines.prepare.images.image_names import ImageNames
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.table_pieces import PARQUET, PETASTORM_METADATA, table_pieces
-from pipelines.prepare.input_files import InputFile, as_listed, is_beside, opened, path_text
+from pipelines.prepare.input_files import InputFile, as_listed, is_beside, opened_input, path_text
 from pipelines.prepare.input_names import is_left_out
 
-FILES_LOOKED_AT, LOOK_AHEAD_BYTES = 16, 64 * 1024  # files of an input, to recognise its format; see ``opened``
+FILES_LOOKED_AT, LOOK_AHEAD_BYTES = 16, 64 * 1024  # files of an input, to recognise its format; see ``opened_input``
 
 
 def pieces_of_files(index: int, files: Sequence[InputFile], prepare: ImagePrepare, names: ImageNames,
@@ -49,7 +49,7 @@ def format_of_files(source: ImageInput, files: Sequence[InputFile]) -> str:
         return source.format
     for file in [] if source.labels is not None else files[:FILES_LOOKED_AT]:
         with as_listed(file):
-            with opened(file, LOOK_AHEAD_BYTES) as stream:
+            with opened_input(file, LOOK_AHEAD_BYTES) as stream:
                 found = format_of_content(stream, file.bytes)
             if found == "table" and is_beside(file, PETASTORM_METADATA):
                 return "petastorm"

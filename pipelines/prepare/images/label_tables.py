@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from pipelines.config.datasets import LabelTable
 from pipelines.errors import DataError
 from pipelines.prepare.images.image_names import NamedImage, split_word
-from pipelines.prepare.input_files import InputFile, as_listed, opened, parquet_file, path_text
+from pipelines.prepare.input_files import InputFile, as_listed, opened_input, parquet_file, path_text
 
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 MOST_FIELD_BYTES = 1024**2
@@ -80,7 +80,7 @@ def _rows(file: InputFile, given: str, columns: LabelColumns) -> Iterator[tuple[
         if form == "parquet":
             yield from _parquet_rows(file, columns)
         else:
-            with opened(file) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+            with opened_input(file) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
                 yield from _csv_rows(text, columns) if form == "csv" else _json_rows(text, columns)
     except UnicodeDecodeError as error:
         raise LabelFault(f"is not text: byte {error.start} is not UTF-8") from None

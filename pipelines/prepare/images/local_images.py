@@ -21,7 +21,7 @@ from pipelines.prepare.images.idx_files import IdxError, idx_content, idx_images
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
 from pipelines.prepare.images.image_values import KNOWN_CODECS, UnknownCodecError, size_of, value_shape
-from pipelines.prepare.input_files import InputFile, as_listed, opened, parquet_file
+from pipelines.prepare.input_files import InputFile, as_listed, opened_input, parquet_file
 from pipelines.prepare.piece_groups import group_of, put_groups
 from pipelines.prepare.workers import lighten_worker
 
@@ -54,7 +54,7 @@ def local_shapes(pieces: list[ImagePiece], max_pixels: int, max_bytes: int) -> I
             if piece.format in TABLES:
                 yield from (value_shape(piece.source, value, max_pixels) for value in islice(_values(piece), LOOKED_AT))
                 continue
-            with opened(piece.file) as stream:
+            with opened_input(piece.file) as stream:
                 if piece.format == "idx":
                     yield FoundShape(piece.source, read_header(idx_content(stream, piece.file.bytes)).image_shape, "")
                 else:
@@ -113,7 +113,7 @@ def read_images(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecor
             if refusal is not None:
                 yield refusal
                 return
-            with opened(piece.file) as stream:
+            with opened_input(piece.file) as stream:
                 yield records.of_file(found, stream.read())
 
 
@@ -131,7 +131,7 @@ def _read_row_group(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageR
 
 
 def _read_idx(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecord]:
-    with opened(piece.file) as stream:
+    with opened_input(piece.file) as stream:
         content = idx_content(stream, piece.file.bytes)
         header = read_header(content)
         if piece.first:  # never of an archive

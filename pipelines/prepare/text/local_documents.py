@@ -26,7 +26,7 @@ from pipelines.prepare.input_files import (
     RANGE_AHEAD_BYTES,
     InputFile,
     as_listed,
-    opened,
+    opened_input,
     parquet_file,
     path_text,
 )
@@ -77,7 +77,7 @@ def _pieces_of(file: InputFile, source: InputSource) -> Iterator[Piece]:
 
 
 def _is_compressed(file: InputFile) -> bool:
-    with as_listed(file), opened(file, HEAD_BYTES) as stream:
+    with as_listed(file), opened_input(file, HEAD_BYTES) as stream:
         return codec_of_file(stream) is not None
 
 
@@ -128,7 +128,7 @@ def read_piece(piece: Piece, prepare: TextPrepare) -> Iterator[Record]:
             yield from _read_row_group(piece, source.column, limit)
         else:
             whole = piece.end - piece.start == file.bytes
-            with opened(file, AHEAD_BYTES if whole else RANGE_AHEAD_BYTES) as stream:
+            with opened_input(file, AHEAD_BYTES if whole else RANGE_AHEAD_BYTES) as stream:
                 yield from read_text(stream, piece.start, piece.end, file.bytes, piece.source, source, limit)
 
 
