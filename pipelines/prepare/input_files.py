@@ -92,7 +92,7 @@ def _refuse_change(file: InputFile) -> None:
     except FileNotFoundError:
         found = "gone"
     else:
-        if (size_bytes, version) == (file.bytes, file.version):
+        if size_bytes == file.bytes and file.version in (version, ""):
             return
         found = f"{size_bytes:,} bytes of {_version_text(file, version)}"
     raise DataError(file.place, f"{path_text(file.path)}: input changed while it was read, from {file.bytes:,} bytes of "

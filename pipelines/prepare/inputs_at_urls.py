@@ -26,7 +26,7 @@ from pipelines.prepare.input_files import URL_REMEDY, InputFile
 from pipelines.prepare.input_names import is_hidden, is_left_out
 
 ANOTHER = "give a file, a folder or a glob that matches"
-CHAIN = "::"  # between the parts of a chain of URLs: a name with it would be opened as another
+CHAIN = "::"
 Infos = Mapping[str, Mapping[str, Any]]  # what a file system says of files, by their paths
 
 
@@ -47,6 +47,7 @@ def list_at_url(index: int, source: InputPath, lake: Store | None) -> list[Input
         DataError: it holds no file, or the file system is not reached or refuses.
     """
     place, url = source.place(index), source.path
+    _refuse_chain(place, url)
     with _reached(place, url):
         own = isinstance(lake, ObjectStore) and same_system(url, lake.url)
         options = lake.options if own and isinstance(lake, ObjectStore) else "{}"
@@ -62,10 +63,15 @@ def list_at_url(index: int, source: InputPath, lake: Store | None) -> list[Input
     with _reached(place, url):
         files = [InputFile(index, folder.url_of(found), _name(found, base), size_in(info), version_in(info), options)
                  for found, info in infos.items()]
-    odd = next((file for file in files if CHAIN in file.path), None)
-    if odd is not None:
-        raise DataError(place, f"{odd.path!r} holds {CHAIN!r}, which URLs are chained by", "rename it, or leave it out")
+    for file in files:
+        _refuse_chain(place, file.path)
     return sorted(files, key=lambda file: file.name)
+
+
+def _refuse_chain(place: str, url: str) -> None:
+    """It would be opened as several URLs, of which the last may be a path of this machine."""
+    if CHAIN in url:
+        raise DataError(place, f"{url!r} holds {CHAIN!r}, by which URLs are chained", "rename it, or leave it out")
 
 
 @contextmanager
