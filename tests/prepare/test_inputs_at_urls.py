@@ -416,8 +416,9 @@ def test_a_plan_needs_no_spark(bucket: Bucket, tmp_path: Path, lake: Lake) -> No
 
 
 def test_a_table_is_read_in_few_requests(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({name: [os.urandom(10_000).hex() for _ in range(60)] for name in ("text", "other")})
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table({name: [os.urandom(10_000).hex() for _ in range(60)] for name in ("text", "other")}), sink, row_group_size=30, compression=None)
+    pq.write_table(table, sink, row_group_size=30, compression=None)
     bucket.put("in/a.parquet", sink.getvalue().to_pybytes())
     (file,) = listed(f"{bucket.url}/in")
     kind, ranges = type(system_at(file.path, file.options)[0]), list[tuple[int, int]]()
