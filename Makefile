@@ -30,6 +30,7 @@ demo-images: setup ## prepare, train, evaluate on handwritten digits; DATA="fold
 	exec $(python) jobs/evaluate.py --recipe $(digits) --platform $(platform) "$$@"
 
 test: setup ## run every test, two at a time
+	@$(python) setup/s3_environment.py
 	@$(python) -m pytest -n 2 --dist worksteal
 
 test-fast: setup ## run the tests that start neither Spark nor ranks: about a minute
@@ -45,6 +46,6 @@ package: setup ## pack the environment that executors run in, as dist/environmen
 bench: setup ## compare with other systems; results in benchmarks/results/latest.json
 	@$(python) -m benchmarks
 
-clean: ## remove .venv and caches; the lake and the Horovod cache stay
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info benchmarks/.venvs
+clean: ## remove .venv, .venv-s3 and caches; the lake and the Horovod cache stay
+	rm -rf .venv .venv-s3 .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info benchmarks/.venvs
 	find . -name __pycache__ -prune -exec rm -rf {} +

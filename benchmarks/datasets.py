@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from tokenizers import Tokenizer, models
 
 from pipelines.lake.manifest import TOKENIZER_NAME, Baseline, Manifest, Shard, row_group_runs
-from pipelines.lake.store import file_sha256
+from pipelines.lake.store import FolderStore, file_sha256
 from pipelines.lake.task_facts import shard_schema
 from pipelines.prepare.text.language_rows import language_columns, language_facts
 
@@ -49,5 +49,5 @@ def publish_random(folder: Path, *, rows: int, sequence_length: int, vocabulary_
                             tokenizer_sha256=file_sha256(folder / TOKENIZER_NAME)),
         units={"train": rows * sequence_length, "validation": validation_rows * sequence_length}, counts={},
         baselines=(Baseline("guessing", math.log(vocabulary_size)),))
-    manifest.save(folder)
+    manifest.save(FolderStore(folder))
     return manifest

@@ -17,7 +17,7 @@ from pipelines.console import TrainingProgress, say
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.flow.submission import submission
 from pipelines.options import DryRunOption, PlatformOption, SetOption
-from pipelines.spark.doctor import check_all
+from pipelines.spark.doctor import Check, check_all, check_store
 from pipelines.spark.submit_command import DeployMode, Manager, Wish, command_lines
 
 JobArgument = Annotated[str, typer.Argument(metavar="JOB", help="prepare, train, pipeline, evaluate or predict, or the path of "
@@ -30,18 +30,26 @@ PackageOption = Annotated[str | None, typer.Option("--package", metavar="FILE", 
                                                    "(make package), or the wheel where they have all else; on k8s the "
                                                    "image.")]
 PerExecutorOption = Annotated[int, typer.Option("--ranks-per-executor", min=1, help="Ranks that share an executor.")]
+StorageOption = Annotated[str | None, typer.Option("--storage", metavar="URL", help="Try there what a lake relies on, and "
+                                                   "nothing else; a platform may give storage.options.")]
 FOLLOWED_BY_A_JOB = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
 
 
-def doctor(platform: PlatformOption | None = None, set_: SetOption = None) -> None:
-    """Check this machine: Java, Python, Spark, Horovod's build, ports, disk, memory."""
-    checked = load_platform(platform, set_)
+def doctor(platform: PlatformOption | None = None, set_: SetOption = None, storage: StorageOption = None) -> None:
+    """Check this machine: Java, Python, Spark, Horovod's build, ports, disk, memory. With --storage: check a lake's place."""
+    checked = load_platform(platform, [*(set_ or []), *([] if storage is None else [f"storage.root={storage}"])])
+    if storage is not None:
+        _tell(check_store(checked))
+        return
     if platform is None:
         layout = checked.layout
         ranks = "layout auto" if layout.automatic else f"{layout.num_replicas} replicas x {layout.num_segments} segments"
         say(f"no --platform given; assumed: Spark {checked.spark.master}, {ranks} on {layout.device}, "
             f"storage.root {checked.storage.root}")
-    checks = check_all(checked)
+    _tell(check_all(checked))
+
+
+def _tell(checks: list[Check]) -> None:
     for check in checks:
         say(f"{check.status:4}  {check.name}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
     if any(check.status == "FAIL" for check in checks):

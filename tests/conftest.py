@@ -6,16 +6,11 @@ when it starts one, so that ``make test-fast`` stays what it is.
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
-import time
-import urllib.request
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +21,7 @@ from pyspark.sql import SparkSession
 from pipelines.config import Platform
 from pipelines.spark.session import spark_session
 from tests.support.readme import block
+from tests.support.s3_server import S3Server, running_s3_server
 
 ROOT = Path(__file__).resolve().parents[1]
 UNMARKED = {"git"}  # programs that any test may run
@@ -62,39 +58,11 @@ def spark() -> Iterator[SparkSession]:
         yield session
 
 
-class StandInS3:
-    """What the fixture gives until there is a better one."""
-
-    def __init__(self, port: int) -> None:
-        self.endpoint_url = f"http://127.0.0.1:{port}"
-        self.options = {"endpoint_url": self.endpoint_url}
-        self.environment = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing",
-                            "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
-                            "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
-
-    def new_bucket(self) -> str:
-        name = f"bucket-{uuid.uuid4().hex[:8]}"
-        urllib.request.urlopen(urllib.request.Request(f"{self.endpoint_url}/{name}", method="PUT")).close()
-        return name
-
-
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[StandInS3]:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    server = subprocess.Popen(["/tmp/moto/bin/moto_server", "-H", "127.0.0.1", "-p", str(port)],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            with socket.socket() as tried:
-                if tried.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield StandInS3(port)
-    finally:
-        server.kill()
-        server.wait()
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """One S3 server for the whole suite; a missing one fails the tests, it does not skip them."""
+    with running_s3_server(tmp_path_factory.mktemp("s3") / "server.log") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

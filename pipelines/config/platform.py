@@ -47,7 +47,7 @@ class Storage(Section):
             raise ValueError("has a user and a password, a token or a signature in it; leave them to the environment or the "
                              "machine's own role")
         if _URL.match(root) and not _LAKE_URL.match(root):
-            raise ValueError(f"{root!r} names no bucket; give a path, or a URL such as s3://bucket/prefix")
+            raise ValueError("names no bucket; give a path, or a URL such as s3://bucket/prefix")
         return root
 
     @field_validator("options")

@@ -5,8 +5,7 @@ Takes:   the URL of the lake (``storage.root``), and its options.
 Gives:   ``ObjectStore``, which ``store.py`` describes.
 
 An object appears whole when its upload is completed. What is read in parts, or by libraries that read paths, is read from a
-copy on this machine (``object_cache.py``). Requests are repeated by the file system itself for a while; the one answer that may
-be lost for good is that of an exclusive creation, which is read back.
+copy on this machine (``object_cache.py``). Requests that fail in passing are repeated (``file_systems.py``).
 
 Source: conditional writes of S3 (``If-None-Match``), by which exactly one of several creations succeeds.
 """
@@ -14,22 +13,27 @@ Source: conditional writes of S3 (``If-None-Match``), by which exactly one of se
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import pyarrow as pa
 
 from pipelines.errors import StorageError
-from pipelines.lake.file_systems import failures, said, system_at, version_in
+from pipelines.lake.file_systems import asked, failures, said, version_in
 from pipelines.lake.object_cache import ObjectCache
 from pipelines.lake.store import ObjectFacts, Store, file_sha256
 
 REMEDY = "check storage.root, storage.options, the network, and what this machine's credentials may do there"
+NO_BUCKET = "bucket does not exist"  # as S3 says it, for which there is no other sign
 REMOVED_AT_ONCE = 1000
+MARK = "sparkring-created"  # in the metadata of an object that was created
 EXCLUSIVE_SCHEMES = {"s3", "s3a"}  # whose file systems here create on a condition
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,8 @@ class ObjectStore:
     url: str  # without a slash at its end
     options: str = "{}"  # of the file system, as JSON: no secrets
     cache: ObjectCache = field(default_factory=ObjectCache)
+    folders_appear_whole: ClassVar[bool] = False
     single_writer: bool = False  # somebody says that no other process writes this lake at the same time
-
-    @property
-    def folders_appear_whole(self) -> bool:
-        return False
 
     def below(self, prefix: str) -> Store:
         return replace(self, url=self.place(prefix))
@@ -52,18 +53,25 @@ class ObjectStore:
         return f"{self.url}/{key}" if key else self.url
 
     def put(self, key: str, content: bytes | str) -> None:
-        with self._written(key) as (system, path):
-            system.pipe_file(path, content.encode() if isinstance(content, str) else content)
+        value = content.encode() if isinstance(content, str) else content
+        self._write(key, lambda system, path: system.pipe_file(path, value))
 
     def create(self, key: str, content: bytes | str) -> bool:
-        with self._written(key) as (system, path):
-            if not EXCLUSIVE_SCHEMES.issuperset([system.protocol] if isinstance(system.protocol, str) else system.protocol):
-                return self._create_alone(key, content)
+        """A creation of which the answer was lost may have been done, also where it was refused when it was repeated: so who
+        won is read back, by a mark of its own in the object's metadata."""
+        value, mark = content.encode() if isinstance(content, str) else content, uuid.uuid4().hex
+        if self.url.partition("://")[0] not in EXCLUSIVE_SCHEMES:
+            return self._create_alone(key, content)
+
+        def is_ours(system: Any, path: str) -> bool:
             try:
-                system.pipe_file(path, content.encode() if isinstance(content, str) else content, mode="create")
+                system.pipe_file(path, value, mode="create", Metadata={MARK: mark})
             except FileExistsError:
-                return False
-        return True
+                system.invalidate_cache(path)
+                return bool(system.metadata(path).get(MARK) == mark)
+            return True
+
+        return self._write(key, is_ours)
 
     def _create_alone(self, key: str, content: bytes | str) -> bool:
         if not self.single_writer:
@@ -77,22 +85,19 @@ class ObjectStore:
 
     @contextmanager
     def writer(self, key: str) -> Iterator[BinaryIO]:
-        """What is written waits on this machine's disk: an upload that has begun must not end because its writer failed."""
-        with tempfile.TemporaryFile(prefix="sparkring-") as file:
-            yield file
+        """What is written waits on this machine's disk: an upload that has begun may end although its writer failed."""
+        with tempfile.NamedTemporaryFile(prefix="sparkring-") as file:
+            yield file  # type: ignore[misc]
             file.flush()
-            with self._written(key) as (system, path):
-                system.put_file(f"/proc/self/fd/{file.fileno()}", path)
+            self.put_file(key, Path(file.name))
 
     def put_file(self, key: str, path: Path) -> None:
         """A file of this machine becomes an object."""
-        with self._written(key) as (system, target):
-            system.put_file(str(path), target)
+        self._write(key, lambda system, target: system.put_file(str(path), target))
 
     def read(self, key: str) -> bytes:
-        with self._read(key) as (system, path):
-            content: bytes = system.cat_file(path)
-            return content
+        content: bytes = self._read(key, lambda system, path: system.cat_file(path))
+        return content
 
     def sha256(self, key: str) -> str:
         return file_sha256(self.local_path(key))
@@ -104,30 +109,25 @@ class ObjectStore:
         facts = self.facts(key)
         if facts is None:
             raise FileNotFoundError(self.place(key))
-        with self._read(key) as (system, path):
-            return self.cache.copy(f"{self.place(key)} {facts.version}", Path(key).suffix, facts.bytes,
-                                   lambda target: system.get_file(path, str(target)))
+        return self.cache.copy(f"{self.place(key)} {facts.version}", Path(key).suffix, facts.bytes, lambda target: self._read(
+            key, lambda system, path: system.get_file(path, str(target))))
 
     def remove(self, key: str) -> None:
-        with self._written(key) as (system, path):
-            try:
-                system.rm_file(path)
-            except FileNotFoundError:
-                return
+        with suppress(FileNotFoundError):
+            self._asked(key, "removed", lambda system, path: system.rm_file(path))
 
     def remove_all(self, keys: Sequence[str]) -> None:
         """As ``remove``, many at a time."""
         for first in range(0, len(keys), REMOVED_AT_ONCE):
-            with self._written(keys[first]) as (system, path):
-                start = path.removesuffix(keys[first])
-                system.rm([start + key for key in keys[first:first + REMOVED_AT_ONCE]])
+            some = keys[first:first + REMOVED_AT_ONCE]
+            self._write(some[0], lambda system, path, some=some: system.rm(  # type: ignore[misc]
+                [path.removesuffix(some[0]) + key for key in some]))
 
     def facts(self, key: str) -> ObjectFacts | None:
-        with self._read(key) as (system, path):
-            try:
-                info = system.info(path)
-            except FileNotFoundError:
-                return None
+        try:
+            info = self._read(key, lambda system, path: system.info(path))
+        except FileNotFoundError:
+            return None
         if info["type"] != "file":
             return None
         version = version_in(info) or str(info["size"])
@@ -135,49 +135,44 @@ class ObjectStore:
         return ObjectFacts(int(info["size"]), modified.timestamp() if hasattr(modified, "timestamp") else 0.0, version)
 
     def names(self, prefix: str) -> list[str]:
-        with self._read(prefix) as (system, path):
-            try:
-                found = system.ls(path, detail=False)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        names = {str(each).rstrip("/").rpartition("/")[2] for each in found if str(each).rstrip("/") != path.rstrip("/")}
+        try:
+            found, path = self._read(prefix, lambda system, path: (system.ls(path, detail=False), path.rstrip("/")))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = {str(each).rstrip("/").rpartition("/")[2] for each in found if str(each).rstrip("/") != path}
         return sorted(name for name in names if not name.startswith("."))
 
     def keys(self, prefix: str) -> list[str]:
         """All objects below a prefix, sorted. A listing, as ``names``."""
-        with self._read(prefix) as (system, path):
-            try:
-                found = system.find(path)
-            except FileNotFoundError:
-                return []
+        try:
+            found, path = self._read(prefix, lambda system, path: (system.find(path), path))
+        except FileNotFoundError:
+            return []
         below = path.removesuffix(prefix).rstrip("/") + "/"
         return sorted(str(each).removeprefix(below) for each in found)
 
     def clear_litter(self, key: str) -> None:
         """An upload that was cut off left nothing that can be seen."""
 
-    @contextmanager
-    def _written(self, key: str) -> Iterator[tuple[Any, str]]:
-        with self._reached(key, "written") as opened:
-            try:
-                yield opened
-            except FileNotFoundError as error:  # no such bucket
-                raise StorageError(self.place(key), f"cannot be written: {said(error)}", REMEDY) from error
-
-    @contextmanager
-    def _read(self, key: str) -> Iterator[tuple[Any, str]]:
-        with self._reached(key, "read") as opened:
-            yield opened
-
-    @contextmanager
-    def _reached(self, key: str, done: str) -> Iterator[tuple[Any, str]]:
+    def _write(self, key: str, request: Callable[[Any, str], ResultT]) -> ResultT:
         try:
-            yield system_at(self.place(key), self.options)
-        except (FileNotFoundError, FileExistsError):
-            raise
+            return self._asked(key, "written", request)
+        except FileNotFoundError as error:  # no such bucket
+            raise StorageError(self.place(key), f"cannot be written: {said(error)}", REMEDY) from error
+
+    def _read(self, key: str, request: Callable[[Any, str], ResultT]) -> ResultT:
+        """Raises FileNotFoundError where there is no such object; StorageError where there is no such bucket."""
+        return self._asked(key, "read", request)
+
+    def _asked(self, key: str, done: str, request: Callable[[Any, str], ResultT]) -> ResultT:
+        try:
+            return asked(self.place(key), self.options, request)
+        except FileNotFoundError as error:
+            if NO_BUCKET not in said(error):
+                raise
+            raise StorageError(self.place(key), f"cannot be {done}: {said(error)}", REMEDY) from error
         except ImportError as error:
             raise StorageError(self.url, f"needs a package that is not installed ({error})",
                                "install it on every machine") from error
         except failures() as error:
             raise StorageError(self.place(key), f"cannot be {done}: {said(error)}", REMEDY) from error
-

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, ClassVar, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -44,10 +44,7 @@ class ObjectFacts(NamedTuple):
 class Store(Protocol):
     """Objects by key. Writing raises StorageError; reading what is not there raises FileNotFoundError."""
 
-    @property
-    def folders_appear_whole(self) -> bool:
-        """Whether several objects can appear at once (``staging.py``), so that one which is missing was removed."""
-        ...
+    folders_appear_whole: ClassVar[bool]  # several objects can appear at once (``staging.py``): a missing one was removed
 
     def below(self, prefix: str) -> Store:
         """The objects below a prefix as a store of their own: a dataset version, a model."""
@@ -109,10 +106,7 @@ class FolderStore:
     """A store in a folder that driver, executors and ranks all see (a local disk, NFS)."""
 
     root: Path
-
-    @property
-    def folders_appear_whole(self) -> bool:
-        return True
+    folders_appear_whole: ClassVar[bool] = True
 
     def _path(self, key: str) -> Path:
         return self.root / key
@@ -146,12 +140,7 @@ class FolderStore:
 
     @contextmanager
     def new_folder(self, key: str) -> Iterator[Path]:
-        """A folder whose files become the objects below ``key`` when the block ends well, all at once, by a rename, and
-        vanish when it does not.
-
-        Raises:
-            StorageError: another writer was first.
-        """
+        """Its files are the objects below ``key`` once the block ends well. StorageError where another writer was first."""
         target = self._path(key)
         temporary = _temporary_beside(target)
         with storage_errors(target):

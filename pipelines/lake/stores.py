@@ -16,6 +16,8 @@ from pipelines.lake.object_store import ObjectStore
 from pipelines.lake.remote_folder import local_path
 from pipelines.lake.store import FolderStore, Store
 
+__all__ = ["Store", "store_at"]
+
 
 def store_at(address: str | Path) -> Store:
     """A path is made absolute, so that executors and ranks see the same. Nothing is looked at yet."""

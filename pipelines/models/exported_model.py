@@ -18,9 +18,8 @@ from safetensors import SafetensorError
 from pipelines.config.models import Model
 from pipelines.errors import CheckpointError
 from pipelines.lake.exported import described
-from pipelines.lake.store import Store
 from pipelines.lake.stored_weights import differing, stored_weights
-from pipelines.lake.stores import store_at
+from pipelines.lake.stores import Store, store_at
 from pipelines.lake.task_facts import TaskFacts
 from pipelines.models.build import fill_model, sketch_model
 from pipelines.models.layered import LayeredModel

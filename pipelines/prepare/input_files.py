@@ -5,15 +5,13 @@ Takes:   an ``InputFile``: a path that every machine sees, or a URL that Python 
 Gives:   ``opened_input``, ``parquet_file``; ``as_listed``, around the reading: ``DataError`` for what has changed or cannot be
          read.
 
-At a URL a file that is not long comes with one request, and a longer one in ranges, each read ahead: a request costs as much time
-as the transfer of some 100 kB to 1 MB. Requests are repeated by the file system itself (``lake/file_systems.py``).
+At a URL it is read in ranges (``ranged_file.py``).
 """
 # A hundred thousand files: plain strings are shorter than pathlib and several times as fast.
 # ruff: noqa: PTH110, PTH116, PTH118, PTH120
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 from collections.abc import Iterator
@@ -25,7 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.errors import DataError
-from pipelines.lake.file_systems import failures, size_in, system_at, version_in
+from pipelines.lake.file_systems import asked, failures, size_in, version_in
+from pipelines.prepare.ranged_file import ranged_file
 
 # read ahead at a URL: of a file that is read from its beginning; behind a range of one; in Parquet, which says where things are
 AHEAD_BYTES, RANGE_AHEAD_BYTES, PARQUET_AHEAD_BYTES = 8 * 1024**2, 1024**2, 256 * 1024
@@ -102,8 +101,7 @@ def _refuse_change(file: InputFile) -> None:
 def _now(file: InputFile) -> tuple[int, str]:
     """Size and version."""
     if file.at_url:
-        system, path = system_at(file.path, file.options)
-        info = system.info(path)
+        info = asked(file.path, file.options, lambda system, path: system.info(path))
         return size_in(info), version_in(info)
     status = os.stat(file.path)
     return status.st_size, str(status.st_mtime_ns)
@@ -126,11 +124,7 @@ def opened_input(file: InputFile, ahead_bytes: int = AHEAD_BYTES) -> Iterator[Bi
         with open(file.path, "rb") as local:
             yield local
         return
-    system, path = system_at(file.path, file.options)
-    if file.bytes <= ahead_bytes:  # an empty one has no range
-        yield io.BytesIO(system.cat_file(path, start=0, end=file.bytes) if file.bytes else b"")
-        return
-    with system.open(path, "rb", block_size=ahead_bytes, cache_type="readahead") as stream:
+    with ranged_file(file.path, file.bytes, file.options, ahead_bytes) as stream:
         yield stream
 
 
@@ -149,8 +143,8 @@ def is_beside(file: InputFile, name: str) -> bool:
     """Whether the file's folder has another of that name. What it raises is for ``as_listed``."""
     if not file.at_url:
         return os.path.exists(os.path.join(os.path.dirname(file.path), name))
-    system, path = system_at(file.path, file.options)
-    return bool(system.exists(posixpath.join(posixpath.dirname(path), name)))
+    other = posixpath.join(posixpath.dirname(file.path), name)
+    return asked(other, file.options, lambda system, path: bool(system.exists(path)))
 
 
 def path_text(path: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from pipelines.config.datasets import InputPath
 from pipelines.errors import DataError
-from pipelines.lake.file_systems import failures, said, same_system, size_in, system_at, version_in
+from pipelines.lake.file_systems import asked, failures, said, same_system, size_in, version_in
 from pipelines.lake.object_store import ObjectStore
 from pipelines.lake.store import Store
 from pipelines.prepare.input_files import URL_REMEDY, InputFile
@@ -30,15 +30,23 @@ CHAIN = "::"
 Infos = Mapping[str, Mapping[str, Any]]  # what a file system says of files, by their paths
 
 
-class _Folder(NamedTuple):
-    """Of an input: its URL without a glob, and the same as a path of the file system."""
+class _Found(NamedTuple):
+    """What an input's URL names, as paths of the file system."""
 
-    url: str
-    path: str
+    infos: Infos  # of files
+    base: str  # what their names are relative to
+    fixed_path: str  # the URL's folders before the first part that may be a glob
+    fixed_url: str  # the same; the path alone may lack what a URL says, such as an account
 
     def url_of(self, path: str) -> str:
-        """Of a file in it. The path alone may lack what the URL says, such as an account."""
-        return self.url + path[len(self.path):]
+        return self.fixed_url + path[len(self.fixed_path):]
+
+    def name_of(self, path: str) -> str:
+        return posixpath.basename(path) if path == self.base else posixpath.relpath(path, self.base)
+
+
+class _NoMatchError(FileNotFoundError):
+    """Of a glob."""
 
 
 def list_at_url(index: int, source: InputPath, lake: Store | None) -> list[InputFile]:
@@ -49,20 +57,14 @@ def list_at_url(index: int, source: InputPath, lake: Store | None) -> list[Input
     place, url = source.place(index), source.path
     _refuse_chain(place, url)
     with _reached(place, url):
-        own = isinstance(lake, ObjectStore) and same_system(url, lake.url)
-        options = lake.options if own and isinstance(lake, ObjectStore) else "{}"
-        system, path = system_at(url, options)
-        roots = _roots(system, path, place, url)
-        ours = system_at(lake.url, options)[1] if own and isinstance(lake, ObjectStore) else None
-        infos = {found: info for root, info in roots.items() for found, info in _files(system, root, info, source, ours)}
-    if not infos:
+        own = lake if isinstance(lake, ObjectStore) and same_system(url, lake.url) else None
+        options = "{}" if own is None else own.options
+        found = asked(url, options, lambda system, path: _find(system, path, source, None if own is None else own.url))
+        files = [InputFile(index, found.url_of(path), found.name_of(path), size_in(info), version_in(info), options)
+                 for path, info in found.infos.items()]
+    if not files:
         which = f" that match {source.pattern!r}" if source.pattern else ""
         raise DataError(place, f"{url!r} holds no files{which}", "give a folder that does, or another pattern")
-    base = path.rstrip("/") if set(roots) == {path.rstrip("/")} else posixpath.commonpath(list(roots))
-    folder = _folder(system, url, path)
-    with _reached(place, url):
-        files = [InputFile(index, folder.url_of(found), _name(found, base), size_in(info), version_in(info), options)
-                 for found, info in infos.items()]
     for file in files:
         _refuse_chain(place, file.path)
     return sorted(files, key=lambda file: file.name)
@@ -81,16 +83,32 @@ def _reached(place: str, url: str) -> Iterator[None]:
     except ImportError as error:
         raise DataError(place, f"{url!r} needs a package that is not installed ({error})",
                         "install it on every machine") from error
+    except _NoMatchError:
+        raise DataError(place, f"{url!r} matches nothing", ANOTHER) from None
     except FileNotFoundError as error:
-        raise DataError(place, f"{url!r} does not exist ({said(error)})", ANOTHER) from error
+        raise DataError(place, f"{url!r} is not there ({said(error)})", ANOTHER) from error
     except failures() as error:
         raise DataError(place, f"{url!r} cannot be read ({said(error)})", URL_REMEDY) from error
 
 
-def _roots(system: Any, path: str, place: str, url: str) -> Infos:
+def _find(system: Any, path: str, source: InputPath, lake_url: str | None) -> _Found:
+    """
+    Raises:
+        FileNotFoundError: nothing is there. Others: see ``lake.file_systems.failures``.
+    """
+    path = path.rstrip("/")
+    roots = _roots(system, path)
+    lake = None if lake_url is None else str(system._strip_protocol(lake_url))
+    infos = {found: info for root, about in roots.items() for found, info in _files(system, root, about, source, lake)}
+    fixed_url = _fixed(source.path) if has_magic(path) else source.path
+    return _Found(infos, path if list(roots) == [path] else posixpath.commonpath(list(roots)),
+                  str(system._strip_protocol(fixed_url)).rstrip("/"), fixed_url.rstrip("/"))
+
+
+def _roots(system: Any, path: str) -> Infos:
     """The file or folder that the path names, or those that it matches as a glob."""
     try:
-        return {path.rstrip("/"): system.info(path)}
+        return {path: system.info(path)}
     except FileNotFoundError:
         if not has_magic(path):
             raise
@@ -101,7 +119,7 @@ def _roots(system: Any, path: str, place: str, url: str) -> Infos:
              if not is_hidden(posixpath.basename(found.rstrip("/")))
              and (dotted or not any(part.startswith(".") for part in found[len(fixed):].split("/")))}
     if not roots:
-        raise DataError(place, f"{url!r} matches nothing", ANOTHER)
+        raise _NoMatchError(path)
     return roots
 
 
@@ -112,26 +130,15 @@ def _fixed(path: str) -> str:
 
 
 def _files(system: Any, root: str, info: Mapping[str, Any], source: InputPath,
-           ours: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+           lake: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The root itself where it is a file; else the files below it, without the lake that we write to."""
     if info["type"] == "file":
         yield root, info
         return
     found: Infos = system.find(root, detail=True)
-    lake = f"{ours}/" if ours is not None and ours.startswith(f"{root}/") else None
+    ours = f"{lake}/" if lake is not None and lake.startswith(f"{root}/") else None
     for path, about in found.items():
         *folders, name = path[len(root):].strip("/").split("/")
-        if (about["type"] == "file" and not path.endswith("/") and (lake is None or not path.startswith(lake))
+        if (about["type"] == "file" and not path.endswith("/") and (ours is None or not path.startswith(ours))
                 and not any(is_left_out(part, source) for part in (*folders, name)) and fnmatch(name, source.pattern or "*")):
             yield path, about
-
-
-def _folder(system: Any, url: str, path: str) -> _Folder:
-    """What stands before the first part that may be a glob, in both."""
-    fixed_url = url if not has_magic(path) else _fixed(url)
-    fixed = str(system._strip_protocol(fixed_url))
-    return _Folder(fixed_url.rstrip("/"), fixed.rstrip("/"))
-
-
-def _name(path: str, base: str) -> str:
-    return posixpath.basename(path) if path == base else posixpath.relpath(path, base)

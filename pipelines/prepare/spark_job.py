@@ -20,6 +20,7 @@ from pipelines.errors import SparkringError, StorageError
 from pipelines.prepare.inputs import spark_reads
 from pipelines.prepare.remote import java_cause, unreadable
 
+OUTCOME_DDL = "outcome STRING"  # what a task that writes says of itself
 ARROW_BATCH = {"spark.sql.execution.arrow.maxRecordsPerBatch": "2048",
                "spark.sql.execution.arrow.maxBytesPerBatch": str(32 * 1024**2)}
 SMALL_PARTITION_BYTES, SMALL_PARTITIONS = 2 * 1024**2, 8  # inputs below 8 shards still use several cores

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import uuid
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,10 @@ import psutil
 
 from pipelines.config import Platform
 from pipelines.errors import ResourceError
+from pipelines.lake.object_store import REMEDY
 from pipelines.lake.paths import Lake
+from pipelines.lake.store import FolderStore
+from pipelines.lake.store_contract import tried
 from pipelines.spark.java import find_java
 from pipelines.spark.slots import Cluster, known_slots
 
@@ -168,7 +172,11 @@ def check_network(platform: Platform) -> list[Check]:
 
 def check_storage(platform: Platform) -> Check:
     """The lake's folder, or the nearest one above it that is there, takes a file and has space left."""
-    root = Lake.at(platform.storage.root).root
+    lake = Lake.at(platform.storage.address)
+    if not lake.store.folders_appear_whole:
+        checks = check_store(platform)
+        return next((check for check in checks if check.status == "FAIL"), checks[0])
+    root = lake.root
     folder = next(parent for parent in (root, *root.parents) if parent.exists())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
@@ -183,6 +191,17 @@ def check_storage(platform: Platform) -> Check:
     if free < GOOD_FREE_BYTES:
         return Check("storage", "WARN", said, f"{GOOD_FREE_BYTES / GIB:.0f} GiB give room for data and models")
     return Check("storage", "OK", said)
+
+
+def check_store(platform: Platform) -> list[Check]:
+    """Every rule that a lake relies on, tried in a corner of ``storage.root`` of its own."""
+    store = Lake.at(platform.storage.address).store.below(f".probe-{uuid.uuid4().hex}")
+    try:
+        return [Check(f"storage: {found.rule}", "OK" if found.holds else "FAIL", found.said, "" if found.holds else REMEDY)
+                for found in tried(store)]
+    finally:
+        if isinstance(store, FolderStore):
+            shutil.rmtree(store.root, ignore_errors=True)
 
 
 def check_memory(platform: Platform) -> Check:

@@ -174,7 +174,7 @@ def test_closing_anywhere_leaves_no_thread(prime, kind, take):
 
 @pytest.mark.processes
 def test_a_process_that_never_closes_its_feed_ends_the_thread_first(tmp_path):
-    publish(tmp_path, [4] * 9).save(tmp_path)
+    publish(tmp_path, [4] * 9).save(FolderStore(tmp_path))
     program = f"""
 import atexit, threading
 from pathlib import Path

@@ -100,7 +100,7 @@ def test_a_reader_left_in_the_middle_leaves_no_thread_and_no_open_file(tmp_path,
 
 @pytest.mark.processes
 def test_the_arrow_reader_does_not_need_petastorm(tmp_path):
-    publish(tmp_path, [2]).save(tmp_path)
+    publish(tmp_path, [2]).save(FolderStore(tmp_path))
     program = f"""
 import sys
 sys.modules.update(petastorm=None, pyspark=None)

@@ -10,6 +10,7 @@ import pytest
 from pipelines.config import Recipe
 from pipelines.errors import DataError
 from pipelines.lake.manifest import MANIFEST_NAME, Baseline
+from pipelines.lake.store import FolderStore
 from pipelines.lake.task_facts import Column, TaskFacts
 from pipelines.prepare.inputs import dataset_version, recipe_hash
 from pipelines.prepare.text.language_rows import language_facts
@@ -40,7 +41,7 @@ def test_a_manifest_of_the_first_format_is_the_same_dataset(tmp_path: Path) -> N
         Baseline("guessing", 5.549), Baseline("token frequencies", 3.25),
         Baseline("a bigram model", 2.5, "which token follows which; counted on 290 of 1,300 train tokens, asked for 60 "
                                         "validation tokens"))
-    found.save(tmp_path)
+    found.save(FolderStore(tmp_path))
     assert manifest_in(tmp_path) == found and json.loads((tmp_path / MANIFEST_NAME).read_text())["format_version"] == 2
 
 
@@ -59,7 +60,7 @@ def test_the_version_of_the_same_input_and_recipe_is_what_it_always_was() -> Non
 def test_a_manifest_of_any_task_comes_back_as_it_was_written(tmp_path: Path) -> None:
     task = TaskFacts("classification", (Column("image", "uint8", (3, 8, 8)), Column("label", "int32", allowed=(0, 9))),
                      {"channels": 3, "num_classes": 10}, "samples", 1, "nats per sample", None, {"class_names": ["a", "b"]})
-    manifest_for(task, []).save(tmp_path)
+    manifest_for(task, []).save(FolderStore(tmp_path))
     assert manifest_in(tmp_path) == manifest_for(task, [])
 
 

@@ -81,7 +81,7 @@ def test_all_that_differs_is_told_with_its_hosts_and_remedies(spark, tmp_path, m
     monkeypatch.setattr(hosts, "report_of_host", lambda: replace(own, source="", versions=own.versions | {"torch": "1.0"}))
     (tmp_path / "theirs").mkdir()
     with pytest.raises(ResourceError) as caught:
-        check_hosts(spark, 2, Lake(FolderStore(tmp_path / "ours"), tmp_path / "theirs"), timeout_s=60)
+        check_hosts(spark, 2, Lake(FolderStore(tmp_path / "ours"), str(tmp_path / "theirs"), tmp_path / "theirs"), timeout_s=60)
     first, *lines = str(caught.value).splitlines()
     assert first == "the cluster's hosts: are not as the driver:"
     assert [line.partition(";")[0] for line in lines] == [

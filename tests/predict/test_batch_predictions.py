@@ -262,7 +262,7 @@ def test_again_is_a_no_op_and_what_is_missing_is_answered_alone(predict, tmp_pat
 @pytest.mark.parametrize(("part_s", "parts"), [(0.0, [{"0 a"}, {"9 a"}, {"0 b"}]), (60.0, [{"0 a", "9 a", "0 b"}])])
 def test_a_task_that_takes_long_writes_whole_ranges_as_it_goes(lake, tmp_path, monkeypatch, part_s, parts):
     monkeypatch.setattr(batch_predictions, "PART_S", part_s)
-    contract = contract_of(lake.root / lake.model("r", "best"), Predict())
+    contract = contract_of(lake.store.below(lake.model("r", "best")), Predict())
     ranges = {("a", 0): ["one", "two"], ("a", 9): ["three"], ("b", 0): ["four", "five"]}
     kinds = {"STRING": pa.string(), "BIGINT": pa.int64(), "BINARY": pa.binary()}
     given = pa.schema([(name, kinds[kind]) for name, kind in (column.split() for column in GIVEN_DDL.split(", "))])
@@ -282,7 +282,7 @@ def test_answered_files_however_many_are_told_apart_exactly_and_not_opened(predi
     for name in ("answered ü", "missing"):
         (folder / name).write_text(name)
     look = look_at(str(folder), Predict(), predict.lake.root)
-    given = rows_of(spark, look, contract_of(predict.lake.root / predict.lake.model("r", "best"), Predict())).rows
+    given = rows_of(spark, look, contract_of(predict.lake.store.below(predict.lake.model("r", "best")), Predict())).rows
     (answered,) = (row.file for row in given.select("file").collect() if "missing" not in row.file)
     many = [f"file:///elsewhere/{i}" for i in range(100_000)]
     (folder / "answered ü").unlink()  # so that opening it would fail

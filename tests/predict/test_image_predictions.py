@@ -56,7 +56,7 @@ IMAGES = [file_of(0), file_of(1, mode="RGBA"), file_of(2, (30, 17)), file_of(3, 
 def test_the_model_takes_what_training_gives_to_it(tmp_path, resize):
     facts = with_bounds(FACTS, ImageBounds(resize))  # the rule that the training rows were made by
     export_cnn(tmp_path / "best", facts)
-    answers = ImageAnswers(contract_of(tmp_path / "best", Predict()))
+    answers = ImageAnswers(contract_of(FolderStore(tmp_path / "best"), Predict()))
     rule = ImageRule(ImageShape(3, 10, 12), True, True, resize, 10**6, "")
     records = ImageRecords(rule, {"cat": 2}, 10**6, as_files=False)
     rows = [records.of_file(Found("x", 0, "cat", None, len(content)), content).image for content in IMAGES]
@@ -84,7 +84,7 @@ def test_a_folder_of_images_is_answered_or_says_why_not(predict, tmp_path):
     assert (totals["rows"], totals["predicted"]) == (11, 7)
     assert totals["reasons"] == {"empty": 1, "oversized": 1, "undecodable": 2}
     rows = predict.rows()
-    answers = ImageAnswers(contract_of(predict.lake.root / predict.lake.model("r", "last"), Predict()))
+    answers = ImageAnswers(contract_of(predict.lake.store.below(predict.lake.model("r", "last")), Predict()))
     model = export_cnn(tmp_path / "again")
     with torch.no_grad():
         probabilities = model(answers.inputs(IMAGES, [None] * 7, 0)[1]).softmax(-1)
@@ -127,7 +127,7 @@ def file_of_values(values):
 @pytest.mark.parametrize("kind", FORMS)
 def test_every_form_of_image_that_a_table_may_hold_is_answered_alike(predict, spark, tmp_path, kind):
     values = np.random.default_rng(0).integers(0, 256, (5, 10, 12, 3), dtype=np.uint8)
-    answers = ImageAnswers(contract_of(predict.lake.root / predict.lake.model("r", "last"), Predict()))
+    answers = ImageAnswers(contract_of(predict.lake.store.below(predict.lake.model("r", "last")), Predict()))
     expected = answers.of([], [file_of_values(each) for each in values], [None] * 5)["probability"]
     rows = [(f"{i}", FORMS[kind](each)) for i, each in enumerate(values)]
     frame = spark.createDataFrame([*rows, ("none", None)], f"name STRING, pictures {kind}").coalesce(1)
@@ -149,7 +149,7 @@ def test_sparks_own_reader_of_images_gives_what_can_be_asked_and_the_column_is_f
         (folder / f"{i}.png").write_bytes(file_of(i))
     spark.read.format("image").load(str(folder)).write.parquet(str(tmp_path / "spark"))
     spark.read.format("binaryFile").load(str(folder)).write.parquet(str(tmp_path / "files"))
-    answers = ImageAnswers(contract_of(predict.lake.root / predict.lake.model("r", "last"), Predict()))
+    answers = ImageAnswers(contract_of(predict.lake.store.below(predict.lake.model("r", "last")), Predict()))
     expected = sorted(answers.of([], [file_of(i) for i in range(3)], [None] * 3)["probability"])
     for name in ("spark", "files"):
         predict(tmp_path / name, model="last", output=tmp_path / f"{name}-said")
@@ -181,7 +181,7 @@ def test_what_prepare_rejects_as_oversized_prediction_keeps_as_oversized(tmp_pat
     export_cnn(tmp_path / "best", with_bounds(FACTS, bounds))
     for settings, reasons in (({}, ["oversized", None, "oversized"]),
                               ({"max_image_pixels": 1600, "max_row_bytes": 10**6}, [None] * 3)):
-        contract = contract_of(tmp_path / "best", Predict(**settings))
+        contract = contract_of(FolderStore(tmp_path / "best"), Predict(**settings))
         given = [contract.asked.checked(content, contract.max_bytes) for content in (large, long, long + b" ")]
         said = ImageAnswers(contract).of([], [content for content, _ in given], [reason for _, reason in given])
         assert said["reason"] == reasons

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from pipelines.errors import CheckpointError, ConfigError
+from pipelines.lake.store import FolderStore
 from pipelines.models.exported_model import load_model
 from pipelines.predict.contracts import contract_of
 from pipelines.predict.predictor import predictor
@@ -93,7 +94,7 @@ def test_the_driver_never_imports_torch(folder):
 
 
 def test_padding_and_company_do_not_change_a_score(folder):
-    answers = TextAnswers(contract_of(folder, predictor(folder).contract.settings))
+    answers = TextAnswers(contract_of(FolderStore(folder), predictor(folder).contract.settings))
     given = [text.encode() for text in texts(17)]
     together = answers.of([""] * 17, given, [None] * 17)["log_likelihood"]
     alone = [answers.of([""], [text], [None])["log_likelihood"][0] for text in given]

@@ -151,7 +151,7 @@ def test_a_version_that_was_made_without_files_that_could_not_be_read_is_not_use
     recipe = make_recipe(tmp_path / "in")
     manifest = prepare(spark, recipe, lake, silent)
     incomplete = replace(manifest, counts={**manifest.counts, "rejected_unreadable": 2})  # as the first release wrote it
-    incomplete.save(lake.root / lake.dataset("test", manifest.version))
+    incomplete.save(lake.store.below(lake.dataset("test", manifest.version)))
     with pytest.raises(DataError, match="was made without 2 files that could not be read; .*prepare again"):
         prepare(spark, recipe, lake, silent)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config.datasets import InputSource
+from pipelines.lake.staging import Staging
+from pipelines.lake.store import FolderStore
 from pipelines.prepare import input_files
 from pipelines.prepare.inputs import list_files
 from pipelines.prepare.text import language_manifest
@@ -77,12 +80,12 @@ def test_the_token_counts_of_shards_are_read_side_by_side(tmp_path: Path, monkey
     together = threading.Barrier(WAITING_THREADS)
     load = np.load
 
-    def load_together(path: Path, allow_pickle: bool) -> np.ndarray:
+    def load_together(file: BytesIO, allow_pickle: bool) -> np.ndarray:
         together.wait(TOGETHER_TIMEOUT_S)
-        return load(path, allow_pickle=allow_pickle)
+        return load(file, allow_pickle=allow_pickle)
 
     monkeypatch.setattr(np, "load", load_together)
-    settings = PackSettings(str(tmp_path), "", "", "bytes", "", "", 2, 0, 16, 8, "hash", 0.1, 0.0, True, 100)
+    settings = PackSettings(Staging(FolderStore(tmp_path)), "", "", "bytes", "", 2, 0, 16, 8, "hash", 0.1, 0.0, True, 100)
     shards, tokens_V = language_manifest._name_shards(outcomes, "train", settings)
     assert tokens_V.tolist() == [sum(range(WAITING_THREADS)), WAITING_THREADS]
     assert [(tmp_path / shard.path).read_bytes() for shard in shards] == [b"%d" % number for number in range(WAITING_THREADS)]

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from pipelines.config import Config, Recipe
 from pipelines.lake.manifest import TOKENIZER_NAME, Baseline, Manifest, Shard, row_group_runs
 from pipelines.lake.paths import Lake
-from pipelines.lake.store import file_sha256
+from pipelines.lake.store import FolderStore, file_sha256
 from pipelines.lake.task_facts import TaskFacts, shard_schema
 from pipelines.prepare.text.language_rows import language_columns, language_facts
 
@@ -78,7 +78,7 @@ def publish_example(lake: Lake, *, train_rows: int = 37, validation_rows: int = 
     manifest = Manifest(name=name, version="v1", task=task, input_fingerprint="example", recipe_hash="example", splits=splits,
                         units={}, counts={}, baselines=(Baseline("guessing", math.log(VOCABULARY_SIZE)),
                                                         Baseline("token frequencies", 3.4)))
-    manifest.save(folder)
+    manifest.save(FolderStore(folder))
     return manifest
 
 

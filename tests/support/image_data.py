@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipelines.lake.manifest import Baseline, Manifest, Shard, row_group_runs
 from pipelines.lake.paths import Lake
-from pipelines.lake.store import file_sha256
+from pipelines.lake.store import FolderStore, file_sha256
 from pipelines.lake.task_facts import VALUE_BYTES, TaskFacts, shard_schema
 from pipelines.prepare.images.decoding import file_of, image_of
 from pipelines.prepare.images.image_rows import classification_facts
@@ -53,5 +53,5 @@ def publish_images(lake: Lake, *, train_rows: int = 37, validation_rows: int = 9
         splits[split] = tuple(shards)
     manifest = Manifest(name=name, version="v1", task=task, input_fingerprint="example", recipe_hash="example", splits=splits,
                         units={}, counts={}, baselines=(Baseline("guessing", math.log(len(PATTERN_CLASSES))),))
-    manifest.save(folder)
+    manifest.save(FolderStore(folder))
     return manifest

@@ -104,4 +104,4 @@ def write_manifest(lake: Lake) -> None:
              {"train": 9000, "validation": 400},
              {"input_records": 12, "documents": 9, "rejected_empty": 2, "rejected_undecodable": 1},
              (Baseline("guessing", 9.0), Baseline("token frequencies", 8.5, "how often each is")),
-             ).save(lake.root / lake.dataset("gpt-demo", "v1"))
+             ).save(lake.store.below(lake.dataset("gpt-demo", "v1")))

@@ -26,11 +26,11 @@ from pipelines.lake.store import storage_errors
 from pipelines.lake.task_facts import IMAGE_FILE, VALUE_BYTES
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_manifest import assemble_images
-from pipelines.prepare.images.image_partition import OUTCOME_DDL, RowPlace, WriteSettings, write_partition
+from pipelines.prepare.images.image_partition import RowPlace, WriteSettings, write_partition
 from pipelines.prepare.images.image_sources import ImageSources, image_sources, images_of
 from pipelines.prepare.outcomes import Outcomes, raise_faults, rejected_warning
 from pipelines.prepare.remote import refuse_changed
-from pipelines.prepare.spark_job import arrow_batches, num_partitions, spark_errors
+from pipelines.prepare.spark_job import OUTCOME_DDL, arrow_batches, num_partitions, spark_errors
 
 ROW_GROUP_BYTES, ROWS_PER_ROW_GROUP = 1024**2, (16, 512)
 MOST_VALUES = 2**31 - 1  # offsets of Arrow's lists

@@ -11,7 +11,6 @@ into another folder, and the driver keeps those whose outcome it received.
 from __future__ import annotations
 
 import json
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,9 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark import TaskContext
 
-from pipelines.errors import SparkringError
 from pipelines.lake.manifest import SPLITS
 from pipelines.lake.staging import Staging
 from pipelines.lake.store import file_sha256, synced_file
@@ -32,11 +29,8 @@ from pipelines.prepare.hash_split import HashSplit
 from pipelines.prepare.images.decoding import ImageShape
 from pipelines.prepare.images.image_records import FAULT, ImageRecord
 from pipelines.prepare.images.image_rows import image_columns
-from pipelines.prepare.outcomes import task_fault
 from pipelines.prepare.rejected_rows import COMPRESSION, REJECTED_NAME, RejectedWriter
-from pipelines.prepare.workers import lighten_worker
-
-OUTCOME_DDL = "outcome STRING"
+from pipelines.prepare.task_outcome import task_outcome
 
 
 class RowPlace(NamedTuple):
@@ -66,16 +60,7 @@ class WriteSettings:
 
 def write_partition(batches: Iterator[pa.RecordBatch], settings: WriteSettings) -> Iterator[pa.RecordBatch]:
     """The function of ``DataFrame.mapInArrow``: one row, the outcome as JSON (see ``text/partition.py``)."""
-    context = TaskContext.get()
-    partition = context.partitionId() if context else 0
-    attempt = f"attempt-{partition:06d}-{uuid.uuid4().hex}"
-    try:
-        with settings.staging.folder(attempt) as folder:
-            outcome = {"partition": partition, "attempt": attempt, **_write(batches, settings, folder)}
-    except (OSError, SparkringError) as error:
-        outcome = {"fault": task_fault(error, settings.staging.place(attempt))}
-    yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
-    lighten_worker()
+    return task_outcome(settings.staging, lambda folder: _write(batches, settings, folder))
 
 
 def _write(batches: Iterator[pa.RecordBatch], settings: WriteSettings, folder: Path) -> dict[str, Any]:

@@ -23,12 +23,12 @@ from pipelines.lake.manifest import Manifest
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.outcomes import Outcomes, raise_faults, rejected_warning
-from pipelines.prepare.spark_job import arrow_batches, num_partitions, spark_errors
+from pipelines.prepare.spark_job import OUTCOME_DDL, arrow_batches, num_partitions, spark_errors
 from pipelines.prepare.text.language_manifest import assemble_dataset, read_bytes
 from pipelines.prepare.text.learning import make_tokenizer
 from pipelines.prepare.text.local_copies import Inputs
 from pipelines.prepare.text.pack_settings import PackSettings, pack_settings
-from pipelines.prepare.text.partition import OUTCOME_DDL, pack_partition
+from pipelines.prepare.text.partition import pack_partition
 from pipelines.prepare.text.sources import documents_of, readable, refuse_misread, reread
 
 

@@ -4,14 +4,11 @@ Runs on: executors.
 Takes:   rows of ``documents`` sorted by key, in Arrow batches.
 Gives:   Parquet files in a folder of this attempt's own, and one JSON outcome that lists them.
 
-Nothing here depends on the machine, so the same partition always gives the same bytes. A task that Spark repeats writes
-into another folder; the driver keeps those whose outcome it received (``language_dataset.py``).
+Nothing here depends on the machine, so the same partition always gives the same bytes.
 """
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,43 +17,27 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark import TaskContext
 
-from pipelines.errors import SparkringError
 from pipelines.lake.store import file_sha256, synced_file
 from pipelines.lake.task_facts import shard_schema
 from pipelines.prepare.hash_split import HashSplit
-from pipelines.prepare.outcomes import task_fault
 from pipelines.prepare.rejected_rows import COMPRESSION, REJECTED_NAME, RejectedWriter
+from pipelines.prepare.task_outcome import task_outcome
 from pipelines.prepare.text.documents import COPY, FAULT
 from pipelines.prepare.text.encoders import Encoder, load_encoder
 from pipelines.prepare.text.language_rows import language_columns
 from pipelines.prepare.text.pack_settings import PackSettings
 from pipelines.prepare.text.packing import WindowPacker, Windows, predicted_tokens
 from pipelines.prepare.text.remote_documents import READ, read_key
-from pipelines.prepare.workers import lighten_worker
-
-OUTCOME_DDL = "outcome STRING"
 
 
 def pack_partition(batches: Iterator[pa.RecordBatch], settings: PackSettings) -> Iterator[pa.RecordBatch]:
-    """The function of ``DataFrame.mapInArrow``: one row, the outcome as JSON.
+    """The function of ``DataFrame.mapInArrow``: one row, the outcome (``task_outcome.py``).
 
-    The outcome is ``{"attempt": key, "has_rejected": whether there are refused rows, "counts": {...},
-    "examples": {reason: [source, position, detail]}, "read_bytes": {read_key: bytes},
-    "shards": {split: {...}}}``, or ``{"fault": {...}}`` where
-    reading or writing failed: an exception would be retried and reach the user as a Java trace.
+    It holds ``{"has_rejected": whether there are refused rows, "counts": {...}, "examples": {reason: [source, position,
+    detail]}, "read_bytes": {read_key: bytes}, "shards": {split: {...}}}``.
     """
-    context = TaskContext.get()
-    partition = context.partitionId() if context else 0
-    attempt = f"attempt-{partition:06d}-{uuid.uuid4().hex}"
-    try:
-        with settings.staging.folder(attempt) as folder:
-            outcome = {"partition": partition, "attempt": attempt, **_pack(batches, settings, folder)}
-    except (OSError, SparkringError) as error:
-        outcome = {"fault": task_fault(error, settings.staging.place(attempt))}
-    yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
-    lighten_worker()
+    return task_outcome(settings.staging, lambda folder: _pack(batches, settings, folder))
 
 
 def _pack(batches: Iterator[pa.RecordBatch], settings: PackSettings, folder: Path) -> dict[str, Any]:

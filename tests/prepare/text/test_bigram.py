@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.lake.paths import Lake
+from pipelines.lake.store import FolderStore
 from pipelines.prepare.text import bigram
 from pipelines.prepare.text.bigram import bigram_baseline, bigram_loss, sampled_pairs
 from tests.support.example_data import publish_example
@@ -45,16 +46,18 @@ def test_what_may_follow_a_token_sums_to_one(seen: list[int], frequency: list[in
 def test_every_pair_of_a_small_dataset_is_counted_and_few_of_a_large_one(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shards = shards_of(Lake.at(tmp_path), train_rows=600, validation_rows=50, rows_per_shard=100, rows_per_row_group=10)
-    before, token = (np.concatenate(side) for side in zip(*sampled_pairs(shards["train"], 10**9, 16), strict=True))
+    shards = {split: [str(path) for path in paths] for split, paths in shards.items()}
+    files = FolderStore(Path("/"))
+    before, token = (np.concatenate(side) for side in zip(*sampled_pairs(files, shards["train"], 10**9, 16), strict=True))
     assert 600 * 14 < len(token) < 600 * 16  # every token of a row but its first, and none of the filling
     assert ((before + 1) % (V - 1) == token).all()  # these rows count upwards
     tokens_V = np.bincount(token, minlength=V)
-    whole = bigram_baseline(shards["train"], shards["validation"], tokens_V, 16)
+    whole = bigram_baseline(files, shards["train"], shards["validation"], tokens_V, 16)
     assert whole.train_tokens == len(token) and whole.loss < 0.05
     monkeypatch.setattr(bigram, "SAMPLE_TOKENS", {"train": 800, "validation": 160})
-    few = bigram_baseline(shards["train"], shards["validation"], tokens_V, 16)
+    few = bigram_baseline(files, shards["train"], shards["validation"], tokens_V, 16)
     assert 400 < few.train_tokens <= 800 and 80 < few.validation_tokens <= 160
-    assert few == bigram_baseline(shards["train"], shards["validation"], tokens_V, 16)
+    assert few == bigram_baseline(files, shards["train"], shards["validation"], tokens_V, 16)
 
 
 def test_pairs_seen_as_often_as_by_chance_are_no_gain() -> None:
