@@ -35,11 +35,14 @@ from pipelines.prepare.text import local_documents
 from pipelines.prepare.text.local_documents import cut_into_pieces, read_piece
 from tests.prepare.conftest import make_recipe, make_text, write_texts
 from tests.prepare.images.conftest import encoded, image_recipe, picture, write_idx, write_pictures
+from tests.support.faulty_proxy import Fault, faulty_proxy
+from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.processes
 
 Report = Callable[[str], None]
 NOWHERE = Path("/nowhere")
+SEED = 7  # of the requests that fail
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Bucket:
 
 
 @pytest.fixture
-def bucket(s3_server: Any, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+def bucket(s3_server: S3Server, spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """Workers of the session, which may have started before, are told where it is by the context."""
     environment = {**s3_server.environment, "AWS_ENDPOINT_URL": s3_server.endpoint_url}
     for name, value in environment.items():
@@ -238,10 +241,10 @@ def test_content_stands_for_a_version_where_nothing_is_one(bucket: Bucket) -> No
     assert file.version and fingerprint([file]) != fingerprint([file._replace(version="")])
 
 
-def records(*sources: dict[str, Any], max_document_bytes: int = 5000) -> list[tuple[Any, ...]]:
+def records(*sources: dict[str, Any], max_document_bytes: int = 5000, lake: Lake | None = None) -> list[tuple[Any, ...]]:
     """What the inputs hold, without where they are."""
     section = make_recipe(*sources, max_document_bytes=max_document_bytes).prepare
-    pieces = cut_into_pieces(list_files(section.inputs, NOWHERE), section.inputs)
+    pieces = cut_into_pieces(list_files(section.inputs, NOWHERE, None if lake is None else lake.store), section.inputs)
     return [(piece.file.name, piece.start, record.position, record.content, record.reason)
             for piece in pieces for record in read_piece(piece, section)]
 
@@ -373,6 +376,16 @@ def test_an_object_that_changes_while_it_is_read_stops_prepare_and_nothing_is_pu
     with pytest.raises(DataError, match=r"prepare\.inputs\.0\.path: s3://.*0007\.txt: input changed while it was read"):
         prepare_planned(lambda: spark, plan, recipe, lake, silent)
     assert not list((lake.root / lake.datasets(recipe.name)).glob("[!.]*"))
+
+
+def test_requests_that_fail_in_passing_are_made_again(bucket: Bucket, s3_server: S3Server, tmp_path: Path) -> None:
+    sources = write_kinds(tmp_path / "in")
+    bucket.take(tmp_path / "in")
+    shares = {Fault.SLOW_DOWN: 0.1, Fault.CLOSED: 0.05, Fault.RESET: 0.05, Fault.CUT: 0.1}
+    with faulty_proxy(s3_server.endpoint_url, shares, SEED) as proxy:
+        lake = Lake.at(json.dumps({"root": f"{bucket.url}/lake", "options": proxy.options}))
+        assert records(*at(f"{bucket.url}/in", sources), lake=lake) == records(*at(tmp_path / "in", sources))
+        assert proxy.faults()
 
 
 @pytest.mark.parametrize("whole", [True, False])
