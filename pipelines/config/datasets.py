@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, PrivateAttr, Tag, field_validator
 
+from pipelines.config.input_schemes import python_reads
 from pipelines.config.secrets import without_password
 from pipelines.config.section import Bytes, Count, Fraction, KindedSection, Section, Whole, kind_of
 from pipelines.errors import SparkringError
@@ -24,7 +25,8 @@ USUAL_IMAGE_PIXELS, USUAL_IMAGE_BYTES = 89_478_485, 64 * 1024**2  # the first is
 class InputPath(Section):
     """Where an input is, of any kind.
 
-    ``path`` is a file, a folder (read recursively), a glob, or any URL that the Spark session can read. Names that start
+    ``path`` is a file, a folder (read recursively) or a glob, on a disk or at a URL that Python (``input_schemes.py``) or the
+    Spark session can read. Names that start
     with ``.`` or ``_`` are hidden: neither folders nor globs read them (as in Spark). A local file that is named itself is
     read. ``${PYTHON_STDLIB}`` stands for the folder of the running Python's standard library.
     """
@@ -66,9 +68,10 @@ class PrepareSection(KindedSection):
         return {}
 
     def contradictions(self) -> list[SparkringError]:
-        return [SparkringError(f"prepare.inputs.{i}.exclude", "leaves files out of local folders, not of a URL",
+        return [SparkringError(f"prepare.inputs.{i}.exclude", "leaves files out of local folders, not of a URL that Spark reads",
                                "choose with pattern, or with a glob in the URL")
-                for i, source in enumerate(self.inputs) if source.exclude and "://" in source.path]
+                for i, source in enumerate(self.inputs)
+                if source.exclude and "://" in source.path and not python_reads(source.path)]
 
 
 RowsPerRowGroup = Annotated[Whole, Field(ge=1, le=2**20)]

@@ -2,7 +2,8 @@
 
 Runs on: driver, executors and ranks.
 Takes:   a URL of a scheme that fsspec knows, and the options of its file system (``storage.options``).
-Gives:   ``system_at``; ``asked``, which repeats; ``failures``, every error of one that is not reached or refuses; ``said``.
+Gives:   ``system_at``; ``asked``, which repeats; ``failures``, every error of one that is not reached or refuses; ``said``;
+         ``same_system``; ``size_in``, ``version_in``: what it says of an object.
 
 S3's file system repeats in three layers, which multiply to minutes: here they are told to be brief, and what is left is
 repeated by ``asked``, within one bound. What it does not repeat is sound: missing, refused, no credentials.
@@ -15,7 +16,7 @@ import json
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 # what file systems raise beside OSError, by the module that has it once one of them is in use
@@ -30,6 +31,9 @@ _PASSING_NUMBERS = {errno.EBUSY, errno.EREMOTEIO, errno.EIO, errno.ECONNRESET, e
 PATIENCE_S = 30.0  # in which a request that fails in passing is repeated
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 4.0
 MOST_SHOWN = 200
+# by which file systems tell an object from its replacement, the surest first
+_VERSIONS = ("ETag", "etag", "generation", "version_id", "blob_id", "mtime", "Last-Modified", "last_modified", "LastModified",
+             "created")
 S3_CONFIG = {"retries": {"mode": "standard", "total_max_attempts": 2}, "connect_timeout": 10, "read_timeout": 60}
 ResultT = TypeVar("ResultT")
 
@@ -52,6 +56,30 @@ def system_at(url: str, options: str = "{}") -> tuple[Any, str]:
     if of_s3:
         system.retries = 1
     return system, str(path)
+
+
+def same_system(url: str, other: str) -> bool:
+    """Whether one file system has both URLs, whatever it is called in them: its options are those of both.
+
+    Raises:
+        ImportError, ValueError: see ``system_at``.
+    """
+    from fsspec import get_filesystem_class
+
+    kinds = [get_filesystem_class(each.partition("://")[0]) for each in (url, other)]
+    return kinds[0] is kinds[1]
+
+
+def version_in(info: Mapping[str, Any]) -> str:
+    """What changes with an object's content, of what a file system's ``info`` says; "" where nothing does."""
+    return next((str(info[mark]) for mark in _VERSIONS if info.get(mark)), "")
+
+
+def size_in(info: Mapping[str, Any]) -> int:
+    """In bytes. Raises OSError where the server does not say it."""
+    if info["size"] is None:
+        raise OSError("the server does not say how large it is")
+    return int(info["size"])
 
 
 def asked(url: str, options: str, request: Callable[[Any, str], ResultT], patience_s: float = PATIENCE_S) -> ResultT:

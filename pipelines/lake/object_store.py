@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, ClassVar, TypeVar
 import pyarrow as pa
 
 from pipelines.errors import StorageError
-from pipelines.lake.file_systems import asked, failures, said
+from pipelines.lake.file_systems import asked, failures, said, version_in
 from pipelines.lake.object_cache import ObjectCache
 from pipelines.lake.store import ObjectFacts, Store, file_sha256
 
@@ -32,7 +32,6 @@ NO_BUCKET = "bucket does not exist"  # as S3 says it, for which there is no othe
 REMOVED_AT_ONCE = 1000
 MARK = "sparkring-created"  # in the metadata of an object that was created
 EXCLUSIVE_SCHEMES = {"s3", "s3a"}  # whose file systems here create on a condition
-_VERSIONS = ("ETag", "etag", "generation", "version_id", "mtime")  # by which a file system tells an object from its replacement
 
 ResultT = TypeVar("ResultT")
 
@@ -131,7 +130,7 @@ class ObjectStore:
             return None
         if info["type"] != "file":
             return None
-        version = next((str(info[mark]) for mark in _VERSIONS if info.get(mark)), str(info["size"]))
+        version = version_in(info) or str(info["size"])
         modified = info.get("LastModified") or info.get("mtime") or info.get("updated")
         return ObjectFacts(int(info["size"]), modified.timestamp() if hasattr(modified, "timestamp") else 0.0, version)
 

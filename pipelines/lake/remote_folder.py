@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from pipelines.errors import DataError
+from pipelines.lake.file_systems import size_in, version_in
 from pipelines.lake.store import FolderStore, ObjectFacts
 
 # what file systems raise beside OSError, by the module that has it once one of them is in use
@@ -43,13 +44,9 @@ class RemoteFolder:
         with self._reached(key) as (system, path):
             try:
                 info = system.info(path)
-                size = int(info["size"])
             except FileNotFoundError:
                 return None
-            except TypeError:
-                raise OSError("the server does not say how large it is") from None
-        version = next((str(info[mark]) for mark in ("ETag", "etag", "blob_id", "mtime") if info.get(mark)), "")
-        return ObjectFacts(size, 0.0, version)
+            return ObjectFacts(size_in(info), 0.0, version_in(info))
 
     @contextmanager
     def open(self, key: str) -> Iterator[Any]:

@@ -17,7 +17,8 @@ from pipelines.config.datasets import PrepareSection
 from pipelines.lake.manifest import Manifest
 from pipelines.prepare.build_order import BuildOrder
 from pipelines.prepare.images.image_dataset import build_image_dataset
-from pipelines.prepare.inputs import InputFile, no_mark
+from pipelines.prepare.input_files import InputFile
+from pipelines.prepare.inputs import no_mark
 from pipelines.prepare.remote import Marks, no_marks
 from pipelines.prepare.text.language_dataset import build_language_dataset
 from pipelines.prepare.text.sources import local_mark, remote_marks

@@ -21,7 +21,7 @@ from pipelines.lake.manifest import MANIFEST_NAME, Manifest
 from pipelines.lake.paths import Lake
 from pipelines.lake.staging import staged
 from pipelines.prepare.build_order import BuildOrder, Identity
-from pipelines.prepare.inputs import dataset_version, fingerprint, is_url, list_files, recipe_hash
+from pipelines.prepare.inputs import dataset_version, fingerprint, list_files, recipe_hash, spark_reads
 from pipelines.prepare.preparations import preparation_of
 from pipelines.prepare.publish import is_there, publish_dataset_row, published, version_claimed
 from pipelines.prepare.remote import Listing, summarize_remote
@@ -43,7 +43,7 @@ class PreparePlan:
 
 
 def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan], None] | None = None) -> PreparePlan:
-    """Lists and fingerprints the local inputs; starts nothing, writes nothing.
+    """Lists and fingerprints the inputs that Python reads; starts nothing, writes nothing.
 
     ``begin_build`` is called before the inputs are read, where no version was made by this recipe yet: what a build
     needs can start meanwhile.
@@ -51,12 +51,12 @@ def plan_prepare(recipe: Recipe, lake: Lake, begin_build: Callable[[PreparePlan]
     Raises:
         DataError: an input that is not there or holds no file.
     """
-    files = list_files(recipe.prepare.read_inputs, lake.root)
+    files = list_files(recipe.prepare.read_inputs, lake.root, lake.store)
     plan = PreparePlan(recipe.name, recipe_hash(recipe.prepare), len(files), sum(file.bytes for file in files),
                        None, None, None, False, Listing(tuple(files)))
     if begin_build is not None and not _was_prepared(plan, lake):
         begin_build(plan)
-    if any(is_url(source.path) for source in recipe.prepare.read_inputs):
+    if any(spark_reads(source.path) for source in recipe.prepare.read_inputs):
         return plan
     return _with_version(plan, lake, _local_fingerprint(plan, recipe))
 

@@ -1,10 +1,10 @@
-"""Inputs given as URLs, listed by Spark's own sources.
+"""Inputs at URLs that Spark reads, listed by its own sources.
 
 Runs on: driver.
-Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) other than ``file:``.
+Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) that Spark reads (``config/input_schemes.py``).
 Gives:   what makes their fingerprint; a reader of their files.
 
-Spark's file sources never read hidden names (``inputs.is_hidden``), in any format.
+Spark's file sources never read hidden names (``input_names.is_hidden``), in any format.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from pyspark.sql.functions import xxhash64
 
 from pipelines.config.datasets import InputPath
 from pipelines.errors import DataError
-from pipelines.prepare.inputs import InputFile, is_url
+from pipelines.prepare.input_files import InputFile
+from pipelines.prepare.inputs import spark_reads
 
 
 class RemoteSummary(NamedTuple):
-    """All URL inputs together."""
+    """All inputs that Spark reads, together."""
 
     files: int
     bytes: int
@@ -38,7 +39,7 @@ NO_REMOTE = RemoteSummary(0, 0, "")
 class Listing(NamedTuple):
     """All inputs, before any is read."""
 
-    files: tuple[InputFile, ...]  # of local inputs
+    files: tuple[InputFile, ...]  # of inputs that Python reads
     remote: RemoteSummary = NO_REMOTE
 
 
@@ -105,7 +106,7 @@ def java_cause(error: BaseException) -> str:
 
 def url_inputs(inputs: Sequence[InputPath]) -> list[tuple[int, InputPath]]:
     """Each with its index."""
-    return [(index, source) for index, source in enumerate(inputs) if is_url(source.path)]
+    return [(index, source) for index, source in enumerate(inputs) if spark_reads(source.path)]
 
 
 def file_reader(spark: SparkSession, source: InputPath) -> DataFrameReader:

@@ -17,7 +17,7 @@ from pyspark.sql import SparkSession
 
 from pipelines.config.datasets import PrepareSection
 from pipelines.errors import SparkringError, StorageError
-from pipelines.prepare.inputs import is_url
+from pipelines.prepare.inputs import spark_reads
 from pipelines.prepare.remote import java_cause, unreadable
 
 OUTCOME_DDL = "outcome STRING"  # what a task that writes says of itself
@@ -63,7 +63,7 @@ def spark_errors(prepare: PrepareSection) -> Iterator[None]:
     except (PySparkException, Py4JJavaError) as error:
         if "No space left on device" in str(error):
             raise StorageError("spark.local.dir", "is full", "free space, or set it to another folder") from None
-        urls = ", ".join(source.path for source in prepare.inputs if is_url(source.path))
+        urls = ", ".join(source.path for source in prepare.inputs if spark_reads(source.path))
         if urls and "PythonException" not in str(error):
             raise unreadable("prepare.inputs", urls, error) from None
         raise SparkringError("prepare", f"the Spark job failed: {java_cause(error)}", "see Spark's own log") from error

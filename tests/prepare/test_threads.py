@@ -14,8 +14,9 @@ import pytest
 from pipelines.config.datasets import InputSource
 from pipelines.lake.staging import Staging
 from pipelines.lake.store import FolderStore
+from pipelines.prepare import input_files
 from pipelines.prepare.inputs import list_files
-from pipelines.prepare.text import language_manifest, local_documents
+from pipelines.prepare.text import language_manifest
 from pipelines.prepare.text.local_documents import cut_into_pieces
 from pipelines.prepare.text.pack_settings import PackSettings
 from pipelines.prepare.threads import WAITING_THREADS, in_threads
@@ -63,8 +64,9 @@ def test_the_footers_of_parquet_inputs_are_read_side_by_side(tmp_path: Path, mon
 
     source = InputSource(path=str(tmp_path), format="parquet")
     files = list_files((source,), tmp_path / "lake")
-    monkeypatch.setattr(local_documents.pq, "ParquetFile", open_together)
-    assert [piece.name for piece in cut_into_pieces(files, (source,))] == [f"{i:02d}.parquet" for i in range(WAITING_THREADS)]
+    monkeypatch.setattr(input_files.pq, "ParquetFile", open_together)
+    pieces = cut_into_pieces(files, (source,))
+    assert [piece.file.name for piece in pieces] == [f"{i:02d}.parquet" for i in range(WAITING_THREADS)]
 
 
 def test_the_token_counts_of_shards_are_read_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,15 +30,15 @@ from pipelines.prepare.images.remote_images import (
     remote_shapes,
 )
 from pipelines.prepare.images.remote_tables import RemoteTable, remote_table, table_shapes
-from pipelines.prepare.inputs import is_url
+from pipelines.prepare.inputs import spark_reads
 
 
 @dataclass
 class FoundInputs:
     """All inputs together."""
 
-    pieces: list[ImagePiece] = field(default_factory=list)  # of local files
-    remote: list[RemoteImages] = field(default_factory=list)  # image files at URLs
+    pieces: list[ImagePiece] = field(default_factory=list)  # of files that Python reads
+    remote: list[RemoteImages] = field(default_factory=list)  # image files at URLs that Spark reads
     tables: list[RemoteTable] = field(default_factory=list)  # at URLs
     refused: list[ImageRecord] = field(default_factory=list)  # labels without an image
 
@@ -82,7 +82,7 @@ def find_inputs(order: BuildOrder, prepare: ImagePrepare) -> FoundInputs:
     for index, source in enumerate(prepare.inputs):
         names = _names(order, index, prepare)
         files = [file for file in order.listing.files if file.input_index == index]
-        if is_url(source.path):
+        if spark_reads(source.path):
             remote = remote_files(order.session(), source, source.place(index))
             kind = format_of_remote(order.session(), source, remote, source.place(index))
             if kind in ("table", "petastorm"):
@@ -117,7 +117,7 @@ def _names(order: BuildOrder, index: int, prepare: ImagePrepare) -> ImageNames:
     table = prepare.read_inputs[number]
     place = table.place(number)
     files = [file for file in order.listing.files if file.input_index == number]
-    if is_url(table.path):
+    if spark_reads(table.path):
         files = copied(order.session(), remote_files(order.session(), table, place), number, place, order.staging)
     return ImageNames(by_folder, read_labels(files, source, prepare.split_column, place))
 

@@ -10,32 +10,25 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipelines.lake.manifest import SPLITS
+from pipelines.prepare.input_files import InputFile
 
 
 class ImagePiece(NamedTuple):
-    """Images of one local file, with what is known of each."""
+    """Images of one file, with what is known of each."""
 
-    input_index: int
+    file: InputFile
     format: str  # idx: rows of a file; folder: the file is an image; table, petastorm: a row group of a Parquet file
-    path: str
     source: str  # what its records, and errors, call it
     first: int  # row
     labels: tuple[str | None, ...]  # of each row
     splits: tuple[str | None, ...]  # of each row; or one, of all of them
     bytes: int
-    file_bytes: int  # as listed, like what follows
-    modified_ns: int
     row_group: int = 0
     column: str = ""  # of images in a table
 
     @property
     def rows(self) -> int:
         return len(self.labels)
-
-    @property
-    def place(self) -> str:
-        """Of its input in the recipe."""
-        return f"prepare.inputs.{self.input_index}.path"
 
     def class_labels(self) -> set[str]:
         """Those of images that are of a split."""

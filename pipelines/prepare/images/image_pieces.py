@@ -1,14 +1,13 @@
-"""The files of local inputs as pieces that the tasks read, each image with its label.
+"""The files of inputs that Python reads as pieces that the tasks read, each image with its label.
 
 Runs on: driver.
-Takes:   the listed files of the local inputs, and what their names say.
+Takes:   the listed files of the inputs, and what their names say.
 Gives:   ``pieces_of_files``; ``format_of_files``; ``format_of_content``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
@@ -20,9 +19,10 @@ from pipelines.prepare.images.idx_pieces import idx_pieces
 from pipelines.prepare.images.image_names import ImageNames
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.table_pieces import PARQUET, PETASTORM_METADATA, table_pieces
-from pipelines.prepare.inputs import InputFile, as_listed, is_hidden, path_text
+from pipelines.prepare.input_files import InputFile, as_listed, is_beside, opened_input, path_text
+from pipelines.prepare.input_names import is_left_out
 
-FILES_LOOKED_AT = 16  # files of an input, to recognise its format
+FILES_LOOKED_AT, LOOK_AHEAD_BYTES = 16, 64 * 1024  # files of an input, to recognise its format; see ``opened_input``
 
 
 def pieces_of_files(index: int, files: Sequence[InputFile], prepare: ImagePrepare, names: ImageNames,
@@ -48,10 +48,11 @@ def format_of_files(source: ImageInput, files: Sequence[InputFile]) -> str:
     if source.format != "auto":
         return source.format
     for file in [] if source.labels is not None else files[:FILES_LOOKED_AT]:
-        with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened:
-            found = format_of_content(opened, file.bytes)
-        if found == "table" and Path(file.path).with_name(PETASTORM_METADATA).exists():
-            return "petastorm"
+        with as_listed(file):
+            with opened_input(file, LOOK_AHEAD_BYTES) as stream:
+                found = format_of_content(stream, file.bytes)
+            if found == "table" and is_beside(file, PETASTORM_METADATA):
+                return "petastorm"
         if found is not None:
             return found
     return "folder"
@@ -68,8 +69,7 @@ def format_of_content(file: BinaryIO, size_bytes: int) -> str | None:
 def _image_files(files: Sequence[InputFile], names: ImageNames) -> Iterator[ImagePiece]:
     for file in files:
         said = names.of(file.name)
-        yield ImagePiece(file.input_index, "folder", file.path, path_text(file.path), 0, (said.label,), (said.split,), file.bytes,
-                         file.bytes, file.modified_ns)
+        yield ImagePiece(file, "folder", path_text(file.path), 0, (said.label,), (said.split,), file.bytes)
 
 
 def _refuse_empty_classes(index: int, prepare: ImagePrepare, files: Sequence[InputFile], lake_root: Path) -> None:
@@ -84,7 +84,7 @@ def _refuse_empty_classes(index: int, prepare: ImagePrepare, files: Sequence[Inp
     filled = {PurePath(file.name).parts[:depth] for file in files for depth in (1, 2)}
     parents = [root] if prepare.split.kind != "folder" else [root / parts[0] for parts in filled if len(parts) == 2]
     for folder in (folder for parent in sorted(set(parents)) if parent.is_dir() for folder in sorted(parent.iterdir())):
-        left_out = is_hidden(folder.name) or any(fnmatch(folder.name, excluded) for excluded in source.exclude)
+        left_out = is_left_out(folder.name, source)
         if folder.is_dir() and not left_out and folder.absolute() != lake_root and folder.relative_to(root).parts not in filled:
             raise DataError(f"prepare.inputs.{index}.path", f"{str(folder)!r} is the folder of a class, and holds no file"
                             f"{'' if source.pattern is None else f' that matches {source.pattern!r}'}",

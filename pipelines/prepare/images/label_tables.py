@@ -1,7 +1,7 @@
 """Tables of labels: CSV, JSON lines or Parquet with a row for each image file.
 
 Runs on: driver.
-Takes:   the listed files of an input's ``labels``, local ones or copies.
+Takes:   the listed files of an input's ``labels``, or copies of them.
 Gives:   ``read_labels``: label and split by the name of an image file; ``label_text``.
 
 The first row of a CSV file names its columns. Names of image files are relative to the input, or without the ending.
@@ -16,12 +16,10 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-import pyarrow.parquet as pq
-
 from pipelines.config.datasets import LabelTable
 from pipelines.errors import DataError
 from pipelines.prepare.images.image_names import NamedImage, split_word
-from pipelines.prepare.inputs import InputFile, as_listed, path_text
+from pipelines.prepare.input_files import InputFile, as_listed, opened_input, parquet_file, path_text
 
 ENDINGS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".parquet": "parquet", ".pq": "parquet"}
 MOST_FIELD_BYTES = 1024**2
@@ -47,7 +45,7 @@ def read_labels(files: list[InputFile], table: LabelTable, split_column: str | N
     for file in files:
         source = path_text(file.path)
         try:
-            with as_listed(file.input_index, file.path, file.bytes, file.modified_ns):
+            with as_listed(file):
                 for position, (name, label, split) in enumerate(_rows(file, table.format, columns)):
                     if name is None or not str(name).strip():
                         raise LabelFault(f"names no image in row {position}")
@@ -80,17 +78,17 @@ def _rows(file: InputFile, given: str, columns: LabelColumns) -> Iterator[tuple[
     form = given if given != "auto" else ENDINGS.get(PurePosixPath(file.name).suffix.lower(), "csv")
     try:
         if form == "parquet":
-            yield from _parquet_rows(file.path, columns)
+            yield from _parquet_rows(file, columns)
         else:
-            with open(file.path, encoding="utf-8-sig", newline="") as opened:
-                yield from _csv_rows(opened, columns) if form == "csv" else _json_rows(opened, columns)
+            with opened_input(file) as stream, io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+                yield from _csv_rows(text, columns) if form == "csv" else _json_rows(text, columns)
     except UnicodeDecodeError as error:
         raise LabelFault(f"is not text: byte {error.start} is not UTF-8") from None
 
 
-def _csv_rows(opened: io.TextIOWrapper, columns: LabelColumns) -> Iterator[tuple[Any, Any, Any]]:
+def _csv_rows(text: io.TextIOWrapper, columns: LabelColumns) -> Iterator[tuple[Any, Any, Any]]:
     csv.field_size_limit(MOST_FIELD_BYTES)
-    reader = csv.DictReader(opened, strict=True)
+    reader = csv.DictReader(text, strict=True)
     try:
         _check_columns(list(reader.fieldnames or ()), columns)
         for row in reader:
@@ -99,8 +97,8 @@ def _csv_rows(opened: io.TextIOWrapper, columns: LabelColumns) -> Iterator[tuple
         raise LabelFault(f"is not CSV in line {reader.line_num}: {error}") from None
 
 
-def _json_rows(opened: io.TextIOWrapper, columns: LabelColumns) -> Iterator[tuple[Any, Any, Any]]:
-    for number, line in enumerate(opened):
+def _json_rows(text: io.TextIOWrapper, columns: LabelColumns) -> Iterator[tuple[Any, Any, Any]]:
+    for number, line in enumerate(text):
         if not line.strip():
             continue
         try:
@@ -113,8 +111,8 @@ def _json_rows(opened: io.TextIOWrapper, columns: LabelColumns) -> Iterator[tupl
         yield row[columns.image], row.get(columns.label), row[columns.split] if columns.split else None
 
 
-def _parquet_rows(path: str, columns: LabelColumns) -> Iterator[tuple[Any, Any, Any]]:
-    with pq.ParquetFile(path) as parquet:
+def _parquet_rows(file: InputFile, columns: LabelColumns) -> Iterator[tuple[Any, Any, Any]]:
+    with parquet_file(file) as parquet:
         _check_columns(parquet.schema_arrow.names, columns)
         wanted = [columns.image, columns.label, *([columns.split] if columns.split else [])]
         for batch in parquet.iter_batches(columns=wanted):

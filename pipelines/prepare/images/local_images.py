@@ -1,4 +1,4 @@
-"""Local files become rows of ``images``, read and decoded in parallel.
+"""Files that Python reads become rows of ``images``, read and decoded in parallel.
 
 Runs on: driver (hands out pieces), executors (read them).
 Takes:   pieces of files.
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.errors import DataError
@@ -23,7 +21,7 @@ from pipelines.prepare.images.idx_files import IdxError, idx_content, idx_images
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
 from pipelines.prepare.images.image_values import KNOWN_CODECS, UnknownCodecError, size_of, value_shape
-from pipelines.prepare.inputs import as_listed
+from pipelines.prepare.input_files import InputFile, as_listed, opened_input, parquet_file
 from pipelines.prepare.piece_groups import group_of, put_groups
 from pipelines.prepare.workers import lighten_worker
 
@@ -35,7 +33,7 @@ UNREADABLE = "restore it or move it out of the input"
 
 
 def local_images(spark: SparkSession, pieces: list[ImagePiece], records: ImageRecords, staging: Staging) -> DataFrame:
-    """``images`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
+    """``images`` of pieces; the tasks grow with their bytes, and find their pieces in ``staging``."""
     groups = group_images(pieces)
     put_groups(staging.files, groups)
 
@@ -50,15 +48,17 @@ def local_images(spark: SparkSession, pieces: list[ImagePiece], records: ImageRe
 def local_shapes(pieces: list[ImagePiece], max_pixels: int, max_bytes: int) -> Iterator[FoundShape]:
     """The shapes of the first images of each piece; files that are too large are not looked into."""
     for piece in pieces:
-        if piece.format == "folder" and piece.file_bytes > max_bytes:
+        if piece.format == "folder" and piece.file.bytes > max_bytes:
             continue
-        with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns), open(piece.path, "rb") as file:
-            if piece.format == "idx":
-                yield FoundShape(piece.source, read_header(idx_content(file, piece.file_bytes)).image_shape, "")
-            elif piece.format in TABLES:
+        with as_listed(piece.file):
+            if piece.format in TABLES:
                 yield from (value_shape(piece.source, value, max_pixels) for value in islice(_values(piece), LOOKED_AT))
-            else:
-                yield found_shape(piece.source, file.read(), max_pixels)
+                continue
+            with opened_input(piece.file) as stream:
+                if piece.format == "idx":
+                    yield FoundShape(piece.source, read_header(idx_content(stream, piece.file.bytes)).image_shape, "")
+                else:
+                    yield found_shape(piece.source, stream.read(), max_pixels)
 
 
 def group_images(pieces: list[ImagePiece]) -> list[list[ImagePiece]]:
@@ -81,17 +81,17 @@ def group_images(pieces: list[ImagePiece]) -> list[list[ImagePiece]]:
 def _records_or_fault(pieces: Iterable[list[Any]], records: ImageRecords) -> Iterator[ImageRecord]:
     """An exception would reach the driver as a Java trace, after retries."""
     for content in pieces:
-        piece = ImagePiece(*content)
+        piece = ImagePiece(InputFile(*content[0]), *content[1:])
         try:
             yield from read_images(piece, records)
         except DataError as error:
             yield fault(error.place, error.problem, UNREADABLE)
         except IdxError as error:
-            yield fault(piece.place, f"{piece.source} {error}", UNREADABLE)
+            yield fault(piece.file.place, f"{piece.source} {error}", UNREADABLE)
         except MixedImagesError as error:
             yield fault("prepare.inputs", error.problem, error.remedy)
         except UnknownCodecError as error:
-            yield fault(piece.place, f"{piece.source} holds in column {piece.column!r} {error}", KNOWN_CODECS)
+            yield fault(piece.file.place, f"{piece.source} holds in column {piece.column!r} {error}", KNOWN_CODECS)
 
 
 def read_images(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecord]:
@@ -102,20 +102,24 @@ def read_images(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecor
         IdxError: it is not what its header says. MixedImagesError: see ``decoding.fitted``. UnknownCodecError: a value of a
             petastorm dataset is of none that is read.
     """
-    with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns):
+    with as_listed(piece.file):
         if piece.format == "idx":
             yield from _read_idx(piece, records)
         elif piece.format in TABLES:
             yield from _read_row_group(piece, records)
         else:
-            found = Found(piece.source, 0, piece.labels[0], piece.split(0), piece.file_bytes)
+            found = Found(piece.source, 0, piece.labels[0], piece.split(0), piece.file.bytes)
             refusal = records.refusal(found)
-            yield refusal if refusal is not None else records.of_file(found, Path(piece.path).read_bytes())
+            if refusal is not None:
+                yield refusal
+                return
+            with opened_input(piece.file) as stream:
+                yield records.of_file(found, stream.read())
 
 
 def _values(piece: ImagePiece) -> Iterator[Any]:
     """The column of images in a row group."""
-    with pq.ParquetFile(piece.path) as parquet:
+    with parquet_file(piece.file) as parquet:
         for batch in parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=[piece.row_group], columns=[piece.column]):
             yield from batch.column(0).to_pylist()
 
@@ -127,11 +131,11 @@ def _read_row_group(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageR
 
 
 def _read_idx(piece: ImagePiece, records: ImageRecords) -> Iterator[ImageRecord]:
-    with open(piece.path, "rb") as file:
-        content = idx_content(file, piece.file_bytes)
+    with opened_input(piece.file) as stream:
+        content = idx_content(stream, piece.file.bytes)
         header = read_header(content)
         if piece.first:  # never of an archive
-            file.seek(header.header_bytes + piece.first * header.row_bytes)
+            stream.seek(header.header_bytes + piece.first * header.row_bytes)
         as_wanted = header.image_shape == records.rule.shape and header.image_shape.channels == 1 and not records.as_files
         for row, values in enumerate(idx_images(content, header, piece.first, piece.rows)):
             found = Found(piece.source, piece.first + row, piece.labels[row], piece.split(row), header.row_bytes)

@@ -1,7 +1,7 @@
 """Images at URLs, read by Spark's own sources.
 
 Runs on: driver; executors through Spark.
-Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) other than ``file:``.
+Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) that Spark reads (``config/input_schemes.py``).
 Gives:   ``remote_files``, ``remote_input``: what was found; ``remote_images``: ``images`` as ``local_images.local_images`` gives
          them; ``copied``.
 
@@ -30,7 +30,7 @@ from pipelines.prepare.images.image_names import ImageNames
 from pipelines.prepare.images.image_pieces import FILES_LOOKED_AT, format_of_content
 from pipelines.prepare.images.image_records import IMAGE_DDL, Found, ImageRecord, ImageRecords, fault, image_batches
 from pipelines.prepare.images.table_pieces import PETASTORM_METADATA
-from pipelines.prepare.inputs import InputFile
+from pipelines.prepare.input_files import InputFile, local_file
 from pipelines.prepare.remote import file_reader, unreadable, without_host
 from pipelines.prepare.url_files import copy_file, file_head, java_file_system, java_path
 
@@ -132,8 +132,7 @@ def copied(spark: SparkSession, files: RemoteFiles, index: int, place: str, stag
         folder = staging.shared_folder(f"{COPIES}/{index}-{number}", f"for a copy of {file.url}, which Spark does not read")
         copy = folder / basename(file.name)
         copy_file(spark, quote(file.url, safe="/:"), copy, place)
-        status = copy.stat()
-        copies.append(InputFile(index, str(copy), file.name, status.st_size, status.st_mtime_ns))
+        copies.append(local_file(index, str(copy), file.name, copy.stat()))
     return copies
 
 

@@ -1,7 +1,7 @@
 """Tables of images at URLs, read by Spark's own Parquet source.
 
 Runs on: driver; executors through Spark.
-Takes:   inputs whose path has a scheme other than ``file:``.
+Takes:   inputs at URLs that Spark reads (``config/input_schemes.py``).
 Gives:   ``RemoteTable``, found by ``remote_table``; ``table_images``: ``images`` as ``local_images.local_images`` gives them.
 """
 

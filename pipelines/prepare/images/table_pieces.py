@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-import pyarrow.parquet as pq
-
 from pipelines.config.datasets import ImageInput
 from pipelines.errors import DataError
 from pipelines.prepare.images.image_names import split_word
 from pipelines.prepare.images.image_piece import ImagePiece
 from pipelines.prepare.images.label_tables import label_text
-from pipelines.prepare.inputs import InputFile, as_listed, path_text
+from pipelines.prepare.input_files import InputFile, as_listed, parquet_file, path_text
 
 PARQUET = b"PAR1"  # a file's first bytes
 PETASTORM_METADATA = "_common_metadata"  # beside the files of a dataset of petastorm's
@@ -31,7 +29,7 @@ def table_pieces(files: Sequence[InputFile], kind: str, source: ImageInput, spli
         DataError: a file is not Parquet, or lacks a column.
     """
     for file in files:
-        with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), pq.ParquetFile(file.path) as parquet:
+        with as_listed(file), parquet_file(file) as parquet:
             column = image_column({field.name: str(field.type) for field in parquet.schema_arrow}, file.input_index,
                                   path_text(file.path), source, split_column)
             first = 0
@@ -42,8 +40,8 @@ def table_pieces(files: Sequence[InputFile], kind: str, source: ImageInput, spli
                 splits = tuple(None if word is None else split_word(str(word)) for word in said[1]) if split_column else (None,)
                 group = parquet.metadata.row_group(index)
                 if labels:
-                    yield ImagePiece(file.input_index, kind, file.path, path_text(file.path), first, labels, splits,
-                                     group.total_byte_size, file.bytes, file.modified_ns, index, column)
+                    yield ImagePiece(file, kind, path_text(file.path), first, labels, splits, group.total_byte_size, index,
+                                     column)
                 first += group.num_rows
 
 

@@ -53,7 +53,7 @@ def _sample(documents: Callable[[], DataFrame], prepare: TextPrepare, inputs: In
     """Documents of about ``limit`` bytes together, the same ones for the same input, from all over it."""
     local_limit = limit * (inputs.bytes - inputs.remote_bytes) // max(inputs.bytes, 1)
     pieces = sorted(inputs.pieces, key=lambda piece: hashlib.sha256(
-        f"{piece.input_index}/{piece.name}:{piece.start}".encode("utf-8", "replace")).digest())
+        f"{piece.file.input_index}/{piece.file.name}:{piece.start}".encode("utf-8", "replace")).digest())
     local = (record.content for piece in pieces for record in read_piece(piece, prepare) if record.content is not None)
     sample = _take(local, local_limit)
     if inputs.remote_bytes:

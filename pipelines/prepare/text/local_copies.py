@@ -21,7 +21,7 @@ from pipelines.errors import DataError, StorageError
 from pipelines.lake.staging import Staging
 from pipelines.lake.store import storage_errors
 from pipelines.prepare.compressed import HEAD_BYTES, codec_of
-from pipelines.prepare.inputs import InputFile
+from pipelines.prepare.input_files import local_file
 from pipelines.prepare.remote import unreadable
 from pipelines.prepare.text.local_documents import Piece, cut_into_pieces
 from pipelines.prepare.text.remote_documents import LongFile
@@ -97,6 +97,6 @@ def with_copies(spark: SparkSession, inputs: Inputs, files: list[LongFile], prep
         if status.st_size != file.bytes:
             raise DataError(file.place, f"{file.url}: input changed while it was read",
                             "prepare again when nothing writes to the input")
-        listed = InputFile(file.input_index, str(copy), file.url, status.st_size, status.st_mtime_ns)
+        listed = local_file(file.input_index, str(copy), file.url, status)
         pieces += [piece._replace(source=file.url) for piece in cut_into_pieces([listed], prepare.inputs)]
     return inputs.with_copied(pieces, files)

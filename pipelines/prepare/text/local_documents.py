@@ -1,7 +1,7 @@
 """Input files become rows of ``documents``, read in parallel.
 
 Runs on: driver (cuts files into pieces), executors (read them).
-Takes:   the listed files, or URLs that the Spark session reads.
+Takes:   the listed files, on a disk or at URLs that Python reads.
 Gives:   DataFrame ``documents`` (``DOCUMENT_DDL``): one row per input record, refused ones too.
 
 A piece is a whole text file, a byte range of a file that is cut at a delimiter, or a row group of a Parquet file.
@@ -15,14 +15,21 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.config.datasets import InputSource, TextPrepare
 from pipelines.errors import DataError
 from pipelines.lake.staging import Staging
-from pipelines.prepare.compressed import ENDINGS, USUAL_RATIO, codec_of_file
-from pipelines.prepare.inputs import InputFile, as_listed, path_text
+from pipelines.prepare.compressed import ENDINGS, HEAD_BYTES, USUAL_RATIO, codec_of_file
+from pipelines.prepare.input_files import (
+    AHEAD_BYTES,
+    RANGE_AHEAD_BYTES,
+    InputFile,
+    as_listed,
+    opened_input,
+    parquet_file,
+    path_text,
+)
 from pipelines.prepare.piece_groups import group_of, put_groups
 from pipelines.prepare.text.documents import DOCUMENT_DDL, fault_record, record_batches
 from pipelines.prepare.text.input_records import Record, value_record
@@ -38,15 +45,11 @@ FILE_COST_BYTES = 4096  # opening a file costs about as much as reading this
 class Piece(NamedTuple):
     """What one reader reads at once."""
 
-    input_index: int
-    path: str
-    name: str
+    file: InputFile
     source: str  # what its records, and errors, call it
     start: int  # byte offset, or first row of a row group
     end: int  # byte offset, or index of a row group
     bytes: int
-    file_bytes: int  # as listed, like what follows
-    modified_ns: int
 
 
 def cut_into_pieces(files: list[InputFile], inputs: tuple[InputSource, ...]) -> list[Piece]:
@@ -74,18 +77,16 @@ def _pieces_of(file: InputFile, source: InputSource) -> Iterator[Piece]:
 
 
 def _is_compressed(file: InputFile) -> bool:
-    with (as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened):
-        return codec_of_file(opened) is not None
+    with as_listed(file), opened_input(file, HEAD_BYTES) as stream:
+        return codec_of_file(stream) is not None
 
 
 def _piece(file: InputFile, start: int, end: int, size_bytes: int) -> Piece:
-    return Piece(file.input_index, file.path, file.name, path_text(file.path), start, end, size_bytes, file.bytes,
-                 file.modified_ns)
+    return Piece(file, path_text(file.path), start, end, size_bytes)
 
 
 def _row_groups(file: InputFile, column: str) -> Iterator[Piece]:
-    with (as_listed(file.input_index, file.path, file.bytes, file.modified_ns),
-          pq.ParquetFile(file.path) as parquet):
+    with as_listed(file), parquet_file(file) as parquet:
         names, metadata = parquet.schema_arrow.names, parquet.metadata
         if column not in names:
             raise DataError(f"prepare.inputs.{file.input_index}.column",
@@ -120,18 +121,20 @@ def read_piece(piece: Piece, prepare: TextPrepare) -> Iterator[Record]:
     Raises:
         DataError: the file cannot be read, or is not the one that was listed.
     """
-    source, limit = prepare.inputs[piece.input_index], prepare.max_document_bytes
-    with as_listed(piece.input_index, piece.path, piece.file_bytes, piece.modified_ns):
+    file = piece.file
+    source, limit = prepare.inputs[file.input_index], prepare.max_document_bytes
+    with as_listed(file):
         if source.format == "parquet":
             yield from _read_row_group(piece, source.column, limit)
         else:
-            with open(piece.path, "rb") as file:
-                yield from read_text(file, piece.start, piece.end, piece.file_bytes, piece.source, source, limit)
+            whole = piece.end - piece.start == file.bytes
+            with opened_input(file, AHEAD_BYTES if whole else RANGE_AHEAD_BYTES) as stream:
+                yield from read_text(stream, piece.start, piece.end, file.bytes, piece.source, source, limit)
 
 
 def _read_row_group(piece: Piece, column: str, limit: int) -> Iterator[Record]:
     row = piece.start
-    with pq.ParquetFile(piece.path) as parquet:
+    with parquet_file(piece.file) as parquet:
         for batch in parquet.iter_batches(batch_size=1024, row_groups=[piece.end], columns=[column]):
             for value in batch.column(0).to_pylist():
                 yield value_record(piece.source, row, value, column, limit)
@@ -139,7 +142,7 @@ def _read_row_group(piece: Piece, column: str, limit: int) -> Iterator[Record]:
 
 
 def local_documents(spark: SparkSession, pieces: list[Piece], prepare: TextPrepare, staging: Staging) -> DataFrame:
-    """``documents`` of local files; the tasks grow with their bytes, and find their pieces in ``staging``."""
+    """``documents`` of the files that Python reads; the tasks grow with their bytes, and find their pieces in ``staging``."""
     groups = group_pieces(pieces)
     put_groups(staging.files, groups)
 
@@ -155,7 +158,7 @@ def local_documents(spark: SparkSession, pieces: list[Piece], prepare: TextPrepa
 def _records_or_fault(pieces: Iterable[list[Any]], prepare: TextPrepare) -> Iterator[Record]:
     try:
         for piece in pieces:
-            yield from read_piece(Piece(*piece), prepare)
+            yield from read_piece(Piece(InputFile(*piece[0]), *piece[1:]), prepare)
     except DataError as error:  # an exception would reach the driver as a Java trace, after retries
         yield fault_record(error.place, error.problem)
 

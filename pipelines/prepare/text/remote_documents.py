@@ -1,7 +1,7 @@
 """Text at URLs, read by Spark's own sources.
 
 Runs on: driver; executors through Spark.
-Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) other than ``file:``.
+Takes:   inputs whose path has a scheme (``s3a://``, ``hdfs://``, ...) that Spark reads (``config/input_schemes.py``).
 Gives:   ``documents`` as ``local_documents.local_documents`` does.
 
 Text and JSON lines: files up to ``WHOLE_BYTES`` are read whole and cut by the code that reads local files. Longer ones are
@@ -26,7 +26,8 @@ from pyspark.sql.functions import col, lit
 
 from pipelines.config.datasets import InputSource, TextPrepare
 from pipelines.errors import DataError
-from pipelines.prepare.inputs import is_url, one_line
+from pipelines.prepare.input_files import one_line
+from pipelines.prepare.inputs import spark_reads
 from pipelines.prepare.remote import file_reader, unreadable, without_host
 from pipelines.prepare.text.documents import DOCUMENT_DDL, fault_record, record_batches
 from pipelines.prepare.text.input_records import Record, oversized_record, value_record
@@ -101,7 +102,7 @@ def remote_documents(spark: SparkSession, prepare: TextPrepare, long_files: Iter
 
 
 def _url_sources(inputs: tuple[InputSource, ...]) -> list[tuple[int, InputSource]]:
-    return [(index, source) for index, source in enumerate(inputs) if is_url(source.path)]
+    return [(index, source) for index, source in enumerate(inputs) if spark_reads(source.path)]
 
 
 def _documents(spark: SparkSession, index: int, source: InputSource, prepare: TextPrepare, has_long_files: bool,

@@ -17,7 +17,7 @@ from pipelines.config.datasets import TextPrepare
 from pipelines.errors import DataError
 from pipelines.lake.staging import Staging
 from pipelines.prepare.compressed import ENDINGS, HEAD_BYTES, codec_of
-from pipelines.prepare.inputs import InputFile, as_listed
+from pipelines.prepare.input_files import InputFile, as_listed, opened_input
 from pipelines.prepare.remote import Listing, Marks, RemoteSummary, refuse_changed
 from pipelines.prepare.text.input_records import BYTE_ORDER_MARK
 from pipelines.prepare.text.lines import has_lines
@@ -42,10 +42,10 @@ def local_mark(prepare: TextPrepare, file: InputFile) -> str:
     So a dataset that it made of them is not taken for what they give now, and all others stay valid.
     """
     source = prepare.inputs[file.input_index]
-    if source.format == "parquet":
+    if source.format == "parquet" or file.at_url:  # that release read no URL so
         return ""
-    with as_listed(file.input_index, file.path, file.bytes, file.modified_ns), open(file.path, "rb") as opened:
-        head = opened.read(HEAD_BYTES)
+    with as_listed(file), opened_input(file) as stream:
+        head = stream.read(HEAD_BYTES)
     marked = source.format == "text" and head.startswith(BYTE_ORDER_MARK)
     return " decompressed" if codec_of(head) else " without mark" if marked else ""
 
