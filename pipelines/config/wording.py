@@ -78,7 +78,7 @@ def _said(model: type[BaseModel], location: list[str], fault: Any, where: str, k
 
 def _shown(place: str, value: Any) -> str:
     """The refused value, short and without secrets."""
-    if place.startswith("spark.") and is_secret(place):
+    if (place.startswith("spark.") and is_secret(place)) or place.startswith("storage.options"):  # by names of any library
         return MASK
     return masked_text(reprlib.repr(masked_settings(value) if isinstance(value, dict) else value))
 

@@ -21,7 +21,7 @@ from pipelines.hub.messages import (
     ProtocolError,
     body_length,
     head_of,
-    packed,
+    message_of,
     proof_of,
     short_text,
 )
@@ -44,7 +44,7 @@ class HubConnection:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             hub_nonce, nonce = short_text(self.receive()[0], "nonce"), secrets.token_hex(NONCE_BYTES)
             proofs = {by: proof_of(address.secret, by, (hub_nonce, nonce), guest, rank) for by in ("guest", "hub")}
-            self.send(packed({"guest": guest, "rank": rank, "nonce": nonce, "proof": proofs["guest"]}))
+            self.send(message_of({"guest": guest, "rank": rank, "nonce": nonce, "proof": proofs["guest"]}))
             self.welcome = self.receive()[0]
             if not hmac.compare_digest(short_text(self.welcome, "proof"), proofs["hub"]):
                 raise ProtocolError("who listens there is not the hub of this launch")

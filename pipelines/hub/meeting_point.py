@@ -13,7 +13,7 @@ from typing import Any
 
 from pipelines.hub.hub_address import HubAddress
 from pipelines.hub.hub_connection import HubConnection
-from pipelines.hub.messages import ProtocolError, packed
+from pipelines.hub.messages import ProtocolError, message_of
 
 WAIT_S = 5.0  # of the hub, for a key to appear; then it is asked again
 ANSWER_S = 15.0
@@ -40,7 +40,7 @@ class MeetingPoint:
         with self._lock:
             try:
                 connection = self._open()
-                connection.send(packed({"ask": what, **about}, body))
+                connection.send(message_of({"ask": what, **about}, body))
                 head, value = connection.receive()
                 while "answer" not in head and "refused" not in head:  # a heartbeat
                     head, value = connection.receive()

@@ -2,7 +2,7 @@
 
 Runs on: driver, Spark tasks and ranks (pure).
 Takes:   a head, which is a JSON object, and a body of bytes.
-Gives:   ``packed`` and ``head_of``; the proofs of the handshake; the bounds of everything.
+Gives:   ``message_of`` and ``head_of``; the proofs of the handshake; the bounds of everything.
 
     hub   {"hub": 1, "nonce": N}                                        as soon as somebody has connected
     guest {"guest": "rank", "rank": 3, "nonce": M, "proof": P}          P = HMAC(secret, "guest" N M "rank" 3)
@@ -39,12 +39,12 @@ class ProtocolError(ValueError):
     """What came is not what the protocol has."""
 
 
-def packed(head: dict[str, Any], body: bytes = b"") -> bytes:
+def message_of(head: dict[str, Any], body: bytes = b"") -> bytes:
     """As it is sent."""
     return json.dumps({**head, "bytes": len(body)} if body else head).encode() + b"\n" + body
 
 
-HEARTBEAT = packed({})
+HEARTBEAT = message_of({})
 
 
 def head_of(line: bytes | bytearray) -> dict[str, Any]:

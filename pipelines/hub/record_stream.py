@@ -23,7 +23,7 @@ from typing import Any
 
 from pipelines.hub.hub_address import HubAddress
 from pipelines.hub.hub_client import HubClient
-from pipelines.hub.messages import BODY_BYTES, SILENCE_S, packed, whole_number
+from pipelines.hub.messages import BODY_BYTES, SILENCE_S, message_of, whole_number
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class RecordStream:
                 count, length = count + 1, length + len(line)
             self._under_way, self._sent = True, max(self._sent, count)
             self._next_s = time.monotonic() + PACE_S
-            return packed({"records": self._first, "count": count, "dropped": self.dropped},
+            return message_of({"records": self._first, "count": count, "dropped": self.dropped},
                           b"".join(islice(self._lines, count)))
 
     def _has(self, lines: int) -> None:

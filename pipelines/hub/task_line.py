@@ -14,7 +14,7 @@ from typing import Any
 
 from pipelines.hub.hub_address import HubAddress
 from pipelines.hub.hub_client import HubClient
-from pipelines.hub.messages import SILENCE_S, packed
+from pipelines.hub.messages import SILENCE_S, message_of
 
 TOLD_S = 15.0
 
@@ -40,7 +40,7 @@ class TaskLine:
     def tell(self, facts: dict[str, Any], log: bytes = b"", timeout_s: float = 0.0) -> bool:
         """Whether the hub has taken it, and all that was told before, within so long."""
         with self._changed:
-            self._waiting.append(packed(facts, log))
+            self._waiting.append(message_of(facts, log))
             self._client.wake()
             return self._changed.wait_for(lambda: not self._waiting, timeout_s)
 

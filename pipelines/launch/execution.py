@@ -15,14 +15,13 @@ from pipelines.config import Platform
 from pipelines.errors import ResourceError, StalledError
 from pipelines.lake.claims import Claim
 from pipelines.lake.paths import RunFolder
-from pipelines.launch.diagnosis import frozen
 from pipelines.launch.gang import Gang
 from pipelines.launch.hub_server import Hub
 from pipelines.launch.news import News
 from pipelines.launch.observer import Observer
 from pipelines.launch.rank_process import GangOrder, worker_of
 from pipelines.launch.rendezvous import Rendezvous
-from pipelines.launch.watch import watch
+from pipelines.launch.watch import watch, with_frozen_ranks
 from pipelines.plan.run_plan import RunPlan
 
 
@@ -50,10 +49,7 @@ def run_gang(spark: SparkSession, platform: Platform, run: RunFolder, attempt: i
             watch(gang, rendezvous, hub, news, launch, plan, observer, claim)
         except StalledError as error:
             gang.stop(launch.stop_timeout_s)  # their Spark tasks tell in which state they found the ranks
-            found = frozen(hub.exits())
-            if not found:
-                raise
-            raise StalledError(error.place, f"{error.problem}; {', '.join(found)}", error.remedy) from error
+            raise with_frozen_ranks(error, hub) from error
         finally:
             if not gang.stop(launch.stop_timeout_s):
                 observer.say(f"the ranks were not seen to end within {launch.stop_timeout_s:g} s (launch.stop_timeout_s)")

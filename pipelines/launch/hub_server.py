@@ -37,7 +37,7 @@ from pipelines.hub.messages import (
     ProtocolError,
     body_length,
     head_of,
-    packed,
+    message_of,
     proof_of,
     short_text,
     whole_number,
@@ -209,7 +209,7 @@ class Hub:
         try:
             async with asyncio.timeout(HANDSHAKE_S):
                 nonce = secrets.token_hex(NONCE_BYTES)
-                writer.write(packed({"hub": FORMAT, "nonce": nonce}))
+                writer.write(message_of({"hub": FORMAT, "nonce": nonce}))
                 line = await reader.readuntil(b"\n")
         finally:
             self._strangers.discard(writer)
@@ -231,7 +231,7 @@ class Hub:
             welcome["lines"] = self._files.lines(rank)
         if kind == "task" and self._stopping:
             welcome["stop"] = 1
-        guest.tell(packed(welcome))
+        guest.tell(message_of(welcome))
         return guest
 
     async def _attend(self, guest: _Guest) -> None:
@@ -250,7 +250,7 @@ class Hub:
         first, count = whole_number(head, "records", 2**62), whole_number(head, "count", len(body), 1)
         self._facts.dropped[guest.rank] = max(whole_number(head, "dropped", 2**62), self._facts.dropped.get(guest.rank, 0))
         await self._files.take(guest.rank, first, count, body)
-        return packed({"lines": self._files.lines(guest.rank)})
+        return message_of({"lines": self._files.lines(guest.rank)})
 
     async def _take_word(self, guest: _Guest, head: dict[str, Any], body: bytes) -> bytes:
         if "exit" in head:
@@ -259,16 +259,16 @@ class Hub:
             self._facts.exits.setdefault(guest.rank, told)
         else:
             self._facts.logs[guest.rank] = f"{short_text(head, 'host')}:{short_text(head, 'log', 4096)}"
-        return packed({"taken": 1})
+        return message_of({"taken": 1})
 
     async def _take_question(self, guest: _Guest, head: dict[str, Any], body: bytes) -> bytes:
         answer, value = await self._meetings.answer(guest.rank, head, body)
-        return packed(answer, value)
+        return message_of(answer, value)
 
     def _tell_tasks_to_stop(self) -> None:
         for (kind, _), guest in self._guests.items():
             if kind == "task":
-                guest.tell(packed({"stop": 1}))
+                guest.tell(message_of({"stop": 1}))
 
 
 def _make_room_for_files(needed: int) -> None:

@@ -12,7 +12,7 @@ import time
 from pipelines.config.platform import Launch
 from pipelines.errors import StalledError
 from pipelines.lake.claims import Claim
-from pipelines.launch.diagnosis import after_the_end, first_cause
+from pipelines.launch.diagnosis import after_the_end, first_cause, frozen
 from pipelines.launch.gang import Gang
 from pipelines.launch.hub_server import Hub
 from pipelines.launch.news import MAX_NAMED, News, RankNews, named
@@ -55,6 +55,12 @@ def watch(gang: Gang, rendezvous: Rendezvous, hub: Hub, news: News, bounds: Laun
     if gang.failure is not None:
         what = after_the_end(hub.exits(), gang.failure)
         observer.say(f"the run is complete; what followed its end failed: {what}")
+
+
+def with_frozen_ranks(error: StalledError, hub: Hub) -> StalledError:
+    """The same error, with the ranks that did not run when they were asked to end."""
+    found = frozen(hub.exits())
+    return StalledError(error.place, "; ".join([error.problem, *([", ".join(found)] if found else [])]), error.remedy)
 
 
 def _await_echoes(gang: Gang, hub: Hub, news: News) -> None:

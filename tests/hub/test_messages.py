@@ -3,16 +3,16 @@
 import pytest
 
 from pipelines.hub.hub_address import HubAddress, taken_address
-from pipelines.hub.messages import BODY_BYTES, ProtocolError, body_length, head_of, packed, proof_of, short_text, whole_number
+from pipelines.hub.messages import BODY_BYTES, ProtocolError, body_length, head_of, message_of, proof_of, short_text, whole_number
 
 ADDRESS = HubAddress("10.0.0.9", 7000, b"secret of the launch")
 
 
 def test_a_message_is_a_line_and_its_bytes():
-    line, _, body = packed({"records": 3}, b"a\nb\n").partition(b"\n")
+    line, _, body = message_of({"records": 3}, b"a\nb\n").partition(b"\n")
     head = head_of(line)
     assert (head["records"], body_length(head), body) == (3, 4, b"a\nb\n")
-    assert packed({}) == b"{}\n"
+    assert message_of({}) == b"{}\n"
 
 
 @pytest.mark.parametrize("line", [b"", b"\x80\x04\x95", b"[]", b"3", b"null", b"{", b"[" * 10_000, b"\xff\xfe"])

@@ -515,13 +515,13 @@ def test_two_loaders_of_one_run_take_turns(lake: Lake, write_run: WriteRun, monk
 def test_a_loader_whose_place_another_took_meanwhile_adds_nothing(lake: Lake, write_run: WriteRun,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     write_run()
-    run, first = lake.run("run-1"), tables.to_table
+    run, first = lake.run("run-1"), attempt_tables.to_table
 
     def meanwhile(*arguments: object) -> pa.Table:
         take_over(lake.store, run.load_claim)
         return first(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tables, "to_table", meanwhile)
+    monkeypatch.setattr(attempt_tables, "to_table", meanwhile)
     with pytest.raises(AlreadyRunningError, match="another process took it over"):
         load_run(lake, "run-1")
     assert not any(keys(lake, table) for table in ("steps", "rank_steps"))
