@@ -28,7 +28,7 @@ from benchmarks.datasets import publish_random
 from benchmarks.results import Figure
 from benchmarks.training import SEQUENCE_LENGTH, VOCABULARY_SIZE, our_tokens_per_s
 from pipelines.hub.hub_address import ADDRESS, RANK, SECRET, HubAddress, taken_address
-from pipelines.hub.messages import head_of, packed, proof_of
+from pipelines.hub.messages import head_of, message_of, proof_of
 from pipelines.hub.record_stream import PACE_S
 from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.paths import Lake, RunFolder
@@ -51,7 +51,7 @@ async def simulated_rank(address: HubAddress, rank: int, seconds: float) -> int:
     """How many records it has sent and the hub has acknowledged."""
     reader, writer = await asyncio.open_connection(address.host, address.port)
     nonces = str(head_of(await reader.readuntil())["nonce"]), "0" * 32
-    writer.write(packed({"guest": "rank", "rank": rank, "nonce": nonces[1],
+    writer.write(message_of({"guest": "rank", "rank": rank, "nonce": nonces[1],
                          "proof": proof_of(address.secret, "guest", nonces, "rank", rank)}))
     acknowledged = int(head_of(await reader.readuntil())["lines"])
     per_batch = round(RECORDS_A_SECOND * PACE_S)
@@ -60,7 +60,7 @@ async def simulated_rank(address: HubAddress, rank: int, seconds: float) -> int:
     until_s = due_s + seconds
     while due_s < until_s:
         lines = "".join(json.dumps({**RECORD, "rank": rank, "step": acknowledged + each}) + "\n" for each in range(per_batch))
-        writer.write(packed({"records": acknowledged, "count": per_batch, "dropped": 0}, lines.encode()))
+        writer.write(message_of({"records": acknowledged, "count": per_batch, "dropped": 0}, lines.encode()))
         while "lines" not in (head := head_of(await reader.readuntil())):
             continue
         acknowledged = int(head["lines"])

@@ -13,7 +13,7 @@ import pytest
 from pipelines.errors import ResourceError
 from pipelines.hub.hub_address import HubAddress
 from pipelines.hub.hub_connection import HubConnection
-from pipelines.hub.messages import HEAD_BYTES, ProtocolError, packed
+from pipelines.hub.messages import HEAD_BYTES, ProtocolError, message_of
 from pipelines.hub.record_stream import RecordStream
 from pipelines.hub.task_line import TaskLine
 from pipelines.lake.live_folder import LiveFolder
@@ -77,10 +77,10 @@ def test_what_does_not_know_the_secret_learns_nothing_and_does_no_harm_while_a_r
     trace, noise = tmp_path / "unpickled", random.Random(5)
     records = RecordWriter(RecordStream(hub.address, 0, never), 0, 0)
     requests = [noise.randbytes(5000), b"\n" * 100, pickle.dumps(Unpickled(trace)) + b"\n", b"[" * 400 + b"\n", b"x" * 100_000,
-                b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", packed({"records": 0, "count": 1}, b"{}\n"),
-                packed({"guest": "rank", "rank": 0, "nonce": "n", "proof": "p" * 64}) + packed({"records": 1, "count": 1}, b"{}"),
-                packed({"guest": "task", "rank": 0, "nonce": "n", "proof": "\u00e4" * 64}),
-                packed({"guest": "rank", "rank": 99, "nonce": "n", "proof": ""}), packed({"guest": [], "rank": {}, "nonce": 1})]
+                b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", message_of({"records": 0, "count": 1}, b"{}\n"),
+                message_of({"guest": "rank", "rank": 0, "nonce": "n", "proof": "p" * 64}) + message_of({"records": 1, "count": 1}, b"{}"),
+                message_of({"guest": "task", "rank": 0, "nonce": "n", "proof": "\u00e4" * 64}),
+                message_of({"guest": "rank", "rank": 99, "nonce": "n", "proof": ""}), message_of({"guest": [], "rank": {}, "nonce": 1})]
     for step, request in enumerate(requests):
         records.write("step", step=step)
         answer = heard(hub, request)
@@ -102,9 +102,9 @@ def test_a_guest_finds_out_a_listener_that_does_not_know_the_secret(live):
     def pretend(listener):
         connection, _ = listener.accept()
         with connection:
-            connection.sendall(packed({"hub": 1, "nonce": "n"}))
+            connection.sendall(message_of({"hub": 1, "nonce": "n"}))
             connection.recv(4096)
-            connection.sendall(packed({"proof": "0" * 64, "lines": 0}))
+            connection.sendall(message_of({"proof": "0" * 64, "lines": 0}))
 
     with socket.create_server((LOOPBACK, 0)) as listener:
         threading.Thread(target=pretend, args=(listener,), daemon=True).start()
@@ -147,8 +147,8 @@ def test_a_guest_that_says_nothing_is_not_kept_for_ever(live, monkeypatch):
 
 
 @pytest.mark.parametrize("said", [
-    packed({"records": 5, "count": 1}, b"{}\n"), packed({"records": 0, "count": 3, "dropped": 0}, b"{}\n"),
-    packed({"records": 0, "count": 1, "dropped": 0}, b"no end"), packed({"records": 7, "count": 1, "dropped": 0}, b"{}\n"),
+    message_of({"records": 5, "count": 1}, b"{}\n"), message_of({"records": 0, "count": 3, "dropped": 0}, b"{}\n"),
+    message_of({"records": 0, "count": 1, "dropped": 0}, b"no end"), message_of({"records": 7, "count": 1, "dropped": 0}, b"{}\n"),
     b'{"bytes": 99999999999}\n', b"x" * (4 * HEAD_BYTES)])
 def test_a_guest_that_says_what_the_protocol_has_not_is_put_out_and_nothing_of_it_kept(hub, live, said):
     with HubConnection(hub.address, "rank", 0, timeout_s=10) as connection, pytest.raises(OSError):
