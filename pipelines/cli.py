@@ -1,4 +1,4 @@
-"""The commands: ``sparkring prepare|train|evaluate|report|predict|pipeline|models|doctor|submit``; jobs: for
+"""The commands: ``sparkring prepare|train|evaluate|report|predict|pipeline|models|doctor|clean|submit``; jobs: for
 spark-submit.
 
 Runs on: driver.
@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from pipelines.cluster_commands import FOLLOWED_BY_A_JOB, doctor, submit
+from pipelines.cluster_commands import FOLLOWED_BY_A_JOB, clean, doctor, submit
 from pipelines.config import load_config, load_platform, load_predict
 from pipelines.console import TrainingProgress, print_dataset, print_evaluations, print_facts, print_plan, print_summary, say
 from pipelines.errors import EXIT_OK, ConfigError, InterruptedRunError, SparkringError
@@ -35,6 +35,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 models = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Trained models of the lake.")
 app.add_typer(models, name="models")
 app.command()(doctor)
+app.command()(clean)
 app.command(context_settings=FOLLOWED_BY_A_JOB)(submit)
 
 

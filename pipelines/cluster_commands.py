@@ -1,8 +1,8 @@
-"""The commands that look at machines: ``sparkring doctor`` at this one, ``sparkring submit`` at a cluster.
+"""The commands that look at machines and lakes: ``sparkring doctor``, ``clean``, and ``submit`` to a cluster.
 
 Runs on: driver; the machine that submits.
 Takes:   command-line arguments.
-Gives:   ``doctor``, ``submit``, for ``cli.py``.
+Gives:   ``doctor``, ``clean``, ``submit``, for ``cli.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import typer
 from pipelines.config import load_platform
 from pipelines.console import TrainingProgress, say
 from pipelines.errors import ConfigError, SparkringError
+from pipelines.flow.cleaning import clean_lake
 from pipelines.flow.submission import submission
 from pipelines.options import DryRunOption, PlatformOption, SetOption
 from pipelines.spark.doctor import Check, check_all, check_store
@@ -54,6 +55,11 @@ def _tell(checks: list[Check]) -> None:
         say(f"{check.status:4}  {check.name}: {check.found}" + (f"  ->  {check.fix}" if check.fix else ""))
     if any(check.status == "FAIL" for check in checks):
         raise typer.Exit(5)
+
+
+def clean(platform: PlatformOption, set_: SetOption = None, dry_run: DryRunOption = False) -> None:
+    """Remove what killed jobs left in the lake, which no reader sees."""
+    clean_lake(load_platform(platform, set_).storage, say, dry_run=dry_run)
 
 
 def submit(context: typer.Context, job: JobArgument, to: ToOption, master: MasterOption = None,

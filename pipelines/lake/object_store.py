@@ -143,7 +143,6 @@ class ObjectStore:
         return sorted(name for name in names if not name.startswith("."))
 
     def keys(self, prefix: str) -> list[str]:
-        """All objects below a prefix, sorted. A listing, as ``names``."""
         try:
             found, path = self._read(prefix, lambda system, path: (system.find(path), path))
         except FileNotFoundError:

@@ -94,6 +94,9 @@ class Store(Protocol):
 
     def names(self, prefix: str) -> list[str]:
         """The next part of all keys below ``prefix``, sorted. A listing: not for what is done often."""
+
+    def keys(self, prefix: str) -> list[str]:
+        """All objects below ``prefix``, sorted, also those that no reader sees. Lists as much as there is."""
         ...
 
     def clear_litter(self, key: str) -> None:
@@ -189,6 +192,10 @@ class FolderStore:
             return sorted(name for name in os.listdir(self._path(prefix)) if not name.startswith("."))
         except (FileNotFoundError, NotADirectoryError):
             return []
+
+    def keys(self, prefix: str) -> list[str]:
+        top = self._path(prefix)
+        return sorted(str(path.relative_to(self.root)) for path in top.rglob("*") if path.is_file())
 
     def clear_litter(self, key: str) -> None:
         target = self._path(key)

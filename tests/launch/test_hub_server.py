@@ -78,9 +78,11 @@ def test_what_does_not_know_the_secret_learns_nothing_and_does_no_harm_while_a_r
     records = RecordWriter(RecordStream(hub.address, 0, never), 0, 0)
     requests = [noise.randbytes(5000), b"\n" * 100, pickle.dumps(Unpickled(trace)) + b"\n", b"[" * 400 + b"\n", b"x" * 100_000,
                 b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", message_of({"records": 0, "count": 1}, b"{}\n"),
-                message_of({"guest": "rank", "rank": 0, "nonce": "n", "proof": "p" * 64}) + message_of({"records": 1, "count": 1}, b"{}"),
+                message_of({"guest": "rank", "rank": 0, "nonce": "n", "proof": "p" * 64})
+                + message_of({"records": 1, "count": 1}, b"{}"),
                 message_of({"guest": "task", "rank": 0, "nonce": "n", "proof": "\u00e4" * 64}),
-                message_of({"guest": "rank", "rank": 99, "nonce": "n", "proof": ""}), message_of({"guest": [], "rank": {}, "nonce": 1})]
+                message_of({"guest": "rank", "rank": 99, "nonce": "n", "proof": ""}),
+                message_of({"guest": [], "rank": {}, "nonce": 1})]
     for step, request in enumerate(requests):
         records.write("step", step=step)
         answer = heard(hub, request)
@@ -148,7 +150,8 @@ def test_a_guest_that_says_nothing_is_not_kept_for_ever(live, monkeypatch):
 
 @pytest.mark.parametrize("said", [
     message_of({"records": 5, "count": 1}, b"{}\n"), message_of({"records": 0, "count": 3, "dropped": 0}, b"{}\n"),
-    message_of({"records": 0, "count": 1, "dropped": 0}, b"no end"), message_of({"records": 7, "count": 1, "dropped": 0}, b"{}\n"),
+    message_of({"records": 0, "count": 1, "dropped": 0}, b"no end"),
+    message_of({"records": 7, "count": 1, "dropped": 0}, b"{}\n"),
     b'{"bytes": 99999999999}\n', b"x" * (4 * HEAD_BYTES)])
 def test_a_guest_that_says_what_the_protocol_has_not_is_put_out_and_nothing_of_it_kept(hub, live, said):
     with HubConnection(hub.address, "rank", 0, timeout_s=10) as connection, pytest.raises(OSError):
