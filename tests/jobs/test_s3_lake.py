@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,11 @@ from typing import Any
 import fsspec
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
+from pipelines.config.platform import Storage
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
+from tests.support.readme import block
 from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.processes
@@ -143,3 +147,18 @@ def test_a_machine_that_has_nothing_of_the_run_reports_evaluates_and_predicts(pr
                 "--set", "predict.generate=5", recipe=False)
     (row,) = pq.read_table(project.folder / "answers").to_pylist()
     assert row["reason"] is None
+
+
+def test_the_place_of_the_lake_is_tried_and_nothing_is_left_over_there(project: Project) -> None:
+    settings = yaml.safe_load(block("A lake at a URL", 0).text)["storage"]
+    assert Storage.model_validate(settings).address.startswith("{")
+    for command in block("A lake at a URL", 1).commands:
+        program, *options = shlex.split(command.replace("s3://bucket/prefix", f"s3://{project.bucket}/lake"))
+        assert program == ".venv/bin/sparkring"
+        options = ["platform.yaml" if option == "conf/platforms/local.yaml" else option for option in options]
+        at = [] if "--storage" in options else project.on_s3[:2]
+        done = subprocess.run([str(Path(sys.executable).with_name("sparkring")), *options, *at, *project.on_s3[2:]], cwd=project.folder,
+                              env=project.environment, capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said = done.stdout + done.stderr
+        assert "one is told that it did" in said or f"nothing is left over in s3://{project.bucket}/lake" in said
