@@ -163,9 +163,19 @@ def test_a_guest_that_says_what_the_protocol_has_not_is_put_out_and_nothing_of_i
 
 def test_a_guest_that_comes_again_takes_its_old_place(hub):
     with HubConnection(hub.address, "rank", 3, timeout_s=10) as first, HubConnection(hub.address, "rank", 3, timeout_s=10):
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionError):
             first.receive()
         assert len(hub._guests) == 1
+
+
+def test_lines_that_are_sent_once_more_are_left_out(hub, live):
+    with HubConnection(hub.address, "rank", 0, timeout_s=10) as connection:
+        for first, lines in ((0, b"0\n1\n2\n"), (0, b"0\n1\n2\n"), (1, b"1\n2\n3\n4\n"), (5, b"5\n")):
+            connection.send(packed({"records": first, "count": lines.count(b"\n"), "dropped": 0}, lines))
+            while "lines" not in (answer := connection.receive()[0]):
+                continue
+    assert answer["lines"] == 6
+    assert live.record(0).read_bytes() == b"0\n1\n2\n3\n4\n5\n"
 
 
 def test_tasks_are_told_to_stop_whether_they_are_there_or_come_later(hub):

@@ -83,10 +83,14 @@ def test_values_and_keys_are_bounded(stores):
     stores[2].set("key", b"as may another replica's")
 
 
-def test_a_connection_that_was_long_unused_is_made_anew(stores, monkeypatch):
-    stores[0].set("key", "value")
+def test_a_connection_that_was_long_unused_is_made_anew(hub, monkeypatch):
+    point = MeetingPoint(hub.address, 0)
+    point.ask("set", b"value", key="key")
+    used = point._connection
+    assert point.ask("get", key="key")[1] == b"value" and point._connection is used
     monkeypatch.setattr(meeting_point, "FRESH_S", 0.0)
-    assert stores[0].get("key") == b"value"
+    assert point.ask("get", key="key")[1] == b"value" and point._connection is not used
+    point.close()
 
 
 def test_a_hub_that_is_not_reached_or_not_ours_is_an_error_of_the_connection(hub):
