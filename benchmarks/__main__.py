@@ -13,7 +13,7 @@ import sys
 from benchmarks.results import keep, show
 
 BENCHMARKS = ("prepare", "images", "launch", "feed", "feed_images", "training", "split", "slow_link", "whole", "quality", "mnist",
-              "predict", "generation", "resnet", "qwen3", "loading", "tables", "hub")
+              "predict", "generation", "resnet", "qwen3", "loading", "tables", "hub", "lake")
 
 
 def main(names: list[str]) -> int:

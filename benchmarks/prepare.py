@@ -25,7 +25,7 @@ from benchmarks.commands import output_of
 from benchmarks.peers.environment import peers_python
 from benchmarks.results import Figure
 from pipelines.config import Platform, Recipe, load_config
-from pipelines.config.datasets import InputSource, TextPrepare
+from pipelines.config.datasets import TextPrepare
 from pipelines.lake.paths import Lake
 from pipelines.prepare.inputs import list_files
 from pipelines.prepare.prepare import prepare
@@ -45,7 +45,7 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         recipe = load_config(RECIPE, PLATFORM).recipe
-        texts = [Path(file.path).read_bytes() for file in list_files(_everything(recipe), folder / "lake")]
+        texts = demo_texts(recipe, folder)
         tokenizer = folder / "given-tokenizer.json"
         setting = text_section(recipe).tokenizer
         train_bpe(_utf8(texts, LEARNED_BYTES), setting.vocabulary_size).save(str(tokenizer))
@@ -70,9 +70,17 @@ def text_section(recipe: Recipe) -> TextPrepare:
     return recipe.prepare
 
 
-def _everything(recipe: Recipe) -> tuple[InputSource, ...]:
+def demo_texts(recipe: Recipe, folder: Path) -> list[bytes]:
     """The demo's inputs with what is installed beside the standard library."""
-    return tuple(source.model_copy(update={"exclude": ()}) for source in text_section(recipe).inputs)
+    inputs = tuple(source.model_copy(update={"exclude": ()}) for source in text_section(recipe).inputs)
+    return [Path(file.path).read_bytes() for file in list_files(inputs, folder / "lake")]
+
+
+def prepared_from(recipe: Recipe, text: Path, **changed: object) -> Recipe:
+    """The recipe with one folder as its input, and other settings of its section ``prepare``."""
+    section = text_section(recipe)
+    source = section.inputs[0].model_copy(update={"path": str(text), "pattern": None, "exclude": ()})
+    return recipe.model_copy(update={"prepare": section.model_copy(update={"inputs": (source,), **changed})})
 
 
 def _utf8(texts: list[bytes], limit: int) -> Iterator[str]:
@@ -134,11 +142,7 @@ def steady(folder: Path, text: Path, tokenizer: Path, recipe: Recipe) -> Figure:
     """Both sides have done a run before in the same process."""
     python = peers_python()
     platform = Platform.model_validate({"spark": {"master": "local[2]", "conf": {"spark.driver.memory": "4g"}}})
-    text_prepare = text_section(recipe)
-    source = text_prepare.inputs[0].model_copy(update={"path": str(text), "pattern": None, "exclude": ()})
-    section = text_prepare.model_copy(update={"inputs": (source,), "tokenizer": text_prepare.tokenizer.model_copy(
-        update={"path": str(tokenizer)})})
-    recipe = recipe.model_copy(update={"prepare": section})
+    recipe = prepared_from(recipe, text, tokenizer=text_section(recipe).tokenizer.model_copy(update={"path": str(tokenizer)}))
     seen: dict[str, list[float]] = {"ours": [], "datasets": []}
     with spark_session(platform, "bench-prepare") as spark:
         for round_ in range(WARM_RUNS + ROUNDS):
