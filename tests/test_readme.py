@@ -114,8 +114,9 @@ def test_the_two_commands_set_up_and_start_the_job_and_the_tests(tmp_path: Path)
     started = run(demo, tmp_path).stdout.splitlines()
     assert started == ["set up", f"jobs/pipeline.py --recipe {RECIPE.relative_to(ROOT)} "
                                  f"--platform {PLATFORM.relative_to(ROOT)}"]
-    set_up, tested = run(test, tmp_path).stdout.splitlines()
-    assert set_up == "set up" and tested.startswith("-m pytest") and "-m not" not in tested
+    set_up, of_server, tested = run(test, tmp_path).stdout.splitlines()
+    assert (set_up, of_server) == ("set up", "setup/s3_environment.py")
+    assert tested.startswith("-m pytest") and "-m not" not in tested
 
 
 @pytest.mark.processes

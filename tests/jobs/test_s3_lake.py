@@ -128,10 +128,13 @@ def test_nothing_is_left_in_the_lake_beside_what_is_published(project: Project) 
 
 
 def test_the_same_command_again_does_nothing(project: Project) -> None:
-    before = project.objects()
+    def published() -> list[str]:
+        return [key for key in project.objects() if not key.startswith("claims/")]  # whose numbers go up
+
+    before = published()
     said = project.job("pipeline", *project.on_s3)
     assert "is complete, nothing to do" in said
-    assert project.objects() == before
+    assert published() == before
 
 
 def test_a_machine_that_has_nothing_of_the_run_reports_evaluates_and_predicts(project: Project, run_id: str) -> None:
@@ -157,8 +160,8 @@ def test_the_place_of_the_lake_is_tried_and_nothing_is_left_over_there(project: 
         assert program == ".venv/bin/sparkring"
         options = ["platform.yaml" if option == "conf/platforms/local.yaml" else option for option in options]
         at = [] if "--storage" in options else project.on_s3[:2]
-        done = subprocess.run([str(Path(sys.executable).with_name("sparkring")), *options, *at, *project.on_s3[2:]], cwd=project.folder,
-                              env=project.environment, capture_output=True, text=True, timeout=250)
+        command_line = [str(Path(sys.executable).with_name("sparkring")), *options, *at, *project.on_s3[2:]]
+        done = subprocess.run(command_line, cwd=project.folder, env=project.environment, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stdout + done.stderr
         said = done.stdout + done.stderr
         assert "one is told that it did" in said or f"nothing is left over in s3://{project.bucket}/lake" in said

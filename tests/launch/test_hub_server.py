@@ -171,7 +171,7 @@ def test_a_guest_that_comes_again_takes_its_old_place(hub):
 def test_lines_that_are_sent_once_more_are_left_out(hub, live):
     with HubConnection(hub.address, "rank", 0, timeout_s=10) as connection:
         for first, lines in ((0, b"0\n1\n2\n"), (0, b"0\n1\n2\n"), (1, b"1\n2\n3\n4\n"), (5, b"5\n")):
-            connection.send(packed({"records": first, "count": lines.count(b"\n"), "dropped": 0}, lines))
+            connection.send(message_of({"records": first, "count": lines.count(b"\n"), "dropped": 0}, lines))
             while "lines" not in (answer := connection.receive()[0]):
                 continue
     assert answer["lines"] == 6

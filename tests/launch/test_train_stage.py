@@ -168,7 +168,8 @@ def test_ranks_that_outlive_the_bound_of_their_stop_are_told_and_end_all_the_sam
 
 def test_a_rank_that_is_frozen_is_found_by_the_stall_bound_and_named(spark, tmp_path):
     with pytest.raises(StalledError, match="launch.stall_timeout_s: no rank has recorded anything for 6 s; the oldest news is "
-                       r"of rank \d on .*: after step \d+, training; rank 1 on \S+ was stopped \(SIGSTOP\); see") as caught:
+                       r"of rank \d on .*: (after step \d+, training|before its first step, .*); "
+                       r"rank 1 on \S+ was stopped \(SIGSTOP\); see") as caught:
         run_stage(spark, tmp_path, Seen(kill_rank(1, signal.SIGSTOP)), launch__stall_timeout_s=6, train__steps=5000,
                   train__evaluate_every_steps=5000)
     assert str(caught.value).count("SIGSTOP") == 1
