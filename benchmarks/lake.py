@@ -113,7 +113,8 @@ def feed_figure(folder: Path) -> Figure:
     manifest = publish_random(folder / "dataset", rows=ROWS, sequence_length=FED_LENGTH, vocabulary_size=VOCABULARY_SIZE,
                               rows_per_shard=ROWS // 4, rows_per_row_group=ROWS_PER_ROW_GROUP)
     with range_server(folder / "dataset") as url:
-        sides: dict[str, Store] = {"server": ObjectStore(url, cache=ObjectCache(parent=str(folder))), "files": FolderStore(folder / "dataset")}
+        sides: dict[str, Store] = {"server": ObjectStore(url, cache=ObjectCache(parent=str(folder))),
+                                   "files": FolderStore(folder / "dataset")}
         seen: dict[str, list[float]] = {name: [] for name in sides}
         for round_ in range(ROUNDS + 1):
             for name, store in sides.items():

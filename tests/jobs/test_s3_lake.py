@@ -161,7 +161,8 @@ def test_the_place_of_the_lake_is_tried_and_nothing_is_left_over_there(project: 
         options = ["platform.yaml" if option == "conf/platforms/local.yaml" else option for option in options]
         at = [] if "--storage" in options else project.on_s3[:2]
         command_line = [str(Path(sys.executable).with_name("sparkring")), *options, *at, *project.on_s3[2:]]
-        done = subprocess.run(command_line, cwd=project.folder, env=project.environment, capture_output=True, text=True, timeout=250)
+        done = subprocess.run(command_line, cwd=project.folder, env=project.environment, capture_output=True, text=True,
+                              timeout=250)
         assert done.returncode == 0, done.stdout + done.stderr
         said = done.stdout + done.stderr
         assert "one is told that it did" in said or f"nothing is left over in s3://{project.bucket}/lake" in said
