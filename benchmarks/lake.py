@@ -129,7 +129,7 @@ def feed_figure(folder: Path) -> Figure:
 
 def training_figure(folder: Path, server: S3Server) -> Figure:
     """S3's answers come 50 ms late, and when a training begins there are no copies."""
-    local, bucket, seen = Lake.at(folder / "training"), server.new_bucket(), dict[str, list[float]](S3=[], files=[])
+    local, bucket, seen = Lake.at(folder / "training"), server.new_bucket(), dict[str, list[float]](s3=[], files=[])
     key = local.dataset("random", "v1")
     manifest = publish_random(local.root / key, rows=4096, sequence_length=SEQUENCE_LENGTH, vocabulary_size=VOCABULARY_SIZE,
                               rows_per_shard=512)
@@ -140,11 +140,11 @@ def training_figure(folder: Path, server: S3Server) -> Figure:
             if not round_:
                 for path in (local.root / key).iterdir():
                     remote.store.put(f"{key}/{path.name}", path.read_bytes())
-            for name, lake in {"S3": remote, "files": local}.items():
+            for name, lake in {"s3": remote, "files": local}.items():
                 seen[name].append(our_tokens_per_s(lake, manifest, f"{name}-{round_}", num_replicas=2, precision="fp32"))
             print(f"training, round {round_ + 1} of {ROUNDS}: " + ", ".join(f"{k} {v[-1]:,.0f}" for k, v in seen.items()))
     middle = {name: statistics.median(values) for name, values in seen.items()}
-    return Figure("training from S3, 50 ms late, vs local files", middle["S3"], middle["files"], "tokens/s", 0.99, COMMAND,
+    return Figure("training from S3, 50 ms late, vs local files", middle["s3"], middle["files"], "tokens/s", 0.99, COMMAND,
                   note=f"fp32, 2 ranks x 1 thread, medians of {ROUNDS} rounds")
 
 
