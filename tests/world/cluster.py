@@ -107,7 +107,7 @@ class World:
         """README's, with what is of this world."""
         settings = {"storage.root": self.url(lake), "storage.options": json.dumps(self.server.options),
                     "spark.driver_host": self.net.driver_address, "spark.conf.spark.executor.memory": "512m",
-                    "layout.micro_batch_samples": 4}
+                    "layout.micro_batch_samples": 2}
         return [f"{sys.prefix}/bin/spark-submit", "--master", self.master, "--py-files", str(self.wheel), f"jobs/{job}.py",
                 "--platform", "conf/platforms/standalone.yaml",
                 *(word for name, value in settings.items() for word in ("--set", f"{name}={value}")), *options]
@@ -133,7 +133,7 @@ class World:
         """The same recipe on one rank of this machine, its lake in the folder ``local``."""
         words = [sys.executable, str(ROOT / "jobs/pipeline.py"), "--recipe", str(recipe), "--platform", "conf/platforms/local.yaml",
                  *(word for each in ("storage.root=local", "spark.master=local[2]", "layout.num_replicas=1",
-                                     "layout.micro_batch_samples=4", *overrides) for word in ("--set", each))]
+                                     "layout.micro_batch_samples=2", *overrides) for word in ("--set", each))]
         done = subprocess.run(words, cwd=self.folder, env={**os.environ, "TMPDIR": str(self.folder / "tmp")}, capture_output=True,
                               text=True, timeout=JOB_TIMEOUT_S)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -20,10 +20,10 @@ NAMESPACES = ["unshare", "--mount", "--uts", "--net", "--pid", "--fork", "--moun
 
 
 def complaint() -> str | None:
-    lacking = [f"{name} (apt-get install -y {package})" for name, package in PROGRAMS.items() if shutil.which(name) is None]
     if os.geteuid() != 0:
-        lacking.insert(0, "root (sudo make test-world)")
-    elif not lacking and subprocess.run(NAMESPACES, capture_output=True, timeout=30).returncode != 0:
+        return "make test-world needs root: it makes network namespaces and mounts; sudo make test-world"
+    lacking = [f"{name} (apt-get install -y {package})" for name, package in PROGRAMS.items() if shutil.which(name) is None]
+    if not lacking and subprocess.run(NAMESPACES, capture_output=True, timeout=30).returncode != 0:
         lacking.append("the right to make namespaces and mounts (in a container: --privileged)")
     if not s3_environment.is_current():
         lacking.append("the S3 server (.venv/bin/python setup/s3_environment.py)")
