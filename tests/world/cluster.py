@@ -2,8 +2,8 @@
 
 Runs on: the machine of the tests, as root.
 Takes:   a network (``network.py``), a running S3 server on its store's address, the wheel.
-Gives:   ``World``: ``workers`` starts the hosts, ``submit`` runs a job as README's command does, ``local`` the same without a cluster;
-         tables, objects and weights of a lake.
+Gives:   ``World``: ``workers`` starts the hosts, ``submit`` runs a job as README's command does, ``local`` the same without a
+         cluster; tables, objects and weights of a lake.
 """
 
 from __future__ import annotations
@@ -131,9 +131,10 @@ class World:
 
     def local(self, recipe: Path, *overrides: str) -> None:
         """The same recipe on one rank of this machine, its lake in the folder ``local``."""
-        words = [sys.executable, str(ROOT / "jobs/pipeline.py"), "--recipe", str(recipe), "--platform", "conf/platforms/local.yaml",
-                 *(word for each in ("storage.root=local", "spark.master=local[2]", "layout.num_replicas=1",
-                                     "layout.micro_batch_samples=2", *overrides) for word in ("--set", each))]
+        words = [sys.executable, str(ROOT / "jobs/pipeline.py"), "--recipe", str(recipe),
+                 "--platform", "conf/platforms/local.yaml", *(word for each in (
+                     "storage.root=local", "spark.master=local[2]", "layout.num_replicas=1", "layout.micro_batch_samples=2",
+                     *overrides) for word in ("--set", each))]
         done = subprocess.run(words, cwd=self.folder, env={**os.environ, "TMPDIR": str(self.folder / "tmp")}, capture_output=True,
                               text=True, timeout=JOB_TIMEOUT_S)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -1,7 +1,7 @@
 """The world of these tests: a network, a store, a master and the driver's folder, for all of them.
 
-They need root and more (``needs.py``), so ``make test`` does not collect this folder and ``make test-world`` does. What is missing
-fails them with one line.
+They need root and more (``needs.py``), so ``make test`` does not collect this folder and ``make test-world`` does. What is
+missing fails them with one line.
 """
 
 from __future__ import annotations

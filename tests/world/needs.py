@@ -15,7 +15,8 @@ import sys
 from pipelines.errors import ResourceError
 from setup import s3_environment
 
-PROGRAMS = {"ip": "iproute2", "unshare": "util-linux", "mount": "mount", "hostname": "hostname", "java": "openjdk-17-jre-headless"}
+PROGRAMS = {"ip": "iproute2", "unshare": "util-linux", "mount": "mount", "hostname": "hostname",
+            "java": "openjdk-17-jre-headless"}
 NAMESPACES = ["unshare", "--mount", "--uts", "--net", "--pid", "--fork", "--mount-proc", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
 
 

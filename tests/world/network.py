@@ -2,8 +2,9 @@
 
 Runs on: the machine of the tests, as root.
 Takes:   a folder for its hosts' table of names.
-Gives:   ``network``: a bridge with the driver's address and the store's, and two network namespaces on it, for as long as the block lasts.
-         ``Host.start`` runs a command on one of them, behind mount, host name and process namespaces of its own (``host.sh``).
+Gives:   ``network``: a bridge with the driver's address and the store's, and two network namespaces on it, for as long as
+         the block lasts. ``Host.start`` runs a command on one of them, behind mount, host name and process namespaces of its own
+         (``host.sh``).
 
 Driver, master and store are processes of the machine itself; what they have in files, a host does not see:
 

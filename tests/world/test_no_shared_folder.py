@@ -1,4 +1,4 @@
-"""Prepare, train and report where no machine sees a folder of another: as a user submits it, and when something is missing or dies."""
+"""Prepare, train and report where no machine sees a folder of another: as a user submits it, and when something fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def seen(_):
         ours.append(pipelines.__file__)
     except ImportError:
         pass
-    yield [socket.gethostname(), socket.gethostbyname(socket.gethostname()), [each for each in folders if os.path.exists(each)], ours]
+    name = socket.gethostname()
+    yield [name, socket.gethostbyname(name), [each for each in folders if os.path.exists(each)], ours]
 context = SparkSession.builder.getOrCreate().sparkContext
 print("SEEN", json.dumps(context.parallelize(range(4), 4).barrier().mapPartitions(seen).collect()))
 """
@@ -110,12 +111,13 @@ def test_a_killed_driver_leaves_no_rank_on_a_host_and_the_same_command_completes
     with world.workers() as hosts:
         driver = world.start(world.command("pipeline", "killed", "--recipe", str(recipe), *SEGMENTS))
         try:
-            until(lambda: driver.poll() is not None or any("checkpoints/" in key for key in world.objects("killed")), 200, "a checkpoint")
+            until(lambda: driver.poll() is not None or any("checkpoints/" in key for key in world.objects("killed")), 200,
+                  "a checkpoint")
             assert driver.poll() is None, driver.stdout.read()[-6000:]
             assert sum(len(host.ranks()) for host in hosts.values()) == 2 * SLOTS
         finally:
             kill_all(driver.pid)
-            said, _ = driver.communicate()
+            driver.communicate()
         killed_s = time.monotonic()
         until(lambda: not any(host.ranks() for host in hosts.values()), RANKS_END_S, "the end of all ranks")
         print(f"the ranks were gone {time.monotonic() - killed_s:.1f} s after their driver")
