@@ -40,8 +40,8 @@ print("SEEN", json.dumps(context.parallelize(range(4), 4).barrier().mapPartition
 
 
 def left_behind(hosts: dict[str, RunningHost]) -> dict[str, list[str]]:
-    """What a host's temporary folder has beside what is the worker's own, and copies of the lake's objects."""
-    own = ("home", "work", "hsperfdata_", "sparkring-cache")
+    """What a host's temporary folder has beside what is the worker's own, copies of the lake's objects, and torch's cache."""
+    own = ("home", "work", "hsperfdata_", "spark-", "sparkring-cache", "torchinductor_")
     return {name: left for name, host in hosts.items()
             if (left := [each for each in host.files("/tmp") if not each.startswith(own)])}
 
