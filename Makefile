@@ -6,7 +6,7 @@ digits := conf/recipes/digits.yaml
 platform := conf/platforms/local.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-images test test-fast lint package bench clean
+.PHONY: help setup demo demo-images test test-world test-fast lint package bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 18
@@ -32,6 +32,11 @@ demo-images: setup ## prepare, train, evaluate on handwritten digits; DATA="fold
 test: setup ## run every test, two at a time
 	@$(python) setup/s3_environment.py
 	@$(python) -m pytest -n 2 --dist worksteal
+
+test-world: setup ## run the tests of a cluster that shares no folder: root, iproute2, unshare (util-linux), about 5 minutes
+	@$(python) setup/s3_environment.py
+	@$(python) -m tests.world.needs
+	@$(python) -m pytest tests/world
 
 test-fast: setup ## run the tests that start neither Spark nor ranks: about a minute
 	@$(python) -m pytest -m "not processes"

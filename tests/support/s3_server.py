@@ -48,7 +48,7 @@ def alone(method):
     return locked
 for name in ("_key_response_put", "_key_response_post"):
     setattr(S3Response, name, alone(getattr(S3Response, name)))
-main(["-H", "127.0.0.1", "-p", "0"])
+main(["-H", sys.argv[2], "-p", "0"])
 """
 
 
@@ -87,14 +87,14 @@ class S3Server:
 
 
 @contextmanager
-def running_s3_server(log: Path) -> Iterator[S3Server]:
-    """A server that is ready to answer; what it says goes to the file ``log``.
+def running_s3_server(log: Path, address: str = "127.0.0.1") -> Iterator[S3Server]:
+    """A server that is ready to answer at an address of this machine; what it says goes to the file ``log``.
 
     Raises:
         RuntimeError: its environment is missing or of another lock file, or it did not start.
     """
     with open(log, "wb") as output:
-        process = subprocess.Popen([_server_python(), "-c", _SERVER, str(os.getpid())], stdin=subprocess.DEVNULL,
+        process = subprocess.Popen([_server_python(), "-c", _SERVER, str(os.getpid()), address], stdin=subprocess.DEVNULL,
                                    stdout=output, stderr=output, env={"PATH": os.environ["PATH"]})
     try:
         yield S3Server(_answering_url(process, log), process.pid)
@@ -114,7 +114,7 @@ def _answering_url(process: subprocess.Popen[bytes], log: Path) -> str:
     """Where it listens, which it says once it does: a port that nobody could take in between."""
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
-        found = re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text(encoding="utf-8", errors="replace"))
+        found = re.search(r"Running on (http://[\d.]+:\d+)", log.read_text(encoding="utf-8", errors="replace"))
         if found:
             return found[1]
         time.sleep(0.05)
