@@ -111,8 +111,8 @@ def test_a_killed_driver_leaves_no_rank_on_a_host_and_the_same_command_completes
     with world.workers() as hosts:
         driver = world.start(world.command("pipeline", "killed", "--recipe", str(recipe), *SEGMENTS))
         try:
-            until(lambda: driver.poll() is not None or any("checkpoints/" in key for key in world.objects("killed")), 200,
-                  "a checkpoint")
+            until(lambda: driver.poll() is not None or any(key.startswith("models/") for key in world.objects("killed")), 200,
+                  "a model")
             assert driver.poll() is None, driver.stdout.read()[-6000:]
             assert sum(len(host.ranks()) for host in hosts.values()) == 2 * SLOTS
         finally:
