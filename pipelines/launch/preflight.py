@@ -24,6 +24,7 @@ from pipelines.launch.hosts import check_hosts
 from pipelines.launch.interfaces import check_interface
 from pipelines.launch.rendezvous import MAX_RING_SIZE
 from pipelines.models.facts import check_origin
+from pipelines.plan.layout import schedule_faults
 from pipelines.spark.session import requested_master
 from pipelines.spark.slots import Cluster, wait_for_slots
 
@@ -54,12 +55,16 @@ def check_launch(config: Config) -> None:
 
 
 def check_training_launch(config: Config) -> None:
-    """The same, and that there is a model to go on from, where one is named.
+    """The same, that the schedule of a split model can run the recipe's batch, and that there is a model to go on from, where
+    one is named.
 
     Raises:
-        CheckpointError, DataError: there is none.
+        ConfigError: it cannot. CheckpointError, DataError: there is none.
     """
     check_launch(config)
+    layout = config.platform.layout
+    if not layout.automatic and (faults := schedule_faults(config.recipe, layout)):
+        raise ConfigError(faults)
     check_origin(config.recipe)
 
 

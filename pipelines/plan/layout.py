@@ -204,16 +204,25 @@ def check_split(facts: ModelFacts, recipe: Recipe, layout: Layout) -> None:
                                      f"layers ({_names(facts)})", f"for example {cut_by_cost([1.0] * num_layers, needed)}"))
     if facts.unsplittable:
         faults.append(SparkringError("layout.num_segments", f"{layout.num_segments}: {facts.unsplittable}"))
-    if not faults and not (split := planned_split(facts, recipe, layout)).accepted:
-        share = recipe.train.global_batch_samples // layout.num_replicas
-        good = [size for size in range(1, share + 1)
-                if planned_split(facts, recipe, layout.model_copy(update={"micro_batch_samples": size})).accepted]
-        faults.append(SparkringError(
-            "layout.micro_batch_samples", f"{layout.micro_batch_samples} makes {split.micro_batches} micro-batches of a "
-            f"replica's {share} samples, which the schedule {layout.schedule} cannot run over {layout.num_segments} segments",
-            f"use {_some(good)}" if good else "use the schedule gpipe, or a larger train.global_batch_samples"))
-    if faults:
+    if faults := faults or schedule_faults(recipe, layout):
         raise ConfigError(faults)
+
+
+def schedule_faults(recipe: Recipe, layout: Layout) -> list[SparkringError]:
+    """Whether the schedule can run as many micro-batches as there will be, whatever the model; of a layout that is given."""
+    batch_samples = recipe.train.global_batch_samples
+
+    def split_of(size: int) -> SplitPlan:
+        return SplitPlan.of(layout.model_copy(update={"micro_batch_samples": size}), (1,) * num_parts(layout), batch_samples)
+
+    if (split := split_of(layout.micro_batch_samples)).accepted:
+        return []
+    share = batch_samples // layout.num_replicas
+    good = [size for size in range(1, share + 1) if split_of(size).accepted]
+    return [SparkringError(
+        "layout.micro_batch_samples", f"{layout.micro_batch_samples} makes {split.micro_batches} micro-batches of a "
+        f"replica's {share} samples, which the schedule {layout.schedule} cannot run over {layout.num_segments} segments",
+        f"use {_some(good)}" if good else "use the schedule gpipe, or a larger train.global_batch_samples")]
 
 
 def check_lane_groups(facts: ModelFacts, recipe: Recipe) -> None:

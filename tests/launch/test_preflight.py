@@ -5,7 +5,7 @@ import pytest
 
 from pipelines.errors import ConfigError, ResourceError
 from pipelines.launch import preflight
-from pipelines.launch.preflight import check_launch
+from pipelines.launch.preflight import check_launch, check_training_launch
 from pipelines.launch.rendezvous import MAX_RING_SIZE
 from tests.support.example_data import example_config
 
@@ -105,3 +105,12 @@ def test_more_local_ranks_than_gpus_are_refused(gpus):
 def test_torch_is_asked_for_this_machines_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert preflight.num_gpus() == 0
+
+
+def test_a_batch_that_the_schedule_cannot_run_is_refused_before_anything_is_prepared():
+    settings = {"layout__num_replicas": 1, "layout__num_segments": 4, "train__global_batch_samples": 8}
+    check_training_launch(example_config(**settings, layout__micro_batch_samples=2))
+    check_launch(example_config(**settings, layout__micro_batch_samples=8))  # evaluating makes no micro-batches
+    with pytest.raises(ConfigError, match=r"layout.micro_batch_samples: 8 makes 1 micro-batches of a replica's 8 samples, which "
+                       r"the schedule 1f1b cannot run over 4 segments; use 1 or 2"):
+        check_training_launch(example_config(**settings, layout__micro_batch_samples=8))
