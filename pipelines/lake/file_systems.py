@@ -92,6 +92,10 @@ def asked(url: str, options: str, request: Callable[[Any, str], ResultT], patien
     while True:
         try:
             return request(*system_at(url, options))
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise ValueError(f"the options are not accepted: {said(error)}") from error  # which some make use of only now
         except failures() as error:
             if not _is_passing(error) or time.monotonic() + pause_s > until:
                 raise

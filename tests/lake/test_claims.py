@@ -26,6 +26,7 @@ from pipelines.lake.paths import Lake
 from pipelines.lake.rank_records import RecordWriter, end_record
 from pipelines.lake.runs import current_state
 from pipelines.lake.store import FolderStore
+from pipelines.lake.stores import store_at
 from pipelines.launch.identity import claim_run
 from pipelines.track.summary import find_run, summarize
 from pipelines.track.tables import load_run
@@ -40,9 +41,14 @@ NEVER_S = 1e6  # a lease that no test waits for
 TAKEN_OVER = "here: another process took it over"
 
 
-@pytest.fixture(params=["folder"])
-def store(tmp_path):
-    return FolderStore(tmp_path / "my lake")
+@pytest.fixture(params=["folder", pytest.param("S3", marks=pytest.mark.processes)])
+def store(request, tmp_path, monkeypatch):
+    if request.param == "folder":
+        return FolderStore(tmp_path / "my lake")
+    server = request.getfixturevalue("s3_server")
+    for name, value in {**server.environment, "AWS_ENDPOINT_URL": server.endpoint_url}.items():  # for other processes, too
+        monkeypatch.setenv(name, value)
+    return store_at(f"s3://{server.new_bucket()}/my lake")
 
 
 class OtherProcess:

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from pipelines.errors import StorageError
-from pipelines.lake import file_systems
 from pipelines.lake.object_cache import ObjectCache
 from pipelines.lake.object_store import ObjectStore
 from pipelines.lake.staging import staged
@@ -117,7 +116,6 @@ def refusal(act: Callable[[], object]) -> str:
 
 def test_what_keeps_a_lake_from_being_used_is_told_with_place_and_remedy(
         s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_systems, "PATIENCE_S", 0.0)
     nowhere = store_on(s3_server, "no-such-bucket", tmp_path)
     for act in (lambda: nowhere.put("a", b""), lambda: nowhere.read("a"), lambda: nowhere.create("a", b"")):
         assert "s3://no-such-bucket/lake/a: cannot be" in refusal(act)
@@ -131,6 +129,8 @@ def test_what_keeps_a_lake_from_being_used_is_told_with_place_and_remedy(
         assert len(denied.answered) <= 10  # nobody asks again
     finally:
         denied.close()
+    mistaken = ObjectStore(f"s3://{bucket}/lake", json.dumps({"endpoint": s3_server.endpoint_url}))
+    assert "the options are not accepted: " in refusal(lambda: mistaken.put("a", b""))
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     asked_without = ObjectStore(f"s3://{bucket}/other", json.dumps({**s3_server.options, "skip_instance_cache": True}))
