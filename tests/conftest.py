@@ -19,6 +19,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.config import Platform
+from pipelines.lake.live_folder import LiveFolder
 from pipelines.spark.session import spark_session
 from tests.support.readme import block
 from tests.support.s3_server import S3Server, running_s3_server
@@ -63,6 +64,14 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """One S3 server for the whole suite; a missing one fails the tests, it does not skip them."""
     with running_s3_server(tmp_path_factory.mktemp("s3") / "server.log") as server:
         yield server
+
+
+@pytest.fixture
+def live(tmp_path: Path) -> LiveFolder:
+    """An attempt's, made."""
+    live = LiveFolder(tmp_path / "attempt-000")
+    live.make()
+    return live
 
 
 @pytest.fixture(scope="session")

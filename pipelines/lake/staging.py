@@ -13,75 +13,105 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from pipelines.errors import StorageError
 from pipelines.lake.object_store import ObjectStore
 from pipelines.lake.store import FolderStore, Store, storage_errors
 
 
-@dataclass(frozen=True)
-class Staging:
-    """What is being made. Keys are below it."""
+class Staging(Protocol):
+    """What is being made. Keys are below it; writing raises StorageError."""
 
-    files: Store
+    @property
+    def files(self) -> Store: ...
 
-    def place(self, key: str = "") -> str:
-        return self.files.place(key)
-
-    @contextmanager
-    def folder(self, key: str) -> Iterator[Path]:
+    def folder(self, key: str) -> AbstractContextManager[Path]:
         """A new folder of this machine, whose files are objects below ``key`` when the block ends well."""
-        if isinstance(self.files, FolderStore):
-            folder = self.files.root / key
-            with storage_errors(folder):
-                folder.mkdir(parents=True)
-            yield folder
-            return
-        with tempfile.TemporaryDirectory(prefix="sparkring-") as temporary:
-            yield Path(temporary)
-            for path in sorted(Path(temporary).iterdir()):
-                _as_objects(self.files).put_file(f"{key}/{path.name}", path)
+        ...
 
     def shared_folder(self, key: str, why: str) -> Path:
-        """A folder that every machine sees, of what only the making needs.
+        """A folder that every machine sees, of what only the making needs. StorageError where the lake has none.
 
         Args:
             why: it is needed, as the end of a sentence.
-        Raises:
-            StorageError: the lake is none.
         """
-        if not isinstance(self.files, FolderStore):
-            raise StorageError(self.place(), f"is no folder that all machines see, which is needed {why}",
-                               "give that input as a path or as a URL that is read without Spark, or a lake in a folder")
+        ...
+
+    def kept_key(self, written: str, wanted: str) -> str:
+        """The key that an object will keep: ``wanted``, or, where nothing can be renamed, the one that it has."""
+        ...
+
+    def settle(self, written: str, wanted: str) -> None:
+        """Gives it that key."""
+        ...
+
+    def sweep(self, kept: Collection[str]) -> None:
+        """Removes everything else."""
+        ...
+
+    def __hash__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class FolderStaging:
+    """In a folder that all machines see."""
+
+    files: FolderStore
+
+    @contextmanager
+    def folder(self, key: str) -> Iterator[Path]:
+        yield self.shared_folder(key, "")
+
+    def shared_folder(self, key: str, why: str) -> Path:
         folder = self.files.root / key
         with storage_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def kept_key(self, written: str, wanted: str) -> str:
-        """The key that an object will keep: ``wanted``, or, where nothing can be renamed, the one that it has."""
-        return wanted if isinstance(self.files, FolderStore) else written
+        return wanted
 
     def settle(self, written: str, wanted: str) -> None:
-        """Gives it that key."""
-        if isinstance(self.files, FolderStore):
-            with storage_errors(self.files.root / wanted):
-                (self.files.root / written).rename(self.files.root / wanted)
+        with storage_errors(self.files.root / wanted):
+            (self.files.root / written).rename(self.files.root / wanted)
 
     def sweep(self, kept: Collection[str]) -> None:
-        """Removes everything else."""
-        if isinstance(self.files, FolderStore):
-            for path in [path for path in self.files.root.iterdir() if path.name not in kept]:
-                if path.is_dir():
-                    shutil.rmtree(path, ignore_errors=True)
-                else:
-                    path.unlink(missing_ok=True)
-            return
-        objects = _as_objects(self.files)
-        objects.remove_all([key for key in objects.keys("") if key not in kept])
+        for path in [path for path in self.files.root.iterdir() if path.name not in kept]:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class ObjectStaging:
+    """Where the objects will stay."""
+
+    files: ObjectStore
+
+    @contextmanager
+    def folder(self, key: str) -> Iterator[Path]:
+        with tempfile.TemporaryDirectory(prefix="sparkring-") as temporary:
+            yield Path(temporary)
+            for path in sorted(Path(temporary).iterdir()):
+                self.files.put_file(f"{key}/{path.name}", path)
+
+    def shared_folder(self, key: str, why: str) -> Path:
+        raise StorageError(self.files.place(), f"is no folder that all machines see, which is needed {why}",
+                           "give that input as a path or as a URL that is read without Spark, or a lake in a folder")
+
+    def kept_key(self, written: str, wanted: str) -> str:
+        return written
+
+    def settle(self, written: str, wanted: str) -> None:
+        """It has its key."""
+
+    def sweep(self, kept: Collection[str]) -> None:
+        self.files.remove_all([key for key in self.files.keys("") if key not in kept])
 
 
 @contextmanager
@@ -93,9 +123,9 @@ def staged(store: Store, key: str) -> Iterator[Staging]:
     """
     if isinstance(store, FolderStore):
         with store.new_folder(key) as folder:
-            yield Staging(FolderStore(folder))
+            yield FolderStaging(FolderStore(folder))
         return
-    staging = Staging(store.below(key))
+    staging = ObjectStaging(_of_objects(store.below(key)))
     staging.sweep(())  # what a killed one left
     ended_well = False
     try:
@@ -106,7 +136,7 @@ def staged(store: Store, key: str) -> Iterator[Staging]:
             staging.sweep(())
 
 
-def _as_objects(files: Store) -> ObjectStore:
-    if not isinstance(files, ObjectStore):
-        raise StorageError(files.place(), "is no store of objects", "give a folder, or a URL")
-    return files
+def _of_objects(store: Store) -> ObjectStore:
+    if not isinstance(store, ObjectStore):
+        raise StorageError(store.place(), "is no store of objects", "give a folder, or a URL")
+    return store

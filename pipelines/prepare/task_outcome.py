@@ -38,6 +38,6 @@ def task_outcome(staging: Staging, work: Callable[[Path], dict[str, Any]]) -> It
         with staging.folder(attempt) as folder:
             outcome = {"partition": partition, "attempt": attempt, **work(folder)}
     except (OSError, SparkringError) as error:
-        outcome = {"fault": task_fault(error, staging.place(attempt))}
+        outcome = {"fault": task_fault(error, staging.files.place(attempt))}
     yield pa.RecordBatch.from_pydict({"outcome": [json.dumps(outcome)]})
     lighten_worker()

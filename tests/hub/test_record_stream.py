@@ -11,29 +11,16 @@ import pytest
 
 from pipelines.hub.hub_address import HubAddress
 from pipelines.hub.record_stream import BATCH_BYTES, RecordStream
-from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.rank_records import RecordTail, RecordWriter
 from pipelines.launch.hub_server import Hub
 from tests.support.cut_connections import CuttingProxy
-
-LOOPBACK = "127.0.0.1"
-
-
-@pytest.fixture
-def live(tmp_path):
-    live = LiveFolder(tmp_path / "attempt-000")
-    live.make()
-    return live
+from tests.support.hub_guests import LOOPBACK, never
 
 
 @pytest.fixture
 def hub(live):
     with Hub(LOOPBACK, live, num_ranks=2) as hub:
         yield hub
-
-
-def never():
-    raise AssertionError("the hub was taken for silent")
 
 
 def steps_of(live, rank=0):

@@ -18,24 +18,11 @@ import pytest
 
 from pipelines.lake.schemas import TABLE_DDL
 from pipelines.predict.language_model import load_language_model
+from tests.support.tiny_recipe import tiny_recipe
 
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
-RECIPE = """
-name: tiny
-prepare:
-  inputs: [{path: PLACE, pattern: "*.txt"}]
-  split: {validation_fraction: 0.2}
-  tokenizer: {kind: bytes}
-  sequence_length: 32
-  rows_per_row_group: 16
-data: {num_lanes: 4}
-model: {num_layers: 2, num_heads: 2, width: 32}
-schedule: {warmup_steps: 2}
-train: {global_batch_samples: 8, steps: 12, evaluate_every_steps: 6}
-task: {sample_prompt: "the", sample_tokens: 20}
-"""
 SECRET = "hush-4711"
 PLATFORM = f"""
 spark: {{master: "local[3]", conf: {{spark.sql.shuffle.partitions: 2, spark.hadoop.fs.s3a.secret.key: {SECRET}}}}}
@@ -51,7 +38,7 @@ def place(tmp_path_factory):
     for i in range(40):
         (folder / "texts" / f"text {i}.txt").write_text(f"the text number {i} says that {i * 7} is a number. " * 10)
     (folder / "texts" / "broken.txt").write_bytes(b"\xff\xfe not UTF-8")
-    (folder / "recipe.yaml").write_text(RECIPE.replace("PLACE", f"'{folder / 'texts'}'"))
+    (folder / "recipe.yaml").write_text(tiny_recipe(f"'{folder / 'texts'}'"))
     (folder / "platform.yaml").write_text(PLATFORM)
     return folder
 
@@ -207,7 +194,7 @@ def test_a_model_is_evaluated_on_another_recipes_data_once_it_is_prepared(place,
     (place / "others").mkdir()
     for i in range(20):
         (place / "others" / f"{i}.txt").write_text(f"another text, which says {i * 3} and {i * 5}. " * 8)
-    (place / "other.yaml").write_text(RECIPE.replace("PLACE", f"'{place / 'others'}'").replace("name: tiny", "name: other"))
+    (place / "other.yaml").write_text(tiny_recipe(f"'{place / 'others'}'").replace("name: tiny", "name: other"))
     missing = evaluate_job(place, "--dataset", "other.yaml")
     assert missing.returncode == 3 and "run the prepare job with that recipe first" in missing.stderr, missing.stderr
     prepared = job(place, "prepare", "--recipe", "other.yaml")

@@ -21,26 +21,13 @@ from pipelines.config.platform import Storage
 from tests.support.faulty_proxy import Fault, FaultyProxy, faulty_proxy
 from tests.support.readme import block
 from tests.support.s3_server import S3Server
+from tests.support.tiny_recipe import tiny_recipe
 
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).parents[2]
 SEED = 4711
 FAULTS = {Fault.SLOW_DOWN: 0.03, Fault.CLOSED: 0.02, Fault.CUT: 0.03, Fault.LOST_ANSWER: 0.02}
-RECIPE = """
-name: tiny
-prepare:
-  inputs: [{path: TEXTS, pattern: "*.txt"}]
-  split: {validation_fraction: 0.2}
-  tokenizer: {kind: bytes}
-  sequence_length: 32
-  rows_per_row_group: 16
-data: {num_lanes: 4}
-model: {num_layers: 2, num_heads: 2, width: 32}
-schedule: {warmup_steps: 2}
-train: {global_batch_samples: 8, steps: 12, evaluate_every_steps: 6}
-task: {sample_prompt: "the", sample_tokens: 20}
-"""
 PLATFORM = """
 spark: {master: "local[3]", conf: {spark.sql.shuffle.partitions: 2}}
 layout: {num_replicas: 2, micro_batch_samples: 4}
@@ -60,7 +47,7 @@ class Project:
         for i in range(40):
             (texts / f"text {i}.txt").write_text(f"the text number {i} says that {i * 7} is a number. " * 10)
         (texts / "broken.txt").write_bytes(b"\xff\xfe not UTF-8")
-        (folder / "recipe.yaml").write_text(RECIPE.replace("TEXTS", str(texts)))
+        (folder / "recipe.yaml").write_text(tiny_recipe(str(texts)))
         (folder / "platform.yaml").write_text(PLATFORM)
         self.on_s3 = ["--set", f"storage.root=s3://{self.bucket}/lake", "--set", f"storage.options={json.dumps(proxy.options)}"]
 

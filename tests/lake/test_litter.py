@@ -45,7 +45,7 @@ class Killed(BaseException):
 
 def leave_half_made(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("pipelines.lake.staging.Staging.sweep", lambda *_: None)
+        patch.setattr("pipelines.lake.staging.ObjectStaging.sweep", lambda *_: None)
         patch.setattr("shutil.rmtree", lambda *_, **__: None)
         with staged(lake.store, lake.dataset("texts", VERSION)) as staging:
             staging.files.put("tokenizer.json", "{}")

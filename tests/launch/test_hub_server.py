@@ -16,31 +16,18 @@ from pipelines.hub.hub_connection import HubConnection
 from pipelines.hub.messages import HEAD_BYTES, ProtocolError, message_of
 from pipelines.hub.record_stream import RecordStream
 from pipelines.hub.task_line import TaskLine
-from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.rank_records import RecordTail, RecordWriter
 from pipelines.launch import hub_server
 from pipelines.launch.exits import LOG_BYTES, exit_facts
 from pipelines.launch.hub_server import Hub
 from pipelines.launch.rank_process import end_of_log
-
-LOOPBACK = "127.0.0.1"
-
-
-@pytest.fixture
-def live(tmp_path):
-    live = LiveFolder(tmp_path / "attempt-000")
-    live.make()
-    return live
+from tests.support.hub_guests import LOOPBACK, never
 
 
 @pytest.fixture
 def hub(live):
     with Hub(LOOPBACK, live, num_ranks=4, num_segments=2) as hub:
         yield hub
-
-
-def never():
-    raise AssertionError("the hub was taken for silent")
 
 
 def wait_until(true):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.config.datasets import InputSource
-from pipelines.lake.staging import Staging
+from pipelines.lake.staging import FolderStaging
 from pipelines.lake.store import FolderStore
 from pipelines.prepare import input_files
 from pipelines.prepare.inputs import list_files
@@ -85,7 +85,7 @@ def test_the_token_counts_of_shards_are_read_side_by_side(tmp_path: Path, monkey
         return load(file, allow_pickle=allow_pickle)
 
     monkeypatch.setattr(np, "load", load_together)
-    settings = PackSettings(Staging(FolderStore(tmp_path)), "", "", "bytes", "", 2, 0, 16, 8, "hash", 0.1, 0.0, True, 100)
+    settings = PackSettings(FolderStaging(FolderStore(tmp_path)), "", "", "bytes", "", 2, 0, 16, 8, "hash", 0.1, 0.0, True, 100)
     shards, tokens_V = language_manifest._name_shards(outcomes, "train", settings)
     assert tokens_V.tolist() == [sum(range(WAITING_THREADS)), WAITING_THREADS]
     assert [(tmp_path / shard.path).read_bytes() for shard in shards] == [b"%d" % number for number in range(WAITING_THREADS)]

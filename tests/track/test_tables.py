@@ -286,12 +286,18 @@ def test_the_page_of_a_long_run_is_the_one_that_its_rows_give(lake: Lake, monkey
         assert lake.store.read(lake.run("run-1").report) == page
 
 
-def test_a_report_opens_no_more_parts_the_more_there_are(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The keys of what is opened; every fourth part carries what a report draws."""
     monkeypatch.setattr(attempt_tables, "CARRIED_PARTS", 4)
-    save_state(lake, "run-1")
-    opened: list[str] = []
+    keys: list[str] = []
     opening = FolderStore.open
-    monkeypatch.setattr(FolderStore, "open", lambda store, key: (opened.append(key), opening(store, key))[1])
+    monkeypatch.setattr(FolderStore, "open", lambda store, key: (keys.append(key), opening(store, key))[1])
+    return keys
+
+
+def test_a_report_opens_no_more_parts_the_more_there_are(lake: Lake, opened: list[str]) -> None:
+    save_state(lake, "run-1")
     counts = []
     for last in range(5, 105, 5):
         write_steps(lake, "run-1", 0, 0, range(last - 4, last + 1))
@@ -303,12 +309,8 @@ def test_a_report_opens_no_more_parts_the_more_there_are(lake: Lake, monkeypatch
     assert max(counts[4:]) <= max(counts[:4]) + 2 and min(counts) == 3
 
 
-def test_a_load_looks_at_no_more_parts_the_more_there_are(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt_tables, "CARRIED_PARTS", 4)
+def test_a_load_looks_at_no_more_parts_the_more_there_are(lake: Lake, opened: list[str]) -> None:
     save_state(lake, "run-1")
-    opened: list[str] = []
-    opening = FolderStore.open
-    monkeypatch.setattr(FolderStore, "open", lambda store, key: (opened.append(key), opening(store, key))[1])
     counts = []
     for last in range(5, 105, 5):
         write_steps(lake, "run-1", 0, 0, range(last - 4, last + 1))

@@ -28,26 +28,13 @@ from safetensors.numpy import load
 from tests.conftest import ROOT
 from tests.jobs.test_standalone import SPARK_HOME, not_activated
 from tests.support.s3_server import S3Server
+from tests.support.tiny_recipe import tiny_recipe
 from tests.world.network import Network, RunningHost, until
 
 SLOTS = 2
 START_TIMEOUT_S = 120.0
 JOB_TIMEOUT_S = 280.0
 TEXTS = 40
-RECIPE = """
-name: tiny
-prepare:
-  inputs: [{path: INPUTS, pattern: "*.txt"}]
-  split: {validation_fraction: 0.2}
-  tokenizer: {kind: bytes}
-  sequence_length: 32
-  rows_per_row_group: 16
-data: {num_lanes: 4}
-model: {num_layers: 4, num_heads: 2, width: 32}
-schedule: {warmup_steps: 2}
-train: {global_batch_samples: 8, steps: STEPS, evaluate_every_steps: EVERY}
-task: {sample_prompt: "the", sample_tokens: 20}
-"""
 
 
 @dataclass(frozen=True)
@@ -100,7 +87,7 @@ class World:
 
     def recipe(self, inputs: str, steps: int, every: int) -> Path:
         path = self.folder / f"recipe-{inputs.partition(':')[0]}-{steps}.yaml"
-        path.write_text(RECIPE.replace("INPUTS", inputs).replace("STEPS", str(steps)).replace("EVERY", str(every)))
+        path.write_text(tiny_recipe(inputs, steps=steps, evaluate_every=every, layers=4))
         return path
 
     def command(self, job: str, lake: str, *options: str) -> list[str]:

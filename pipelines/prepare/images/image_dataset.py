@@ -53,7 +53,7 @@ def build_image_dataset(order: BuildOrder, prepare: ImagePrepare) -> Manifest:
             seconds = time.monotonic() - began
         if order.listing.remote.files:
             refuse_changed(order.session(), prepare.read_inputs, order.listing.remote)
-    with storage_errors(order.staging.place()):
+    with storage_errors(order.staging.files.place()):
         manifest = assemble_images(outcomes, order, prepare, settings, sources.classes)
     images = manifest.counts["images"]
     order.report(f"prepare: {images:,} images written in {seconds:.1f} s ({images / seconds:,.0f} images/s)")

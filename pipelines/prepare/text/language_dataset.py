@@ -49,7 +49,7 @@ def build_language_dataset(order: BuildOrder, prepare: TextPrepare) -> Manifest:
             inputs = again
             outcomes, settings, seconds = _packed(order, prepare, inputs)
         refuse_misread(session, prepare, order.listing.remote, inputs, read_bytes(outcomes))
-    with storage_errors(staging.place()):
+    with storage_errors(staging.files.place()):
         manifest = assemble_dataset(outcomes, order, settings)
     tokens = sum(manifest.units.values())
     report(f"prepare: {tokens:,} tokens packed in {seconds:.1f} s ({tokens / seconds:,.0f} tokens/s)")

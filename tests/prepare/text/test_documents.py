@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.lake.staging import Staging
+from pipelines.lake.staging import FolderStaging
 from pipelines.lake.store import FolderStore, file_sha256
 from pipelines.prepare.text import documents
 from pipelines.prepare.text.documents import MIN_COPY_BYTES, Copies, record_batches
@@ -36,7 +36,7 @@ def packed(rows: list[tuple[Any, ...]]) -> tuple[dict[str, Any], list[dict[str, 
         folder = Path(name)
         bytes_tokenizer().save(str(folder / "tokenizer.json"))
         packer = PartitionPacker(PackSettings(
-            Staging(FolderStore(folder)), "set", "v", "bytes", file_sha256(folder / "tokenizer.json"), 257, 256,
+            FolderStaging(FolderStore(folder)), "set", "v", "bytes", file_sha256(folder / "tokenizer.json"), 257, 256,
             16, 8, "hash", 0.0, 0.0, True, 10**6), folder)
         for row in rows:
             packer.add(*row)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from pipelines.errors import DataError
-from pipelines.lake.staging import Staging
+from pipelines.lake.staging import FolderStaging
 from pipelines.lake.store import FolderStore
 from pipelines.prepare.text.encoders import (
     CharacterEncoder,
@@ -46,7 +46,7 @@ def save(tokenizer: Tokenizer, folder: Path) -> Path:
 def test_a_fast_encoder_is_chosen_and_gives_the_same_ids(kind: str, tmp_path: Path) -> None:
     path = save(TOKENIZERS[kind], tmp_path)
     assert choose_encoder(kind, path.read_bytes(), [text.encode() for text in TEXTS]) == (kind, "")
-    encoder, plain = load_encoder(kind, Staging(FolderStore(tmp_path)), str(tmp_path)), Tokenizer.from_file(str(path))
+    encoder, plain = load_encoder(kind, FolderStaging(FolderStore(tmp_path)), str(tmp_path)), Tokenizer.from_file(str(path))
     for text in TEXTS:
         tokens = encoder.encode(text.encode())
         assert tokens.dtype == np.int32 and tokens.tolist() == plain.encode(text).ids
@@ -58,7 +58,7 @@ def test_text_that_looks_like_end_of_text_is_plain_text(kind: str, tmp_path: Pat
     save(TOKENIZERS[kind], tmp_path)
     text = f"a{END_OF_TEXT}a"
     for name in (kind, "tokenizers"):
-        tokens = load_encoder(name, Staging(FolderStore(tmp_path)), str(tmp_path)).encode(text.encode()).tolist()
+        tokens = load_encoder(name, FolderStaging(FolderStore(tmp_path)), str(tmp_path)).encode(text.encode()).tolist()
         assert end_of_text_id(TOKENIZERS[kind]) not in tokens
         assert TOKENIZERS[kind].decode(tokens, skip_special_tokens=False) == text
 
@@ -93,7 +93,7 @@ def test_a_tokenizer_that_tiktoken_cannot_run_falls_back_and_says_so(tmp_path: P
     path = save(lower, tmp_path)
     kind, reason = choose_encoder("tiktoken", path.read_bytes(), [b"hello"])
     assert kind == "tokenizers" and reason
-    encoder = load_encoder(kind, Staging(FolderStore(tmp_path)), str(tmp_path))
+    encoder = load_encoder(kind, FolderStaging(FolderStore(tmp_path)), str(tmp_path))
     assert encoder.encode(b"hello").tolist() == [0]
     assert encoder.encode(b"Hello") is None  # it would not come back
 
