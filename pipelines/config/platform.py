@@ -13,11 +13,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
-from pipelines.config.secrets import has_credentials, is_secret, masked_settings, names_in
+from pipelines.config.secrets import has_credentials, is_option_secret, masked_settings, settings_in
 from pipelines.config.section import Bytes, Count, Fraction, Section, Whole
 
 Seconds = Annotated[float, Field(gt=0.0, le=365 * 24 * 3600.0)]  # more overflows the clocks that wait for it
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+CACHE_BYTES = 64 * 1024**3
 _LAKE_URL = re.compile(r"file:/.|[A-Za-z][A-Za-z0-9+.-]+://[^/]+")
 
 
@@ -36,7 +37,7 @@ class Storage(Section):
     root: str = Field(default="./lake", min_length=1)
     # of a lake at a URL:
     options: dict[str, Any] = Field(default_factory=dict)  # of its file system, as fsspec takes them: {endpoint_url: ...}
-    cache_bytes: Bytes = 64 * 1024**3  # copies of its objects on each machine's disk, at most
+    cache_bytes: Bytes = CACHE_BYTES  # copies of its objects on each machine's disk, at most
     cache_folder: str | None = None  # where they lie; null: the machine's temporary folder
     single_writer: bool = False  # no two processes ever write it at once: for stores that cannot keep them apart
 
@@ -53,7 +54,7 @@ class Storage(Section):
     @field_validator("options")
     @classmethod
     def _without_secrets(cls, options: dict[str, Any]) -> dict[str, Any]:
-        secrets = [name for name in names_in(options) if name in ("key", "secret") or is_secret(name)]
+        secrets = [name for name, value in settings_in(options) if is_option_secret(name, value)]
         if secrets:
             raise ValueError(f"{', '.join(secrets)}: secrets are never stored; leave them to the environment "
                              "(AWS_ACCESS_KEY_ID and the like) or the machine's own role")

@@ -27,6 +27,8 @@ _SECRET = re.compile(r"(?i)secret|password|token|access[._]?key|passphrase|crede
 _URL_CREDENTIALS = re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)")
 _URL_PARAMETER = re.compile(r"(?<=[?&])([^=&#\s]+)=([^&#\s]+)")
 _SIGNATURE = re.compile(r"(?i)(x-(amz|goog)-)?sig(nature)?")  # as URLs that are signed in advance call it
+_OPTION_SECRETS = {"key", "secret", "sas", "pass", "passwd", "connection_string", "authorization", "auth"}
+_CONNECTION_KEY = re.compile(r"(?i)(account|sharedaccess)(key|signature)=")
 _JAVA_PROPERTY = re.compile(r"(-D([^=\s]+)=)(\"[^\"]*\"|\S+)")
 
 
@@ -40,12 +42,22 @@ def is_secret(name: str, settings: Mapping[str, Any] | None = None) -> bool:
     return bool(_SECRET.search(name) or (own and _searches(own, name)))
 
 
-def names_in(settings: Mapping[str, Any]) -> Iterator[str]:
-    """Of all settings, those within others too."""
-    for name, value in settings.items():
-        yield name
-        if isinstance(value, Mapping):
-            yield from names_in(value)
+def settings_in(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """All settings by name, those within others too."""
+    if isinstance(settings, Mapping):
+        for each, value in settings.items():
+            yield from settings_in(value, str(each))
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from settings_in(value, name)
+    else:
+        yield name, settings
+
+
+def is_option_secret(name: str, value: Any) -> bool:
+    """Of the options of a file system, which have names of their own."""
+    return name.lower() in _OPTION_SECRETS or is_secret(name) or (isinstance(value, str) and (
+        has_credentials(value) or _CONNECTION_KEY.search(value) is not None))
 
 
 def masked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,10 @@ class Holder:
     @property
     def lives(self) -> bool | None:
         """None where it cannot be seen from here."""
-        return _started(self.pid) == self.started if self.is_here and self.started else None
+        if not (self.is_here and self.started):
+            return None
+        started = _started(self.pid)
+        return None if started is None and _is_hidden(self.pid) else started == self.started
 
     @staticmethod
     def of(content: dict[str, Any]) -> Holder:
@@ -71,6 +74,17 @@ def _started(pid: int) -> str | None:
     """When a process of this host started; None where there is none, or one that has ended and is not buried yet."""
     facts = _content(_PROC / str(pid) / "stat").rpartition(")")[2].split()  # before it: the program's name, whatever is in that
     return facts[19] if len(facts) > 19 and facts[0] not in ("Z", "X") else None
+
+
+def _is_hidden(pid: int) -> bool:
+    """Whether the process is there, and is another user's of which nothing can be read (``hidepid``)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return not (_PROC / str(pid) / "stat").exists()
+    except OSError:
+        return False
+    return False
 
 
 def _content(path: Path) -> str:

@@ -4,8 +4,9 @@ Runs on: driver (``sparkring clean``).
 Takes:   a lake.
 Gives:   ``litter``: what there is, by what it was to become; ``remove_litter``.
 
-A claim says whether somebody is at it still. What nothing claims (a report, a table's part) was written in seconds: a temporary
-file of it counts once it is OLD_S old by the lake's own clock. One listing of the whole lake finds all.
+A claim says whether somebody is at it still, and is held while what nobody is at is looked at again and removed. What nothing
+claims (a report, a table's part) was written in seconds: an unfinished file of it counts once it is OLD_S old. One listing of the
+whole lake finds all.
 """
 
 from __future__ import annotations
@@ -14,19 +15,27 @@ import json
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
-from pipelines.lake.claims import is_claimed
-from pipelines.lake.manifest import MANIFEST_NAME, TOKENIZER_NAME, Manifest
+from pipelines.errors import AlreadyRunningError
+from pipelines.lake.claims import claimed, is_claimed
+from pipelines.lake.manifest import MANIFEST_NAME
 from pipelines.lake.paths import Lake, is_run_id
 from pipelines.lake.store import TEMPORARY_PREFIX
 from pipelines.lake.stored_weights import INDEX_NAME
 
 OLD_S = 24 * 3600.0
 _VERSION = re.compile(rf"datasets/([^/]+)/(?:{re.escape(TEMPORARY_PREFIX)})?([0-9a-f]{{16}})(?:-[0-9a-f]{{12}})?/(.+)")
-_ATTEMPT = re.compile(r"runs/([^/]+)/(attempt-\d{3,})/(.+)")
-_MODEL_PART = re.compile(r"models/([^/]+)/([^/]+)/(model-.+\.safetensors)")
+_OF_MAKING = re.compile(r"(attempt-\d{6}-[0-9a-f]{32}|pieces|copies)/.+")  # what a version is made by, beside its shards
+_ATTEMPT = re.compile(r"runs/([^/]+)/(attempt-\d{3,})/.+")
+_MODEL_PART = re.compile(r"models/([^/]+)/([^/]+)/model-.+\.safetensors")
+Left = Callable[[Lake, Iterable[str]], list[str]]  # those of the keys that are litter now
+
+
+def _all_of_them(lake: Lake, keys: Iterable[str]) -> list[str]:
+    return [*keys]
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Litter:
 
     what: str
     keys: tuple[str, ...]
+    claim: str | None  # of whoever makes it
+    left: Left
 
 
 def litter(lake: Lake, now_s: float | None = None) -> list[Litter]:
@@ -45,57 +56,90 @@ def litter(lake: Lake, now_s: float | None = None) -> list[Litter]:
         StorageError: the lake cannot be listed.
     """
     now_s = time.time() if now_s is None else now_s
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    versions: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    groups: defaultdict[tuple[str, str | None, Left], list[str]] = defaultdict(list)
+    lefts: dict[str, Left] = {}
     for key in lake.store.keys(""):
         version, attempt, part = _VERSION.fullmatch(key), _ATTEMPT.fullmatch(key), _MODEL_PART.fullmatch(key)
         if version is not None:
-            versions[version[1], version[2]].append(key)
+            what = f"what a prepare of dataset {version[1]} {version[2]} left"
+            left = lefts.setdefault(what, _left_of_version(lake.dataset(version[1], version[2])))
+            groups[what, lake.version_claim(version[1], version[2]), left].append(key)
         elif _is_old_temporary(lake, key, now_s):
-            found["files that were never finished"].append(key)
-        elif attempt is not None and is_run_id(attempt[1]) and _was_never_begun(lake, attempt[1], attempt[2]):
-            found[f"attempt {attempt[2]} of run {attempt[1]}, which was never begun"].append(key)
-        elif part is not None and is_run_id(part[1]) and _is_no_part(lake, part[1], part[2], part[3]):
-            found[f"weights that the {part[2]} model of run {part[1]} does not name"].append(key)
-    for (name, version_id), keys in versions.items():
-        if left := [*_left_of_version(lake, name, version_id, keys)]:
-            found[f"what a prepare of dataset {name} {version_id} left"] += left
-    return [Litter(what, tuple(sorted(keys))) for what, keys in sorted(found.items())]
+            groups["files that were never finished", None, _all_of_them].append(key)
+        elif attempt is not None and is_run_id(attempt[1]):
+            what = f"attempt {attempt[2]} of run {attempt[1]}, which was never begun"
+            left = lefts.setdefault(what, _unless_there(f"{lake.run(attempt[1]).key}/{attempt[2]}/state.json"))
+            groups[what, lake.run(attempt[1]).claim, left].append(key)
+        elif part is not None and is_run_id(part[1]):
+            what = f"weights that the {part[2]} model of run {part[1]} does not name"
+            left = lefts.setdefault(what, _unnamed(lake.model(part[1], part[2])))
+            groups[what, lake.run(part[1]).claim, left].append(key)
+    found = [Litter(what, tuple(sorted(keys)), claim, left) for (what, claim, left), group in groups.items()
+             if not (claim is not None and is_claimed(lake.store, claim)) and (keys := left(lake, group))]
+    return sorted(found, key=lambda each: each.what)
 
 
 def remove_litter(lake: Lake, each: Litter) -> None:
-    """Raises StorageError where one cannot be removed."""
-    for key in each.keys:
+    """What of it is litter still; nothing of what somebody has begun to make meanwhile.
+
+    Raises:
+        StorageError: one cannot be removed.
+    """
+    if each.claim is None:
+        _remove(lake, each.keys)
+        return
+    with (suppress(AlreadyRunningError),
+          claimed(lake.store, each.claim, AlreadyRunningError(each.what, "is somebody's"), patience_s=0.0)):
+        _remove(lake, each.left(lake, each.keys))
+
+
+def _remove(lake: Lake, keys: Iterable[str]) -> None:
+    for key in keys:
         lake.store.remove(key)
 
 
-def _left_of_version(lake: Lake, name: str, version: str, keys: list[str]) -> Iterator[str]:
-    if is_claimed(lake.store, lake.version_claim(name, version)):
-        return
-    folder, kept = lake.dataset(name, version), set[str]()
-    if f"{folder}/{MANIFEST_NAME}" in keys:
-        manifest = Manifest.load(lake.store.below(folder))
-        kept = {f"{folder}/{key}" for key in (MANIFEST_NAME, TOKENIZER_NAME, *(
-            shard.path for shards in manifest.splits.values() for shard in shards))}
-    elif lake.store.folders_appear_whole:  # it was whole once: prepare says what to do
-        kept = {key for key in keys if key.startswith(f"{folder}/")}
-    yield from (key for key in keys if key not in kept)
+def _unless_there(last: str) -> Left:
+    """Litter, where the object that is written last is not there."""
+    return lambda lake, keys: [] if lake.store.facts(last) is not None else [*keys]
+
+
+def _left_of_version(folder: str) -> Left:
+    """What it was made by, and all of one that was never published. In a folder a version was whole once: prepare says what
+    to do where its manifest is gone."""
+    def left(lake: Lake, keys: Iterable[str]) -> list[str]:
+        if lake.store.folders_appear_whole:
+            return [key for key in keys if not key.startswith(f"{folder}/")]
+        if lake.store.facts(f"{folder}/{MANIFEST_NAME}") is None:
+            return [*keys]
+        try:
+            content = json.loads(lake.store.read(f"{folder}/{MANIFEST_NAME}"))
+            shards = {shard["path"] for shards in content["splits"].values() for shard in shards}
+        except (AttributeError, KeyError, TypeError, ValueError):  # damaged: whose they are cannot be told
+            return []
+        below = [(key, key.removeprefix(f"{folder}/")) for key in keys]
+        return [key for key, name in below if name not in shards and _OF_MAKING.fullmatch(name)]
+
+    return left
+
+
+def _unnamed(model: str) -> Left:
+    """Weights in several files that no index names."""
+    def left(lake: Lake, keys: Iterable[str]) -> list[str]:
+        files = lake.store.below(model)
+        if files.facts(INDEX_NAME) is None:
+            return [*keys]
+        try:
+            named = {f"{model}/{name}" for name in json.loads(files.read(INDEX_NAME))["weight_map"].values()}
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return []
+        return [key for key in keys if key not in named]
+
+    return left
 
 
 def _is_old_temporary(lake: Lake, key: str, now_s: float) -> bool:
+    """By this machine's clock; where a store does not say when, it is not known to be old."""
     if not any(part.startswith((TEMPORARY_PREFIX, ".probe-")) for part in key.split("/")):
         return False
     facts = lake.store.facts(key)
-    return facts is not None and now_s - facts.modified_s > OLD_S
-
-
-def _was_never_begun(lake: Lake, run_id: str, attempt: str) -> bool:
-    run = lake.run(run_id)
-    return lake.store.facts(f"{run.key}/{attempt}/state.json") is None and not is_claimed(lake.store, run.claim)
-
-
-def _is_no_part(lake: Lake, run_id: str, which: str, name: str) -> bool:
-    model = lake.store.below(lake.model(run_id, which))
-    if is_claimed(lake.store, lake.run(run_id).claim):
-        return False
-    return model.facts(INDEX_NAME) is None or name not in json.loads(model.read(INDEX_NAME))["weight_map"].values()
+    return facts is not None and facts.modified_s > 0 and now_s - facts.modified_s > OLD_S

@@ -8,11 +8,13 @@ Gives:   the path of each thing in it. Unlike what is published (``store.py``), 
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipelines.errors import StorageError
 from pipelines.lake.object_cache import private_folder
-from pipelines.lake.store import Store, storage_errors, write_file
+from pipelines.lake.store import FolderStore, Store, storage_errors, write_file
 
 _RECORD = re.compile(r"rank-(\d{5,})\.jsonl")
 
@@ -38,17 +40,23 @@ class LiveFolder:
         if self.kept is not None and self.path.is_dir():
             for path in sorted(self.path.iterdir()):
                 if _RECORD.fullmatch(path.name):
-                    self.kept.put(path.name, path.read_bytes())
+                    with path.open("rb") as records, self.kept.writer(path.name) as file:
+                        shutil.copyfileobj(records, file)
 
     def _fetch(self) -> None:
         """What another machine's driver has kept."""
-        if self.kept is None or self.path.exists():
+        if self.kept is None or self.own is None or self.path.exists():
             return
         names = [name for name in self.kept.names("") if _RECORD.fullmatch(name)]
         if names:
-            self.make()
-            for name in names:
-                write_file(self.path / name, self.kept.read(name))
+            private_folder(self.own)
+            try:
+                with FolderStore(self.path.parent).new_folder(self.path.name) as folder:  # all of them, or none
+                    for name in names:
+                        write_file(folder / name, self.kept.read(name))
+            except StorageError:
+                if not self.path.exists():  # another process was not first
+                    raise
 
     def record(self, rank: int) -> Path:
         """The rank's append-only metric file (``rank_records.py`` says what a line holds)."""

@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, TypeVar
 
@@ -25,7 +26,7 @@ import pyarrow as pa
 from pipelines.errors import StorageError
 from pipelines.lake.file_systems import asked, failures, said, version_in
 from pipelines.lake.object_cache import ObjectCache
-from pipelines.lake.store import ObjectFacts, Store, file_sha256
+from pipelines.lake.store import ObjectFacts, Store, file_sha256, storage_errors
 
 REMEDY = "check storage.root, storage.options, the network, and what this machine's credentials may do there"
 NO_BUCKET = "bucket does not exist"  # as S3 says it, for which there is no other sign
@@ -86,7 +87,7 @@ class ObjectStore:
     @contextmanager
     def writer(self, key: str) -> Iterator[BinaryIO]:
         """What is written waits on this machine's disk: an upload that has begun may end although its writer failed."""
-        with tempfile.NamedTemporaryFile(prefix="sparkring-") as file:
+        with storage_errors(f"a temporary file for {self.place(key)}"), tempfile.NamedTemporaryFile(prefix="sparkring-") as file:
             yield file  # type: ignore[misc]
             file.flush()
             self.put_file(key, Path(file.name))
@@ -100,10 +101,16 @@ class ObjectStore:
         return content
 
     def sha256(self, key: str) -> str:
-        return file_sha256(self.local_path(key))
+        return self._of_copy(key, file_sha256)
 
     def open(self, key: str) -> pa.NativeFile:
-        return pa.OSFile(str(self.local_path(key)))
+        return self._of_copy(key, lambda path: pa.OSFile(str(path)))
+
+    def _of_copy(self, key: str, use: Callable[[Path], ResultT]) -> ResultT:
+        try:
+            return use(self.local_path(key))
+        except FileNotFoundError:  # it had to go for another one, or there is no such object
+            return use(self.local_path(key))
 
     def local_path(self, key: str) -> Path:
         facts = self.facts(key)
@@ -131,8 +138,8 @@ class ObjectStore:
         if info["type"] != "file":
             return None
         version = version_in(info) or str(info["size"])
-        modified = info.get("LastModified") or info.get("mtime") or info.get("updated")
-        return ObjectFacts(int(info["size"]), modified.timestamp() if hasattr(modified, "timestamp") else 0.0, version)
+        modified = next((info[name] for name in ("LastModified", "last_modified", "mtime", "updated") if info.get(name)), None)
+        return ObjectFacts(int(info["size"]), modified.timestamp() if isinstance(modified, datetime) else 0.0, version)
 
     def names(self, prefix: str) -> list[str]:
         try:

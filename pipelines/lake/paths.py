@@ -11,6 +11,9 @@ Gives:   the key of each published thing (``store.py``), and the folder of a run
     <root>/runs/<run_id>/report.html
     <root>/runs/<run_id>/evaluations/<name>/order.json, result.json, attempt-000/{config.json, plan.json, findings.json, ...}
     <root>/profiles/<hash>.json
+
+In a lake at a URL shards keep the names under which they were written, records are there once their attempt has ended, and logs
+stay with the driver: in a folder of its machine (``Lake.root``), as all that is live.
     <root>/claims/{runs/<run_id>/{execution,load}, datasets/<name>/<version>}/: who is at it (``claims.py``)
 """
 
@@ -19,14 +22,13 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.errors import ConfigError, SparkringError
 from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.store import FolderStore, Store
-from pipelines.lake.stores import store_at
+from pipelines.lake.stores import kept_here, store_at
 
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -52,7 +54,7 @@ class Lake:
         if isinstance(store, FolderStore):
             return Lake(store, str(store.root), store.root)
         name = hashlib.sha256(store.place().encode()).hexdigest()[:16]
-        return Lake(store, str(address), Path(tempfile.gettempdir()) / f"sparkring-{os.getuid()}" / name)
+        return Lake(store, str(address), kept_here(address) / f"sparkring-{os.getuid()}" / name)
 
     def datasets(self, name: str) -> str:
         """All versions of one dataset."""

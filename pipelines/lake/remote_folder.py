@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from pipelines.errors import DataError
-from pipelines.lake.file_systems import size_in, version_in
+from pipelines.lake.file_systems import asked, failures, said, size_in, system_at, version_in
 from pipelines.lake.store import FolderStore, ObjectFacts
 
-# what file systems raise beside OSError, by the module that has it once one of them is in use
-_THEIR_ERRORS = {"httpx": "HTTPError", "httpx2": "HTTPError", "aiohttp": "ClientError", "botocore.exceptions": "BotoCoreError"}
 REMEDY = "check the URL and the network, or copy the folder and give its path"
 
 
@@ -36,14 +33,14 @@ class RemoteFolder:
         return f"{self.url}/{key}" if key else self.url
 
     def read(self, key: str) -> bytes:
-        with self._reached(key) as (system, path):
-            content: bytes = system.cat_file(path)
+        with self._told(key):
+            content: bytes = asked(self.place(key), "{}", lambda system, path: system.cat_file(path))
             return content
 
     def facts(self, key: str) -> ObjectFacts | None:
-        with self._reached(key) as (system, path):
+        with self._told(key):
             try:
-                info = system.info(path)
+                info = asked(self.place(key), "{}", lambda system, path: system.info(path))
             except FileNotFoundError:
                 return None
             return ObjectFacts(size_in(info), 0.0, version_in(info))
@@ -51,23 +48,22 @@ class RemoteFolder:
     @contextmanager
     def open(self, key: str) -> Iterator[Any]:
         """A connection that is lost while the file is read is told as one that was never there."""
-        with self._reached(key) as (system, path), system.open(path, "rb") as file:
-            yield file
+        with self._told(key):
+            system, path = system_at(self.place(key))
+            with system.open(path, "rb") as file:
+                yield file
 
     @contextmanager
-    def _reached(self, key: str) -> Iterator[tuple[Any, str]]:
-        from fsspec.core import url_to_fs  # it takes a while, and few commands need it
-
+    def _told(self, key: str) -> Iterator[None]:
         try:
-            yield url_to_fs(self.place(key))
+            yield
         except ImportError as error:
             raise DataError(self.url, f"needs a package that is not installed ({error})", "install it, or copy the folder and "
                             "give its path") from error
         except FileNotFoundError:
             raise
-        except _unreachable() as error:
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise DataError(self.place(key), f"cannot be read: {said}", REMEDY) from error
+        except failures() as error:
+            raise DataError(self.place(key), f"cannot be read: {said(error)}", REMEDY) from error
 
 
 def folder_at(url: str) -> FolderStore | RemoteFolder:
@@ -94,7 +90,3 @@ def file_at(url: str) -> bytes:
     folder, _, name = url.rpartition("/")
     return folder_at(folder or ("/" if url.startswith("/") else ".")).read(name)
 
-
-def _unreachable() -> tuple[type[Exception], ...]:
-    theirs = (getattr(sys.modules[module], name) for module, name in _THEIR_ERRORS.items() if module in sys.modules)
-    return (OSError, ValueError, *theirs)

@@ -13,12 +13,13 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from pipelines.errors import StorageError
+from pipelines.errors import SparkringError, StorageError
+from pipelines.lake.claims import Claim
 from pipelines.lake.object_store import ObjectStore
 from pipelines.lake.store import FolderStore, Store, storage_errors
 
@@ -115,9 +116,10 @@ class ObjectStaging:
 
 
 @contextmanager
-def staged(store: Store, key: str) -> Iterator[Staging]:
-    """Only for one who holds a claim that keeps others from making the same.
-
+def staged(store: Store, key: str, claim: Claim) -> Iterator[Staging]:
+    """
+    Args:
+        claim: keeps others from making the same.
     Raises:
         StorageError: it cannot be written; in a folder, another was first.
     """
@@ -133,7 +135,9 @@ def staged(store: Store, key: str) -> Iterator[Staging]:
         ended_well = True
     finally:
         if not ended_well:
-            staging.sweep(())
+            with suppress(SparkringError):  # what ended it is to be told; nobody sees what is left, and the next one removes it
+                claim.check()  # of one who lost the claim, all that lies there is somebody else's
+                staging.sweep(())
 
 
 def _of_objects(store: Store) -> ObjectStore:

@@ -54,6 +54,6 @@ def end_attempt(run: RunFolder, state: RunState, news: News, error: SparkringErr
         exit_code, said = error.exit_code, str(error)
     attempt = state.newest.changed(status=status, exit_code=exit_code, error=said, ended_s=time.time(),
                                    placement=tuple(start["host"] for start in news.starts() if news.met))
-    run.live(attempt.number).keep()
     attempt.save(run)
+    run.live(attempt.number).keep()
     return replace(state, attempts=(*state.attempts[:-1], attempt))

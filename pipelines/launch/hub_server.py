@@ -112,7 +112,12 @@ class Hub:
         self._thread = threading.Thread(target=self._run, name="hub", daemon=True)
 
     def __enter__(self) -> Hub:
-        self._files = LiveFiles(self._live, self._loop)
+        try:
+            self._files = LiveFiles(self._live, self._loop)
+        except (OSError, SparkringError):
+            self.close()
+            self._loop.close()
+            raise
         self._meetings = Meetings(self._num_segments)
         self._thread.start()
         return self

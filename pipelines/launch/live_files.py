@@ -12,6 +12,7 @@ import os
 import threading
 import time
 from collections import defaultdict
+from contextlib import suppress
 
 from pipelines.hub.messages import ProtocolError
 from pipelines.lake.live_folder import LiveFolder
@@ -86,7 +87,8 @@ class LiveFiles:
                         self._append(rank, data)
             except OSError as error:
                 self.fault = error
-            self._loop.call_soon_threadsafe(_settle, [done for *_, done in taken], self.fault)
+            with suppress(RuntimeError):  # the disk hung for so long that the hub has closed meanwhile
+                self._loop.call_soon_threadsafe(_settle, [done for *_, done in taken], self.fault)
             if not closing:
                 time.sleep(GATHER_S)
         for file in self._files.values():

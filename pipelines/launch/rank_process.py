@@ -197,7 +197,8 @@ def _wait(process: subprocess.Popen[bytes], line: TaskLine) -> tuple[int, str]:
             if line.stopped.is_set() or line.alone.is_set():
                 state = psutil.Process(process.pid).status()
                 end_rank(process)
-                return process.wait(timeout=TERMINATE_GRACE_S), state
+                code = process.poll()  # none yet: it waits for a disk, and ends once that answers
+                return -signal.SIGKILL if code is None else code, state
 
 
 def end_rank(process: subprocess.Popen[bytes]) -> None:

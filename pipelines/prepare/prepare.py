@@ -128,7 +128,7 @@ def _build(session: Callable[[], SparkSession], recipe: Recipe, lake: Lake, plan
     report(f"prepare: {plan.num_files:,} files, {plan.input_bytes / 1e6:,.1f} MB -> {plan.name} {plan.version}")
     build = preparation_of(recipe.prepare).build
     try:
-        with staged(lake.store, lake.dataset(plan.name, identity.version)) as staging:
+        with staged(lake.store, lake.dataset(plan.name, identity.version), claim) as staging:
             manifest = build(BuildOrder(session, recipe, lake, plan.listing, identity, staging, report), recipe.prepare)
             claim.check()
             manifest.save(staging.files)

@@ -87,8 +87,9 @@ def publish_rejected(parts: list[str], files: Store, lake: Lake, name: str, vers
           pq.ParquetWriter(file, schema, compression="zstd") as writer):
         writer.write_table(schema.empty_table())  # a table without rows still has its columns
         for part in parts:
-            for batch in pq.ParquetFile(files.open(part)).iter_batches():
-                writer.write_batch(batch)
+            with files.open(part) as content, pq.ParquetFile(content) as rejected:
+                for batch in rejected.iter_batches():
+                    writer.write_batch(batch)
 
 
 def publish_dataset_row(manifest: Manifest, lake: Lake) -> None:

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +27,7 @@ from typing import Any, Literal
 import psutil
 
 from pipelines.config import Platform
-from pipelines.errors import ResourceError
+from pipelines.errors import ResourceError, SparkringError
 from pipelines.lake.object_store import REMEDY
 from pipelines.lake.paths import Lake
 from pipelines.lake.store import FolderStore
@@ -200,6 +201,9 @@ def check_store(platform: Platform) -> list[Check]:
         return [Check(f"storage: {found.rule}", "OK" if found.holds else "FAIL", found.said, "" if found.holds else REMEDY)
                 for found in tried(store)]
     finally:
+        with suppress(SparkringError):  # which the checks have told
+            for key in store.keys(""):
+                store.remove(key)
         if isinstance(store, FolderStore):
             shutil.rmtree(store.root, ignore_errors=True)
 

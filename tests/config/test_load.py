@@ -138,6 +138,10 @@ def test_a_kind_that_there_is_not_is_told_with_those_that_there_are():
     ("storage: {root: 's3://me:word@bucket/lake'}", 1, "storage.root: 's3://*****@bucket/lake' is not accepted: has a user"),
     ("storage: {root: 's3://b', options: {key: k, client_kwargs: {aws_secret_access_key: s}}}", 1,
      "storage.options: ***** is not accepted: key, aws_secret_access_key: secrets are never stored"),
+    ("storage: {root: 's3://b', options: {endpoint_url: 'http://me:word@host:9000'}}", 1,
+     "storage.options: ***** is not accepted: endpoint_url: secrets are never stored"),
+    ("storage: {root: 'abfs://b', options: {connection_string: 'AccountName=a', more: [{x: 'AccountKey=abc'}]}}", 1,
+     "storage.options: ***** is not accepted: connection_string, x: secrets are never stored"),
 ])
 def test_a_value_that_does_not_fit_is_told_in_words_with_its_file_and_line(tmp_path, setting, line, said):
     platform = tmp_path / "mine.yaml"

@@ -47,7 +47,8 @@ def leave_half_made(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr("pipelines.lake.staging.ObjectStaging.sweep", lambda *_: None)
         patch.setattr("shutil.rmtree", lambda *_, **__: None)
-        with staged(lake.store, lake.dataset("texts", VERSION)) as staging:
+        with (claimed(lake.store, lake.version_claim("texts", VERSION), TAKEN) as claim,
+              staged(lake.store, lake.dataset("texts", VERSION), claim) as staging):
             staging.files.put("tokenizer.json", "{}")
             with staging.folder("attempt-000000-ab") as folder:
                 (folder / "train.parquet").write_bytes(b"x")
@@ -100,3 +101,23 @@ def test_an_unfinished_file_is_left_alone_until_it_is_old(tmp_path: Path) -> Non
     assert whats(lake) == []
     os.utime(left, (time.time() - OLD_S - 10,) * 2)
     assert whats(lake) == ["files that were never finished"]
+
+
+def test_what_was_published_or_begun_after_it_was_found_is_not_removed(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_half_made(lake, monkeypatch)
+    run = lake.run("r")
+    lake.store.put(run.config(0), "{}")
+    found = litter(lake)
+    assert len(found) == 2
+    before = [key for key in lake.store.keys("") if not key.startswith("claims/")]
+    if not lake.store.folders_appear_whole:
+        shard = next(key.partition(f"{VERSION}/")[2] for key in before if key.endswith("train.parquet"))
+        lake.store.put(f"{lake.dataset('texts', VERSION)}/manifest.json", json.dumps({"splits": {"train": [{"path": shard}]}}))
+    AttemptState(0, 1, 1, "cpu").save(run)
+    with claimed(lake.store, lake.version_claim("texts", VERSION), TAKEN):  # in a folder: it is being made again
+        for each in found:
+            remove_litter(lake, each)
+    assert set(before) <= set(lake.store.keys(""))
+    for each in found:
+        remove_litter(lake, each)
+    assert (set(before) <= set(lake.store.keys(""))) == (not lake.store.folders_appear_whole)

@@ -10,18 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.errors import StorageError
+from pipelines.errors import AlreadyRunningError, StorageError
+from pipelines.lake.claims import claimed
+from pipelines.lake.live_folder import LiveFolder
 from pipelines.lake.object_cache import ObjectCache
 from pipelines.lake.object_store import ObjectStore
 from pipelines.lake.staging import staged
 from pipelines.lake.store import FolderStore, Store
 from pipelines.lake.store_contract import tried
+from tests.support.claim_holder import take_over
 from tests.support.faulty_proxy import Asked, Fault, FaultyProxy, always, faulty_proxy, in_turn
 from tests.support.s3_server import S3Server
 
 pytestmark = pytest.mark.processes
 FAULTS = {Fault.SLOW_DOWN: 0.05, Fault.INTERNAL_ERROR: 0.03, Fault.CLOSED: 0.03, Fault.CUT: 0.05, Fault.LOST_ANSWER: 0.04}
 SEED = 20261128
+TAKEN = AlreadyRunningError("this", "is another's", "wait")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +55,7 @@ def test_every_rule_that_a_lake_relies_on_holds(store: Store) -> None:
 
 
 def test_what_is_made_together_appears_with_its_last_object_and_nothing_is_left_beside(store: Store) -> None:
-    with staged(store, "datasets/x/v1") as staging:
+    with claimed(store, "claims/x", TAKEN) as claim, staged(store, "datasets/x/v1", claim) as staging:
         for number in range(3):
             with staging.folder(f"attempt-{number}") as folder:
                 (folder / "train.parquet").write_bytes(b"%d" % number)
@@ -68,11 +72,22 @@ def test_what_is_made_together_appears_with_its_last_object_and_nothing_is_left_
 
 
 def test_what_was_not_made_to_its_end_is_gone(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), staged(store, "datasets/x/v1") as staging:
+    with (pytest.raises(ZeroDivisionError), claimed(store, "claims/x", TAKEN) as claim,
+          staged(store, "datasets/x/v1", claim) as staging):
         with staging.folder("attempt-0") as folder:
             (folder / "train.parquet").write_bytes(b"x")
         raise ZeroDivisionError
     assert store.names("datasets/x/v1") == store.names("datasets/x") == []
+
+
+def test_what_lies_there_is_left_alone_by_one_who_lost_the_claim_to_make_it(store: Store) -> None:
+    with (pytest.raises(ZeroDivisionError), claimed(store, "claims/x", TAKEN) as claim,
+          staged(store, "datasets/x/v1", claim) as staging):
+        staging.files.put("mine", b"")
+        take_over(store, "claims/x")
+        store.put("datasets/x/v1/manifest.json", b"of the one who took it over")
+        raise ZeroDivisionError
+    assert store.read("datasets/x/v1/manifest.json") == b"of the one who took it over"
 
 
 def test_a_creation_whose_answer_is_lost_counts_for_the_one_that_made_it(s3_server: S3Server, tmp_path: Path) -> None:
@@ -186,3 +201,22 @@ def test_a_folder_for_copies_that_others_can_write_to_is_not_used(tmp_path: Path
     (tmp_path / "elsewhere").mkdir()
     folder.symlink_to(tmp_path / "elsewhere")
     assert "is not a folder that only this user can write to" in refusal(lambda: ObjectCache(parent=str(tmp_path)).folder)
+
+
+def test_records_that_another_machine_kept_come_all_or_not_at_all(
+        s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = store_on(s3_server, s3_server.new_bucket(), tmp_path)
+    driver, other = (LiveFolder(tmp_path / name / "r/attempt-000", kept, tmp_path / name) for name in ("driver", "other"))
+    driver.make()
+    for rank in range(2):
+        driver.record(rank).write_text(f"{rank}\n")
+    driver.keep()
+    with monkeypatch.context() as patch, pytest.raises(StorageError):
+        patch.setattr(ObjectStore, "read", lambda store, key: failing(key) if "00001" in key else b"0\n")
+        other.records()
+    assert not other.path.exists()
+    assert [path.read_text() for path in other.records().values()] == ["0\n", "1\n"]
+
+
+def failing(key: str) -> bytes:
+    raise StorageError(key, "cannot be read")
