@@ -46,7 +46,7 @@ TABLE = {
     "interrupts": row(0),
     "printable": row(0),
     "config": row(0, "", "pydantic yaml"),
-    "lake": row(1, "", "pyarrow fsspec"),
+    "lake": row(1, "config", "pyarrow fsspec"),
     "hub": row(1),
     "feed": row(2, "config lake", "pyarrow petastorm numpy torch PIL"),
     "spark": row(2, "config lake interrupts", "pyspark py4j psutil"),
